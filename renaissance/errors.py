@@ -1,0 +1,43 @@
+"""The errors a user can meet. Each message says where, what was found, what is expected, the remedy."""
+
+from collections.abc import Sequence
+
+
+class RenaissanceError(Exception):
+    """An error the user can mend: printed without a traceback.
+
+    Attributes:
+        exit_code: 2 when nothing has started yet, 1 when a run was under way.
+    """
+
+    exit_code = 2
+
+
+class SpecError(RenaissanceError):
+    """One or more faults in a run spec, all reported at once.
+
+    Args:
+        faults: One line a fault, each with file, key path, what was found and what is expected.
+    """
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class PluginError(RenaissanceError):
+    """A plugin that cannot be loaded, or a component that breaks its contract."""
+
+
+class DataError(RenaissanceError):
+    """Data that is missing, unreadable, or not of the shape a component needs."""
+
+
+class CheckpointError(RenaissanceError):
+    """A checkpoint that is missing, damaged, or of another model."""
+
+
+class RunError(RenaissanceError):
+    """A failure of a run under way, such as a loss that is not finite."""
+
+    exit_code = 1
