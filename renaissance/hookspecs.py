@@ -1,0 +1,69 @@
+"""The hooks: six to register components, five that follow a run."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from renaissance.contracts import Dataset, Encoder, Fusion, Head, Objective, Pooler
+    from renaissance.engine.events import Evaluation, RunInfo, StepReport
+
+hookspec = pluggy.HookspecMarker("renaissance")
+hookimpl = pluggy.HookimplMarker("renaissance")
+
+
+@hookspec
+def register_encoders(register: "Callable[[str, type[Encoder]], None]") -> None:
+    """Register encoders: `register("my-encoder", MyEncoder)`."""
+
+
+@hookspec
+def register_poolers(register: "Callable[[str, type[Pooler]], None]") -> None:
+    """Register poolers."""
+
+
+@hookspec
+def register_fusions(register: "Callable[[str, type[Fusion]], None]") -> None:
+    """Register fusion modules."""
+
+
+@hookspec
+def register_objectives(register: "Callable[[str, type[Objective]], None]") -> None:
+    """Register objectives."""
+
+
+@hookspec
+def register_datasets(register: "Callable[[str, type[Dataset]], None]") -> None:
+    """Register datasets."""
+
+
+@hookspec
+def register_heads(register: "Callable[[str, type[Head]], None]") -> None:
+    """Register heads."""
+
+
+@hookspec
+def run_started(run: "RunInfo") -> None:
+    """Called on every rank before the first step."""
+
+
+@hookspec
+def step_finished(run: "RunInfo", report: "StepReport") -> None:
+    """Called on rank 0 after each logged step."""
+
+
+@hookspec
+def evaluated(run: "RunInfo", evaluation: "Evaluation") -> None:
+    """Called on rank 0 after an evaluation."""
+
+
+@hookspec
+def checkpoint_saved(run: "RunInfo", step: int, folder: Path) -> None:
+    """Called on rank 0 once a checkpoint stands whole on disk."""
+
+
+@hookspec
+def run_finished(run: "RunInfo", reason: str, summary: dict[str, Any]) -> None:
+    """Called on rank 0 at the end: reason is "finished", "stopped" or "failed"."""
