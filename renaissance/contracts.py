@@ -1,8 +1,14 @@
 """What a plugin implements, and the values that pass between components.
 
 Six kinds of component: encoder, pooler, fusion, objective, dataset, head. Each is a class with a
-nested frozen attrs class `Options`; its instances are made as `Class(options, context)`, where
-`context` says what the rest of the run offers to it.
+nested frozen attrs class `Options`, and is made as
+
+    Encoder(options, context: EncoderContext)
+    Fusion(options)
+    Pooler(options, hidden_size: int)
+    Head(options, input_size: int, output_size: int)
+    Objective(options, context: ObjectiveContext)
+    Dataset(options, context: DatasetContext)
 """
 
 from abc import ABC, abstractmethod
@@ -119,17 +125,28 @@ class Features:
     """What the model made of a micro-batch, as one objective sees it.
 
     Attributes:
-        text: Encoded text rows of the micro-batch (None where there is no text).
-        image: Encoded image rows of the micro-batch (None where there is no image).
-        fused_text: Fused text tokens of this objective's pairs, if it reads "text".
-        fused_image: Fused image tokens of this objective's pairs, if it reads "image".
-        pooled: One vector a pair, (pairs, pooled_size), if it reads "pooled".
+        text: Text rows of the micro-batch, each encoded alone, if "text" is in `unimodal`.
+        image: Image rows of the micro-batch, each encoded alone, if "image" is in `unimodal`.
+        fused: This objective's pairs, if it asked for any.
     """
 
     text: Tokens | None = None
     image: Tokens | None = None
-    fused_text: Tokens | None = None
-    fused_image: Tokens | None = None
+    fused: "Fused | None" = None
+
+
+@attrs.frozen
+class Fused:
+    """What the model made of one objective's pairs; None where it is not read.
+
+    Attributes:
+        text: Fused text tokens, one row a pair.
+        image: Fused image tokens, one row a pair.
+        pooled: One vector a pair, (pairs, pooled_size).
+    """
+
+    text: Tokens | None = None
+    image: Tokens | None = None
     pooled: Tensor | None = None
 
 
@@ -400,9 +417,12 @@ class Dataset(Component, ABC):
 
     Attributes:
         offers: What each sample holds: "text", "text_pair", "image", and names of labels.
+        vocabulary: All words of its texts, the special tokens of BERT first, for a dataset that
+            can be used without a tokenizer of its own.
     """
 
     offers: frozenset[str]
+    vocabulary: Sequence[str] | None = None
 
     @abstractmethod
     def __len__(self) -> int:
@@ -451,8 +471,16 @@ class Objective(nn.Module, Component, ABC):
     ) -> None:
         """Add one micro-batch to the metrics."""
 
-    def panel(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[PanelEntry]:
-        """Return entries for the picture panel at evaluation."""
+    def panel(
+        self, batch: ObjectiveBatch, output: ObjectiveOutput, input_ids: Tensor | None
+    ) -> list[PanelEntry]:
+        """Return entries for the picture panel at evaluation.
+
+        Args:
+            batch: What was collated.
+            output: What `forward` returned.
+            input_ids: Text rows of the micro-batch, (texts, tokens), int64.
+        """
         return []
 
 

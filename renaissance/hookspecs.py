@@ -8,7 +8,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from renaissance.contracts import Dataset, Encoder, Fusion, Head, Objective, Pooler
-    from renaissance.engine.events import Evaluation, RunInfo, StepReport
+    from renaissance.events import Evaluation, RunInfo, StepReport
 
 hookspec = pluggy.HookspecMarker("renaissance")
 hookimpl = pluggy.HookimplMarker("renaissance")

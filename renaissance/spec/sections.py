@@ -125,7 +125,8 @@ class DataSection:
     )
     tokenizer: str | None = option(
         None,
-        help="Tokenizer: a hub id, a local folder, or 'shapes' (built in); the text encoder's own where absent.",
+        help="Tokenizer: a hub id, a local folder, or 'dataset' (the words of a dataset that states "
+        "its vocabulary); the text encoder's own where absent.",
     )
     num_workers: int = option(
         2, help="Loader processes a rank; 0 loads in the main process.", validator=non_negative

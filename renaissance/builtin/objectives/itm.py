@@ -1,0 +1,120 @@
+"""Image-text matching: is this the image that the text describes?
+
+Chen et al., "UNITER", ECCV 2020; Kim et al., "ViLT", ICML 2021.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import attrs
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MeanMetric, Metric
+
+from renaissance import (
+    BatchBuilder,
+    Features,
+    KeyedSample,
+    Objective,
+    ObjectiveBatch,
+    ObjectiveContext,
+    ObjectiveOutput,
+    Pairs,
+    PanelEntry,
+    option,
+)
+
+FALSE, TRUE = 0, 1
+
+
+class ITM(Objective):
+    """Image-text matching: half of the pairs are broken, never with an equal image."""
+
+    requires = frozenset({"text", "image"})
+
+    @attrs.frozen
+    class Options:
+        """Options of `itm`."""
+
+        negatives: Literal["batch", "dataset"] = option(
+            "batch",
+            help="Where the false half comes from: the micro-batch (no further image to decode and "
+            "encode), or a random sample of the dataset. Evaluation always draws from the dataset, "
+            "so that its result does not depend on how samples are batched.",
+        )
+        replace: Literal["image", "text", "either"] = option(
+            "image", help="Which half of a broken pair is the false one."
+        )
+
+    def __init__(self, options: Options, context: ObjectiveContext) -> None:
+        super().__init__()
+        self.options = options
+        self.head = context.make_head(context.sizes.pooled, 2, "linear")
+
+    def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
+        """Pair each text with its image or a false one."""
+        text_rows, image_rows, labels = [], [], []
+        for sample in samples:
+            text_of, image_of = sample, sample
+            generator = sample.generator("itm")
+            if generator.random() < 0.5:
+                false = self._negative(sample, samples, builder)
+                replace_text = self.options.replace == "text" or (
+                    self.options.replace == "either" and generator.random() < 0.5
+                )
+                text_of, image_of = (false, sample) if replace_text else (sample, false)
+            text_rows.append(builder.text(text_of))
+            image_rows.append(builder.image(image_of))
+            labels.append(TRUE if text_of is image_of else FALSE)
+        return ObjectiveBatch(
+            num_targets=len(labels),
+            pairs=Pairs(text_rows=torch.tensor(text_rows), image_rows=torch.tensor(image_rows)),
+            tensors={"labels": torch.tensor(labels)},
+        )
+
+    def _negative(
+        self, sample: KeyedSample, samples: Sequence[KeyedSample], builder: BatchBuilder
+    ) -> KeyedSample:
+        """Return a sample with another image, or the sample itself if the micro-batch has none."""
+        if self.options.negatives == "dataset" or not builder.training:
+            return builder.other_sample(sample, "itm/negative")
+        own = set(sample.sample.image_ids)
+        others = [other for other in samples if own.isdisjoint(other.sample.image_ids)]
+        if not others:
+            return sample
+        return others[int(sample.generator("itm/negative").integers(len(others)))]
+
+    def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
+        """Classify the pooled pairs as true or false."""
+        assert features.fused is not None
+        logits: Tensor = self.head(features.fused.pooled)
+        loss_sum = F.cross_entropy(logits.float(), batch.tensors["labels"], reduction="sum")
+        return ObjectiveOutput(loss_sum, {"logits": logits.detach()})
+
+    def metrics(self) -> dict[str, Metric]:
+        """Share of the pairs that are decided right."""
+        return {"accuracy": MeanMetric(nan_strategy="disable")}
+
+    def update_metrics(
+        self, metrics: Mapping[str, Metric], batch: ObjectiveBatch, output: ObjectiveOutput
+    ) -> None:
+        """See the base class."""
+        right = output.predictions["logits"].argmax(-1) == batch.tensors["labels"]
+        metrics["accuracy"].update(right.float())
+
+    def panel(
+        self, batch: ObjectiveBatch, output: ObjectiveOutput, input_ids: Tensor | None
+    ) -> list[PanelEntry]:
+        """The match score of each pair, and whether it is one."""
+        assert batch.pairs is not None
+        scores = output.predictions["logits"].float().softmax(-1)[:, TRUE].tolist()
+        return [
+            PanelEntry(row, (f"match {score:.2f} ({'true' if label == TRUE else 'false'} pair)",))
+            for row, score, label in zip(
+                batch.pairs.image_rows.tolist(),
+                scores,
+                batch.tensors["labels"].tolist(),
+                strict=True,
+            )
+        ]

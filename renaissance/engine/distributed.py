@@ -1,0 +1,119 @@
+"""The ranks of a run: who am I, and the few words that ranks exchange."""
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from renaissance.errors import RenaissanceError, RunError
+
+TIMEOUT = timedelta(minutes=30)
+
+T = TypeVar("T")
+
+
+def rank_of_process() -> int:
+    """Return the rank that torchrun gave this process (0 without torchrun)."""
+    return int(os.environ.get("RANK", "0"))
+
+
+class Ranks:
+    """All processes of the run.
+
+    Counts and flags travel over gloo between CPUs, so that exchanging them never waits for the
+    GPU; gradients travel over NCCL (gloo on CPU).
+
+    Args:
+        device_type: "auto", "cpu" or "cuda".
+    """
+
+    def __init__(self, device_type: str) -> None:
+        self.rank = rank_of_process()
+        self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        if device_type == "cuda" and not torch.cuda.is_available():
+            raise RunError(
+                "train.device: 'cuda', but torch finds no CUDA device; use 'auto' or 'cpu'"
+            )
+        use_cuda = device_type != "cpu" and torch.cuda.is_available()
+        if use_cuda and local_rank >= torch.cuda.device_count():
+            raise RunError(
+                f"rank {self.rank} wants GPU {local_rank}, but this machine has "
+                f"{torch.cuda.device_count()}; start at most one process a GPU (--nproc-per-node)"
+            )
+        self.device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+        if use_cuda:
+            torch.cuda.set_device(self.device)
+        if self.world_size > 1 and not dist.is_initialized():
+            backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
+            dist.init_process_group(backend, timeout=TIMEOUT)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes and talks."""
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Add up numbers over all ranks (exact for integers below 2**53)."""
+        if self.world_size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor)
+        result: list[float] = tensor.tolist()
+        return result
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self.sum([0.0])
+
+    def gather_text(self, text: str) -> list[str]:
+        """Return every rank's text. Plain bytes travel, never pickled objects."""
+        if self.world_size == 1:
+            return [text]
+        data = torch.frombuffer(bytearray(text.encode() or b" "), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
+        dist.all_gather(sizes, torch.tensor([len(data)]))
+        longest = max(int(size) for size in sizes)
+        padded = torch.zeros(longest, dtype=torch.uint8)
+        padded[: len(data)] = data
+        gathered = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.world_size)]
+        dist.all_gather(gathered, padded)
+        return [
+            bytes(part[: int(size)].numpy()).decode().strip()
+            for part, size in zip(gathered, sizes, strict=True)
+        ]
+
+    def together(self, function: Callable[[], T]) -> T:
+        """Call a function that may fail on some ranks only; if it does, all ranks raise.
+
+        Raises:
+            RenaissanceError: What failed here, or else what failed on another rank.
+        """
+        error: Exception | None = None
+        result: T | None = None
+        try:
+            result = function()
+        # Any failure at all must reach the ranks that would otherwise wait for this one.
+        except Exception as caught:
+            error = caught
+        messages = self.gather_text("" if error is None else f"{type(error).__name__}: {error}")
+        if error is not None:
+            raise error
+        failed = [(rank, message) for rank, message in enumerate(messages) if message]
+        if failed:
+            raise PeerError(f"rank {failed[0][0]} failed: {failed[0][1]}")
+        return result  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+class PeerError(RenaissanceError):
+    """Another rank failed; that rank says why, so this one stays silent."""
+
+    exit_code = 1

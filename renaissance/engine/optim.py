@@ -1,0 +1,106 @@
+"""Optimizer with learning rate factors by module role, and the schedule."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from renaissance.contracts import Role
+from renaissance.engine.task import Task
+from renaissance.errors import SpecError
+from renaissance.spec.sections import OptimizerSection, ScheduleSection
+
+
+def parameter_roles(task: Task) -> dict[str, Role]:
+    """Return the role of every parameter, by its name in the task.
+
+    Roles are declared by the model; objectives' parameters are heads.
+    """
+    role_of: dict[int, Role] = {}
+    for role, modules in task.model.roles().items():
+        for module in modules:
+            role_of.update({id(parameter): role for parameter in module.parameters()})
+    for parameter in task.objectives.parameters():
+        role_of[id(parameter)] = "head"
+    roles = {}
+    for name, parameter in task.named_parameters():
+        assert id(parameter) in role_of, f"{name} has no role; the model's roles() must name it"
+        roles[name] = role_of[id(parameter)]
+    return roles
+
+
+def make_optimizer(task: Task, section: OptimizerSection) -> torch.optim.Optimizer:
+    """Make the optimizer: one group a role and kind of decay.
+
+    Each group carries "name" and "multiplier"; the learning rate is set before every step.
+    """
+    roles = parameter_roles(task)
+    groups: dict[str, dict[str, Any]] = {}
+    for name, parameter in task.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        # Biases and the weights of norms have one dimension; neither decays.
+        decays = parameter.ndim > 1
+        role = roles[name]
+        group = groups.setdefault(
+            role if decays else f"{role}-no-decay",
+            {
+                "params": [],
+                "name": role if decays else f"{role}-no-decay",
+                "multiplier": getattr(section.multipliers, role),
+                "weight_decay": section.weight_decay if decays else 0.0,
+            },
+        )
+        group["params"].append(parameter)
+    if not groups:
+        raise SpecError(["model: every parameter is frozen; nothing is left to train"])
+    ordered = [groups[name] for name in sorted(groups)]
+    lr = section.learning_rate
+    match section.type:
+        case "adamw":
+            return torch.optim.AdamW(
+                ordered, lr=lr, betas=section.betas, eps=section.eps, fused=True
+            )
+        case "adam":
+            return torch.optim.Adam(
+                ordered, lr=lr, betas=section.betas, eps=section.eps, fused=True
+            )
+        case "sgd":
+            return torch.optim.SGD(ordered, lr=lr, momentum=section.momentum, fused=True)
+
+
+def learning_rate(step: int, total_steps: int, peak: float, section: ScheduleSection) -> float:
+    """Return the learning rate of a step, counted from 0: a function of the step alone."""
+    warmup = warmup_steps(total_steps, section)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if section.decay == "constant":
+        return peak
+    # From 1 at the end of the warm-up down to 0 at the last step.
+    left = 1 - (step - warmup) / max(1, total_steps - warmup)
+    shape = (
+        left**section.power
+        if section.decay == "polynomial"
+        else (0.5 * (1 - math.cos(math.pi * left)))
+    )
+    return section.end_learning_rate + (peak - section.end_learning_rate) * shape
+
+
+def warmup_steps(total_steps: int, section: ScheduleSection) -> int:
+    """Return the length of the warm-up in steps."""
+    warmup = section.warmup_steps
+    return round(warmup * total_steps) if isinstance(warmup, float) else warmup
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, rate: float) -> Mapping[str, float]:
+    """Set each group's rate, and return them by group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["multiplier"]
+    return {group["name"]: group["lr"] for group in optimizer.param_groups}
+
+
+def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that receive gradients."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]

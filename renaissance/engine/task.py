@@ -1,0 +1,99 @@
+"""The model and its objectives as one module: encode once, fuse once, one loss an objective.
+
+Nothing here knows which architecture or which objectives these are.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from renaissance.contracts import Features, Fused, Objective, ObjectiveOutput, Pairs, Tokens
+from renaissance.data.collate import MicroBatch
+from renaissance.model.base import VisionLanguageModel
+
+
+class Task(nn.Module):
+    """What DistributedDataParallel wraps.
+
+    Args:
+        model: The vision-language model.
+        objectives: The objectives, by name.
+        mean: Mean of each colour channel, in [0, 1].
+        std: Standard deviation of each colour channel.
+    """
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        objectives: nn.ModuleDict,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objectives = objectives
+        scale = 255.0
+        self.register_buffer(
+            "pixel_mean", torch.tensor(mean).view(3, 1, 1) * scale, persistent=False
+        )
+        self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1) * scale, persistent=False)
+
+    def named_objectives(self) -> dict[str, Objective]:
+        """Return the objectives with their type."""
+        return {n: o for n, o in self.objectives.items() if isinstance(o, Objective)}
+
+    def forward(self, batch: MicroBatch) -> dict[str, ObjectiveOutput]:
+        """Return each objective's output for a micro-batch on this module's device."""
+        text = image = None
+        if batch.input_ids is not None and batch.attention_mask is not None:
+            text = self.model.encode_text(batch.input_ids, batch.attention_mask)
+        if batch.pixel_values is not None:
+            image = self.model.encode_image(self._normalize(batch.pixel_values))
+        objectives = self.named_objectives()
+        fused = self._fuse(batch, objectives, text, image)
+        unimodal = self._unimodal(objectives, text, image)
+        return {
+            name: objective(
+                batch.objectives[name],
+                Features(
+                    text=unimodal["text"] if "text" in objective.unimodal else None,
+                    image=unimodal["image"] if "image" in objective.unimodal else None,
+                    fused=fused.get(name),
+                ),
+            )
+            for name, objective in objectives.items()
+        }
+
+    def _fuse(
+        self,
+        batch: MicroBatch,
+        objectives: Mapping[str, Objective],
+        text: Tokens | None,
+        image: Tokens | None,
+    ) -> dict[str, Fused]:
+        requests: dict[str, Pairs] = {}
+        for name, objective in objectives.items():
+            pairs = objective.pairs(batch.objectives[name], text, image)
+            if pairs is not None:
+                requests[name] = pairs
+        if not requests:
+            return {}
+        assert text is not None
+        assert image is not None
+        fused = self.model.fuse(text, image, list(requests.values()))
+        return dict(zip(requests, fused, strict=True))
+
+    def _unimodal(
+        self, objectives: Mapping[str, Objective], text: Tokens | None, image: Tokens | None
+    ) -> dict[str, Tokens | None]:
+        wanted = {modality for o in objectives.values() for modality in o.unimodal}
+        return {
+            "text": self.model.text_features(text) if text and "text" in wanted else None,
+            "image": self.model.image_features(image) if image and "image" in wanted else None,
+        }
+
+    def _normalize(self, pixels: Tensor) -> Tensor:
+        # Images travel as uint8, a quarter of the bytes, and become floats here.
+        mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
+        return (pixels.to(mean.dtype) - mean) / std

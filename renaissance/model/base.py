@@ -1,0 +1,127 @@
+"""The one interface over both architectures: encode text, encode images, fuse pairs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from renaissance.contracts import Fused, ModelSizes, Pairs, Pooler, Role, Tokens
+
+# Rows of the modality embedding: text, a first image, and the second image of tasks that have two.
+NUM_TOKEN_TYPES = 3
+
+
+class VisionLanguageModel(nn.Module, ABC):
+    """A model that encodes each text and each image once, then fuses pairs of them.
+
+    Attributes:
+        sizes: Widths of its outputs.
+    """
+
+    sizes: ModelSizes
+    pooler: Pooler
+    token_type_embeddings: nn.Embedding
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frozen: list[nn.Module] = []
+
+    @abstractmethod
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
+        """Encode texts: (texts, tokens) int64 and bool to (texts, tokens, hidden)."""
+
+    @abstractmethod
+    def encode_image(self, pixel_values: Tensor) -> Tokens:
+        """Encode images: (images, 3, height, width) to (images, tokens, hidden)."""
+
+    @abstractmethod
+    def fuse(self, text: Tokens, image: Tokens, requests: Sequence[Pairs]) -> list[Fused]:
+        """Fuse all requested pairs in one call; each request gets its own slice.
+
+        Args:
+            text: Encoded text rows of the micro-batch.
+            image: Encoded image rows of the micro-batch.
+            requests: Which rows to pair, and what of the result is read.
+        """
+
+    def text_features(self, text: Tokens) -> Tokens:
+        """Return final states of texts by themselves, for objectives that read them unfused."""
+        return text
+
+    def image_features(self, image: Tokens) -> Tokens:
+        """Return final states of images by themselves."""
+        return image
+
+    @abstractmethod
+    def roles(self) -> Mapping[Role, Sequence[nn.Module]]:
+        """Say which modules are encoders and which belong to fusion (learning rate factors)."""
+
+    @abstractmethod
+    def parts(self) -> Mapping[str, nn.Module]:
+        """Return the parts by name, for reports."""
+
+    def freeze(self, module: nn.Module) -> None:
+        """Keep a module's weights: no gradient, and evaluation mode even in training."""
+        module.requires_grad_(False)
+        self._frozen.append(module.eval())
+
+    def is_frozen(self, module: nn.Module) -> bool:
+        """Return whether `freeze` was called on the module."""
+        return any(module is frozen for frozen in self._frozen)
+
+    def train(self, mode: bool = True) -> "VisionLanguageModel":
+        """Set training mode, except on frozen modules, whose dropout stays off."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def _pool(self, pairs: Pairs, text: Tokens | None, image: Tokens | None) -> Fused:
+        return Fused(
+            text=text if "text" in pairs.reads else None,
+            image=image if "image" in pairs.reads else None,
+            pooled=self.pooler(
+                text if self.pooler.text_read != "none" else None,
+                image if self.pooler.image_read != "none" else None,
+            )
+            if "pooled" in pairs.reads
+            else None,
+        )
+
+
+def new_token_types(hidden_size: int) -> nn.Embedding:
+    """Return modality embeddings; the second image's starts as the first image's.
+
+    A second image type that starts random would have to be learned from the few tasks that use it.
+    """
+    embeddings = nn.Embedding(NUM_TOKEN_TYPES, hidden_size)
+    nn.init.normal_(embeddings.weight, std=0.02)
+    with torch.no_grad():
+        embeddings.weight[2] = embeddings.weight[1]
+    return embeddings
+
+
+def gather_pairs(
+    text: Tokens, image: Tokens, token_types: nn.Embedding, requests: Sequence[Pairs]
+) -> tuple[Tokens, Tokens]:
+    """Line up the rows of all requested pairs and tell the modalities apart.
+
+    Returns:
+        Text and image tokens, (all pairs, tokens, hidden) each.
+    """
+    text_rows = torch.cat([pairs.text_rows for pairs in requests])
+    image_rows = torch.cat([pairs.image_rows for pairs in requests])
+    image_types = torch.cat(
+        [
+            torch.ones_like(pairs.image_rows) if pairs.image_types is None else pairs.image_types
+            for pairs in requests
+        ]
+    )
+    # The text type is the same for every pair, so it is added before rows are repeated.
+    text_states = (text.hidden_states + token_types.weight[0])[text_rows]
+    image_states = image.hidden_states[image_rows] + token_types(image_types)[:, None, :]
+    return (
+        Tokens(text_states, text.attention_mask[text_rows]),
+        Tokens(image_states, image.attention_mask[image_rows]),
+    )

@@ -1,0 +1,78 @@
+"""One tower: text and image are embedded, then one stack attends over both."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from renaissance.contracts import Encoder, Fused, ModelSizes, Pairs, Pooler, Role, Tokens
+from renaissance.model.base import VisionLanguageModel, gather_pairs, new_token_types
+
+
+class OneTower(VisionLanguageModel):
+    """A joint encoder, token types, pooler. Fusing is running the joint stack."""
+
+    def __init__(self, encoder: Encoder, pooler: Pooler) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.token_type_embeddings = new_token_types(encoder.hidden_size)
+        self.pooler = pooler
+        self.sizes = ModelSizes(
+            text=encoder.hidden_size,
+            image=encoder.hidden_size,
+            fused=encoder.hidden_size,
+            pooled=pooler.output_size,
+        )
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
+        """Embed texts; see the base class."""
+        return self.encoder.encode_text(input_ids, attention_mask)
+
+    def encode_image(self, pixel_values: Tensor) -> Tokens:
+        """Embed images; see the base class."""
+        return self.encoder.encode_image(pixel_values)
+
+    def fuse(self, text: Tokens, image: Tokens, requests: Sequence[Pairs]) -> list[Fused]:
+        """See the base class."""
+        paired_text, paired_image = gather_pairs(text, image, self.token_type_embeddings, requests)
+        num_text_tokens = paired_text.hidden_states.shape[1]
+        fused = self.encoder.encode_joint(
+            Tokens(
+                torch.cat([paired_text.hidden_states, paired_image.hidden_states], dim=1),
+                torch.cat([paired_text.attention_mask, paired_image.attention_mask], dim=1),
+            )
+        )
+        results = []
+        start = 0
+        for pairs in requests:
+            rows = slice(start, start + len(pairs.text_rows))
+            # (pairs, text tokens + image tokens, hidden)
+            states, mask = fused.hidden_states[rows], fused.attention_mask[rows]
+            fused_text = Tokens(states[:, :num_text_tokens], mask[:, :num_text_tokens])
+            fused_image = Tokens(states[:, num_text_tokens:], mask[:, num_text_tokens:])
+            results.append(self._pool(pairs, fused_text, fused_image))
+            start = rows.stop
+        return results
+
+    def text_features(self, text: Tokens) -> Tokens:
+        """Run the joint stack over texts alone."""
+        return self._alone(text, token_type=0)
+
+    def image_features(self, image: Tokens) -> Tokens:
+        """Run the joint stack over images alone."""
+        return self._alone(image, token_type=1)
+
+    def roles(self) -> Mapping[Role, Sequence[nn.Module]]:
+        """See the base class."""
+        return {
+            "encoder": [self.encoder],
+            "fusion": [self.token_type_embeddings, self.pooler],
+        }
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """See the base class."""
+        return dict(self.named_children())
+
+    def _alone(self, tokens: Tokens, token_type: int) -> Tokens:
+        states = tokens.hidden_states + self.token_type_embeddings.weight[token_type]
+        return self.encoder.encode_joint(Tokens(states, tokens.attention_mask))

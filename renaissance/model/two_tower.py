@@ -1,0 +1,100 @@
+"""Two towers: a text encoder and an image encoder, then fusion."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from renaissance.contracts import (
+    Encoder,
+    Fused,
+    Fusion,
+    ModelSizes,
+    Pairs,
+    Pooler,
+    Read,
+    Reads,
+    Role,
+    Tokens,
+)
+from renaissance.model.base import VisionLanguageModel, gather_pairs, new_token_types
+
+
+class TwoTower(VisionLanguageModel):
+    """Encoders, projections to the fusion width, token types, fusion, pooler."""
+
+    def __init__(
+        self, text_encoder: Encoder, image_encoder: Encoder, fusion: Fusion, pooler: Pooler
+    ) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.image_encoder = image_encoder
+        self.text_projection = _projection(text_encoder.hidden_size, fusion.hidden_size)
+        self.image_projection = _projection(image_encoder.hidden_size, fusion.hidden_size)
+        self.token_type_embeddings = new_token_types(fusion.hidden_size)
+        self.fusion = fusion
+        self.pooler = pooler
+        self.sizes = ModelSizes(
+            text=text_encoder.hidden_size,
+            image=image_encoder.hidden_size,
+            fused=fusion.hidden_size,
+            pooled=pooler.output_size,
+        )
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
+        """See the base class."""
+        with torch.set_grad_enabled(self._needs_gradient(self.text_encoder)):
+            return self.text_encoder.encode_text(input_ids, attention_mask)
+
+    def encode_image(self, pixel_values: Tensor) -> Tokens:
+        """See the base class."""
+        with torch.set_grad_enabled(self._needs_gradient(self.image_encoder)):
+            return self.image_encoder.encode_image(pixel_values)
+
+    def fuse(self, text: Tokens, image: Tokens, requests: Sequence[Pairs]) -> list[Fused]:
+        """See the base class."""
+        # Rows are projected before they are paired: a row in several pairs is projected once.
+        text = Tokens(self.text_projection(text.hidden_states), text.attention_mask)
+        image = Tokens(self.image_projection(image.hidden_states), image.attention_mask)
+        paired_text, paired_image = gather_pairs(text, image, self.token_type_embeddings, requests)
+        reads = [
+            Reads(
+                num_pairs=len(pairs.text_rows),
+                text=self._read("text", self.pooler.text_read, pairs),
+                image=self._read("image", self.pooler.image_read, pairs),
+            )
+            for pairs in requests
+        ]
+        fused = self.fusion.fuse(paired_text, paired_image, reads)
+        return [self._pool(pairs, *tokens) for pairs, tokens in zip(requests, fused, strict=True)]
+
+    def roles(self) -> Mapping[Role, Sequence[nn.Module]]:
+        """See the base class."""
+        fusion = [
+            self.text_projection,
+            self.image_projection,
+            self.token_type_embeddings,
+            self.fusion,
+            self.pooler,
+        ]
+        return {"encoder": [self.text_encoder, self.image_encoder], "fusion": fusion}
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """See the base class."""
+        return dict(self.named_children())
+
+    def _needs_gradient(self, encoder: nn.Module) -> bool:
+        return torch.is_grad_enabled() and not self.is_frozen(encoder)
+
+    @staticmethod
+    def _read(modality: str, pooler_read: Read, pairs: Pairs) -> Read:
+        if modality in pairs.reads:
+            return "all"
+        return pooler_read if "pooled" in pairs.reads else "none"
+
+
+def _projection(input_size: int, output_size: int) -> nn.Linear:
+    projection = nn.Linear(input_size, output_size)
+    nn.init.normal_(projection.weight, std=0.02)
+    nn.init.zeros_(projection.bias)
+    return projection
