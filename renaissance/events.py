@@ -22,6 +22,8 @@ class RunInfo:
         start_step: Step that the run starts from (0 unless resumed).
         total_steps: Step that it ends with.
         samples_per_epoch: Size of the training data.
+        batch_plan: How a step's samples are divided, in words.
+        unread_parameters: Parameters that no objective reads, which are therefore not trained.
     """
 
     spec: RunSpec
@@ -32,6 +34,8 @@ class RunInfo:
     start_step: int
     total_steps: int
     samples_per_epoch: int
+    batch_plan: str
+    unread_parameters: tuple[str, ...] = ()
 
 
 @attrs.frozen

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from renaissance.data.collate import Collator, MicroBatch
 from renaissance.data.order import sample_at
-from renaissance.errors import SpecError
+from renaissance.errors import DataError, SpecError
 from renaissance.spec.sections import TrainSection
 
 Request = list[tuple[int, int]]
@@ -108,19 +108,61 @@ def evaluation_order(
     ]
 
 
-def make_loader(
-    collator: Collator, requests: Any, num_workers: int, device: torch.device
-) -> "DataLoader[MicroBatch]":
-    """Return a loader of micro-batches, in the order of the requests."""
-    return DataLoader(
-        collator,  # type: ignore[arg-type]
-        sampler=requests,
-        batch_size=None,
-        num_workers=num_workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=_start_worker,
-        prefetch_factor=4 if num_workers else None,
-    )
+@attrs.frozen
+class LoadFailure:
+    """Why a worker could not make a micro-batch; raised where the run can act on it."""
+
+    message: str
+
+
+class _Guarded:
+    """Returns failures instead of raising them: a raised error would reach the main process
+    without its type and with the worker's traceback for a message.
+    """
+
+    def __init__(self, collator: Collator) -> None:
+        self._collator = collator
+
+    def __getitem__(self, request: Request) -> MicroBatch | LoadFailure:
+        try:
+            return self._collator[request]
+        except DataError as error:
+            return LoadFailure(str(error))
+
+
+class MicroBatchLoader:
+    """Micro-batches in the order of the requests, read ahead by worker processes.
+
+    Args:
+        collator: Makes the micro-batches.
+        requests: Which samples each of them holds.
+        num_workers: Worker processes; 0 reads in this process.
+        device: Pins memory where this is a GPU.
+    """
+
+    def __init__(
+        self, collator: Collator, requests: Any, num_workers: int, device: torch.device
+    ) -> None:
+        self._loader: DataLoader[MicroBatch | LoadFailure] = DataLoader(
+            _Guarded(collator),  # type: ignore[arg-type]
+            sampler=requests,
+            batch_size=None,
+            num_workers=num_workers,
+            pin_memory=device.type == "cuda",
+            worker_init_fn=_start_worker,
+            prefetch_factor=4 if num_workers else None,
+        )
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        """Yield micro-batches.
+
+        Raises:
+            DataError: If a record cannot be read.
+        """
+        for micro_batch in self._loader:
+            if isinstance(micro_batch, LoadFailure):
+                raise DataError(micro_batch.message)
+            yield micro_batch
 
 
 def _start_worker(worker: int) -> None:

@@ -109,7 +109,7 @@ def load_checkpoint(
         CheckpointError: If it is missing or damaged, or its tensors are not the model's.
     """
     verify(folder)
-    load_weights(folder, model)
+    _load_strictly(folder, model, _read(folder / "model.safetensors"))
     if optimizer is not None:
         tensors = _read(folder / "optimizer.safetensors")
         load_optimizer_tensors(folder, model, optimizer, tensors)
@@ -118,13 +118,20 @@ def load_checkpoint(
     return TrainState(**{key: value for key, value in record.items() if key in known})
 
 
-def load_weights(folder: Path, model: nn.Module) -> None:
-    """Load `model.safetensors` strictly.
+def load_model_weights(folder: Path, model: nn.Module) -> None:
+    """Start a new run from a checkpoint's model; heads of its objectives are left behind.
 
     Raises:
-        CheckpointError: Naming the first tensors that differ.
+        CheckpointError: If it is missing, damaged, or of another model.
     """
-    found = _read(folder / "model.safetensors")
+    verify(folder)
+    prefix = "model."
+    tensors = _read(folder / "model.safetensors")
+    own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    _load_strictly(folder, model, own)
+
+
+def _load_strictly(folder: Path, model: nn.Module, found: dict[str, Tensor]) -> None:
     expected = model.state_dict()
     aliases = _aliases(expected)
     for name, original in aliases.items():

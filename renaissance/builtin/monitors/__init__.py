@@ -1,0 +1,1 @@
+"""Plugins that follow a run through the lifecycle hooks."""

@@ -1,0 +1,218 @@
+"""The training loop. It names no component, and is the only place that calls backward."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from renaissance.contracts import ObjectiveOutput
+from renaissance.data.collate import MicroBatch
+from renaissance.data.loader import MicroBatchLoader, TrainingOrder
+from renaissance.engine.checkpoint import TrainState
+from renaissance.engine.distributed import Ranks
+from renaissance.engine.metrics import MetricBook
+from renaissance.engine.nonfinite import stop_not_finite
+from renaissance.engine.optim import learning_rate, set_learning_rates, trainable_parameters
+from renaissance.engine.recorder import Recorder
+from renaissance.engine.setup import Setup, autocast
+from renaissance.engine.signals import StopRequest
+from renaissance.errors import DataError, RunError
+from renaissance.randomness import keyed_seed
+
+# fp16's scaler halves its scale at each overflow; so many in a row mean that scaling is no remedy.
+MAX_SKIPPED_STEPS = 25
+
+
+class Loop:
+    """Runs optimizer steps from `state.step` to `setup.total_steps`.
+
+    Args:
+        setup: The parts of the run; `setup.task` on its device.
+        ranks: The processes of the run.
+        optimizer: Of the task's trainable parameters.
+        scaler: fp16's gradient scaler, disabled for other precisions.
+        state: Where the run is; updated as it goes.
+        recorder: Logs, evaluates and saves after a step where these are due.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        ranks: Ranks,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        state: TrainState,
+        recorder: Recorder,
+    ) -> None:
+        self.setup = setup
+        self.spec = setup.spec
+        self.ranks = ranks
+        self.optimizer = optimizer
+        self.scaler = scaler
+        self.state = state
+        self.recorder = recorder
+        self.module = _wrap(setup.task, ranks)
+        self.parameters = trainable_parameters(setup.task)
+        self.objectives = setup.task.named_objectives()
+        self.weights = {o.name or o.type: o.weight for o in self.spec.objectives}
+        self.book = MetricBook(self.objectives, self.weights, ranks.device)
+        self.skipped_steps = 0
+
+    def run(self) -> int:
+        """Train to the end, or until a signal.
+
+        Returns:
+            The signal that stopped the run, 0 if it came to its end.
+
+        Raises:
+            RunError: If a loss or gradient is not finite.
+            DataError: If a record cannot be read.
+        """
+        micro_batches = iter(self._loader())
+        with StopRequest() as request:
+            while self.state.step < self.setup.total_steps:
+                started = time.perf_counter()
+                batches, num_targets, stop = self._next(micro_batches, request)
+                if stop:
+                    self.recorder.save(self.state, self.book)
+                    return stop
+                waited = time.perf_counter() - started
+                rates, norm = self._step(batches, num_targets)
+                self.state.step += 1
+                self.state.position += self.setup.plan.global_batch_size
+                self.recorder.after_step(self.state, self.book, rates, norm, waited)
+        return 0
+
+    def _step(
+        self, micro_batches: list[MicroBatch], num_targets: Mapping[str, float]
+    ) -> tuple[Mapping[str, float], float]:
+        """One optimizer step; returns the learning rates and the gradient's norm."""
+        step, spec = self.state.step, self.spec
+        rate = learning_rate(
+            step, self.setup.total_steps, spec.optimizer.learning_rate, spec.schedule
+        )
+        rates = set_learning_rates(self.optimizer, rate)
+        # Dropout is a function of (seed, step, rank): resuming needs no generator state.
+        torch.manual_seed(keyed_seed(spec.run.seed, "step", step, self.ranks.rank))
+        outputs: list[dict[str, ObjectiveOutput]] = []
+        for number, micro_batch in enumerate(micro_batches):
+            batch = micro_batch.to(self.ranks.device)
+            # Gradients are exchanged once a step, with the last micro-batch.
+            with self._no_sync(number + 1 < len(micro_batches)):
+                with autocast(spec.train.precision, self.ranks.device):
+                    output = self.module(batch)
+                # Sums over the number of targets in the whole global batch, not a mean of means;
+                # DDP divides by the number of ranks, which is undone here.
+                loss = self.ranks.world_size * sum(
+                    self.weights[name] * result.loss_sum / num_targets[name]
+                    for name, result in output.items()
+                )
+                self.scaler.scale(loss).backward()
+            self.book.update(batch, output)
+            outputs.append(output)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, spec.train.gradient_clip or float("inf"))
+        # The host waits for the GPU here, once a step, so that no bad step reaches the weights.
+        if not torch.isfinite(norm):
+            self._not_finite(micro_batches, outputs)
+        else:
+            self.skipped_steps = 0
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return rates, float(norm)
+
+    def _next(
+        self, micro_batches: Iterator[MicroBatch], request: StopRequest
+    ) -> tuple[list[MicroBatch], dict[str, float], int]:
+        """Fetch a step's micro-batches; count targets over all ranks; agree whether to go on.
+
+        Returns:
+            The micro-batches, the number of targets by objective, and a signal or 0.
+        """
+        batches: list[MicroBatch] = []
+        error: Exception | None = None
+        try:
+            batches = [next(micro_batches) for _ in range(self.setup.plan.grad_accum_steps)]
+        # Raised on every rank after the exchange, so that no rank waits for this one.
+        except Exception as caught:
+            error = caught
+        names = list(self.objectives)
+        bad = [message for batch in batches for message in batch.bad_samples]
+        counts = [sum(b.objectives[name].num_targets for b in batches) for name in names]
+        totals = self.ranks.sum([*counts, len(bad), float(error is not None)])
+        # The largest signal number that any rank got.
+        signals = self.ranks.sum(_one_hot(request.signal))
+        if totals[-1]:
+            self.ranks.together(lambda: _raise(error))
+        self.recorder.report_bad_samples(bad)
+        self.state.num_bad_samples += int(totals[-2])
+        limit = self.spec.data.max_bad_samples
+        if self.state.num_bad_samples > limit:
+            raise DataError(
+                f"step {self.state.step + 1}: {self.state.num_bad_samples} records could not be "
+                f"read so far, more than data.max_bad_samples = {limit}; mend the data or raise it"
+            )
+        # A step without targets (no masked word at all) has a loss of 0, not of 0 / 0.
+        num_targets = {name: max(1.0, totals[i]) for i, name in enumerate(names)}
+        return batches, num_targets, max((s for s, n in enumerate(signals) if n), default=0)
+
+    def _not_finite(
+        self, micro_batches: list[MicroBatch], outputs: list[dict[str, ObjectiveOutput]]
+    ) -> None:
+        # fp16's scaler skips such a step and lowers its scale: no error unless it goes on.
+        self.skipped_steps += 1
+        if self.scaler.is_enabled() and self.skipped_steps <= MAX_SKIPPED_STEPS:
+            return
+        stop_not_finite(
+            self.spec.folder,
+            self.setup.task,
+            self.state,
+            self.recorder.info.spec_text,
+            self.ranks,
+            micro_batches,
+            outputs,
+        )
+        raise RunError(f"step {self.state.step + 1}: not finite")
+
+    def _loader(self) -> MicroBatchLoader:
+        plan = self.setup.plan
+        order = TrainingOrder(
+            plan,
+            self.ranks.rank,
+            self.setup.num_samples,
+            self.spec.run.seed,
+            start=self.state.position,
+            stop=self.setup.total_steps * plan.global_batch_size,
+        )
+        return MicroBatchLoader(
+            self.setup.train, order, self.spec.data.num_workers, self.ranks.device
+        )
+
+    def _no_sync(self, active: bool) -> Any:
+        if active and isinstance(self.module, DistributedDataParallel):
+            return self.module.no_sync()
+        return nullcontext()
+
+
+def _wrap(task: nn.Module, ranks: Ranks) -> nn.Module:
+    if ranks.world_size == 1:
+        return task
+    # Only batch norm has buffers that change; every rank must keep the same.
+    has_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in task.modules())
+    return DistributedDataParallel(
+        task, broadcast_buffers=has_statistics, gradient_as_bucket_view=True
+    )
+
+
+def _one_hot(signal_number: int) -> list[float]:
+    return [float(number == signal_number and number > 0) for number in range(32)]
+
+
+def _raise(error: Exception | None) -> None:
+    if error is not None:
+        raise error

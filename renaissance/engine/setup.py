@@ -1,0 +1,178 @@
+"""Everything a run is made of, built from its spec."""
+
+from pathlib import Path
+
+import attrs
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from renaissance.contracts import Dataset, DatasetContext, EncoderContext
+from renaissance.data.collate import Collator
+from renaissance.data.concatenation import Concatenation
+from renaissance.data.images import ImageTransform
+from renaissance.data.loader import BatchPlan
+from renaissance.data.tokenizer import load_tokenizer, tokenizer_source
+from renaissance.engine.task import Task
+from renaissance.errors import DataError
+from renaissance.model.build import build_model, build_objectives
+from renaissance.plugins import Plugins
+from renaissance.spec.sections import DatasetSpec, RunSpec
+
+DEFAULT_MAX_STEPS = 100_000
+
+
+@attrs.frozen
+class Setup:
+    """The parts of a run.
+
+    Attributes:
+        spec: The resolved spec.
+        plugins: Components and lifecycle hooks.
+        tokenizer: The tokenizer.
+        task: Model and objectives, on the CPU.
+        train: Makes training micro-batches.
+        validate: Makes validation micro-batches; None without `[[data.validate]]`.
+        plan: The batch arithmetic.
+        total_steps: Optimizer steps of the whole run.
+    """
+
+    spec: RunSpec
+    plugins: Plugins
+    tokenizer: PreTrainedTokenizerFast
+    task: Task
+    train: Collator
+    validate: Collator | None
+    plan: BatchPlan
+    total_steps: int
+
+    @property
+    def num_samples(self) -> int:
+        """Size of the training data."""
+        return len(self.train.datasets)
+
+    def steps_in(self, epochs: float) -> int:
+        """Return the steps that cover so many epochs, at least 1."""
+        return max(1, round(epochs * self.num_samples / self.plan.global_batch_size))
+
+
+def build(spec: RunSpec, plugins: Plugins, world_size: int, load_weights: bool) -> Setup:
+    """Build a run's parts, on the CPU.
+
+    Args:
+        spec: The run spec.
+        plugins: Installed plugins.
+        world_size: Number of ranks.
+        load_weights: False to leave pretrained weights out, where a checkpoint will replace them.
+
+    Raises:
+        RenaissanceError: If data, weights or options do not fit; the message says which.
+    """
+    plan = BatchPlan.of(spec.train, world_size)
+    train = build_datasets(spec, plugins, spec.data.train, "data.train")
+    validate = (
+        build_datasets(spec, plugins, spec.data.validate, "data.validate")
+        if spec.data.validate
+        else None
+    )
+    tokenizer = load_tokenizer(tokenizer_source(spec), spec.data.max_text_length, train.datasets)
+    task = build_task(spec, plugins, tokenizer, load_weights)
+    for datasets in [train, *([validate] if validate else [])]:
+        _check_offers(task, datasets)
+    return Setup(
+        spec=spec,
+        plugins=plugins,
+        tokenizer=tokenizer,
+        task=task,
+        train=make_collator(spec, task, tokenizer, train, training=True),
+        validate=make_collator(spec, task, tokenizer, validate, training=False)
+        if validate
+        else None,
+        plan=plan,
+        total_steps=_total_steps(spec, len(train), plan),
+    )
+
+
+def build_task(
+    spec: RunSpec, plugins: Plugins, tokenizer: PreTrainedTokenizerFast, load_weights: bool
+) -> Task:
+    """Build model and objectives."""
+    context = EncoderContext(
+        image_size=spec.data.image_size,
+        max_text_length=spec.data.max_text_length,
+        vocab_size=len(tokenizer),
+        load_weights=load_weights,
+    )
+    model = build_model(spec, plugins, context)
+    objectives = build_objectives(spec, plugins, model, tokenizer)
+    transform = _transform(spec, training=False)
+    return Task(model, objectives, transform.mean, transform.std)
+
+
+def build_datasets(
+    spec: RunSpec, plugins: Plugins, sections: tuple[DatasetSpec, ...], where: str
+) -> Concatenation:
+    """Build the datasets of a split."""
+    context = DatasetContext(
+        root=Path(spec.data.root), seed=spec.run.seed, training=where == "data.train"
+    )
+    built: list[tuple[str, Dataset]] = []
+    for number, section in enumerate(sections):
+        component = plugins.require("dataset", section.type).component
+        dataset = component(section.options, context)  # type: ignore[call-arg]
+        assert isinstance(dataset, Dataset)
+        built.append((f"{where}[{number}] ('{section.type}')", dataset))
+    return Concatenation(built)
+
+
+def make_collator(
+    spec: RunSpec,
+    task: Task,
+    tokenizer: PreTrainedTokenizerFast,
+    datasets: Concatenation,
+    training: bool,
+) -> Collator:
+    """Make what turns sample indices into micro-batches."""
+    return Collator(
+        datasets=datasets,
+        objectives=task.named_objectives(),
+        tokenizer=tokenizer,
+        transform=_transform(spec, training),
+        max_text_length=spec.data.max_text_length,
+        seed=spec.run.seed,
+        training=training,
+        skip_bad_samples=spec.data.max_bad_samples > 0,
+    )
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Return the context of the run's arithmetic; it does nothing for fp32."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    enabled = precision != "fp32"
+    return torch.autocast(device.type, dtype=dtype if enabled else None, enabled=enabled)
+
+
+def _transform(spec: RunSpec, training: bool) -> ImageTransform:
+    data = spec.data
+    return ImageTransform(data.transform, data.image_size, training, data.max_image_pixels)
+
+
+def _total_steps(spec: RunSpec, num_samples: int, plan: BatchPlan) -> int:
+    limits = []
+    if spec.train.max_steps is not None:
+        limits.append(spec.train.max_steps)
+    if spec.train.max_epochs is not None:
+        # Rounded up: the last batch may take a few samples of the epoch after.
+        limits.append(-(-spec.train.max_epochs * num_samples // plan.global_batch_size))
+    return min(limits, default=DEFAULT_MAX_STEPS)
+
+
+def _check_offers(task: Task, datasets: Concatenation) -> None:
+    for name, objective in task.named_objectives().items():
+        for dataset_name, dataset in zip(datasets.names, datasets.datasets, strict=True):
+            lacking = sorted(objective.requires - dataset.offers)
+            if lacking:
+                raise DataError(
+                    f"objective '{name}' needs {', '.join(lacking)}, which {dataset_name} does "
+                    f"not offer (it offers {', '.join(sorted(dataset.offers))}); choose another "
+                    "dataset or leave the objective out"
+                )

@@ -1,0 +1,172 @@
+"""Train a run from its spec: build, resume, loop, say how it ended."""
+
+import os
+import signal
+from pathlib import Path
+
+import torch
+
+from renaissance.engine.checkpoint import (
+    TrainState,
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    load_model_weights,
+)
+from renaissance.engine.distributed import Ranks
+from renaissance.engine.loop import Loop
+from renaissance.engine.optim import make_optimizer
+from renaissance.engine.recorder import Recorder
+from renaissance.engine.setup import Setup, autocast, build
+from renaissance.engine.unread import release_unread_parameters
+from renaissance.errors import CheckpointError, SpecError
+from renaissance.events import RunInfo
+from renaissance.plugins import Plugins
+from renaissance.spec.sections import RunSpec
+from renaissance.spec.write import spec_to_toml
+
+
+def train(spec: RunSpec, plugins: Plugins) -> int:
+    """Train, on every rank of the run.
+
+    Returns:
+        Exit code: 0, or 128 plus the signal that stopped the run.
+
+    Raises:
+        RenaissanceError: The same, or an echo of it, on every rank.
+    """
+    ranks = Ranks(spec.train.device)
+    try:
+        return _train(spec, plugins, ranks)
+    finally:
+        ranks.close()
+
+
+def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
+    ranks.together(lambda: _prepare_folder(spec, ranks))
+    checkpoints = list_checkpoints(spec.folder / "checkpoints")
+    last = checkpoints[-1] if checkpoints else None
+    is_new = last is None and spec.model.init_from is None
+    setup = ranks.together(lambda: build(spec, plugins, ranks.world_size, load_weights=is_new))
+    task = setup.task.to(ranks.device)
+    if spec.train.gradient_checkpointing:
+        _enable_gradient_checkpointing(setup)
+    if last is None and spec.model.init_from is not None:
+        source = find_checkpoint(Path(spec.model.init_from), prefer_best=True)
+        ranks.together(lambda: load_model_weights(source, task.model))
+    first = ranks.together(lambda: setup.train[[(0, ranks.rank % setup.num_samples)]])
+    with autocast(spec.train.precision, ranks.device):
+        unread = release_unread_parameters(task, first, ranks)
+    optimizer = make_optimizer(task, spec.optimizer)
+    scaler = torch.amp.GradScaler(ranks.device.type, enabled=spec.train.precision == "fp16")
+    state = TrainState(num_samples=setup.num_samples, seed=spec.run.seed)
+    if last is not None:
+        checkpoint = last
+        state = ranks.together(lambda: _resume(checkpoint, setup, optimizer, scaler))
+    if spec.train.compile:
+        _compile(setup)
+    info = RunInfo(
+        spec=spec,
+        spec_text=spec_to_toml(spec),
+        folder=spec.folder,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        start_step=state.step,
+        total_steps=setup.total_steps,
+        samples_per_epoch=setup.num_samples,
+        batch_plan=str(setup.plan),
+        unread_parameters=tuple(unread),
+    )
+    return _loop(setup, ranks, info, optimizer, scaler, state)
+
+
+def _loop(
+    setup: Setup,
+    ranks: Ranks,
+    info: RunInfo,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    state: TrainState,
+) -> int:
+    hook = setup.plugins.manager.hook
+    if ranks.is_main:
+        (info.folder / "spec.toml").write_text(info.spec_text)
+    hook.run_started(run=info)
+    recorder = Recorder(setup, ranks, info, optimizer, scaler)
+    reason = "failed"
+    stopped_by = 0
+    try:
+        stopped_by = Loop(setup, ranks, optimizer, scaler, state, recorder).run()
+        reason = f"stopped by {signal.Signals(stopped_by).name}" if stopped_by else "finished"
+    finally:
+        if ranks.is_main:
+            summary = {"step": state.step, "metrics": dict(recorder.last_evaluation)}
+            hook.run_finished(run=info, reason=reason, summary=summary)
+    return 128 + stopped_by if stopped_by else 0
+
+
+def _prepare_folder(spec: RunSpec, ranks: Ranks) -> None:
+    if not ranks.is_main:
+        return
+    checkpoints = spec.folder / "checkpoints"
+    try:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(
+            [f"run.output_dir: cannot create {spec.folder}: {error}; choose a writable folder"]
+        ) from error
+    if not os.access(checkpoints, os.W_OK):
+        raise SpecError(
+            [f"run.output_dir: {spec.folder} is not writable; choose a writable folder"]
+        )
+    if spec.run.resume == "never" and list_checkpoints(checkpoints):
+        raise SpecError(
+            [
+                f"run.resume: 'never', but {spec.folder} holds checkpoints of an earlier run; "
+                "choose another run.name, delete the folder, or set run.resume = 'auto'"
+            ]
+        )
+
+
+def _resume(
+    folder: Path,
+    setup: Setup,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> TrainState:
+    state = load_checkpoint(folder, setup.task, optimizer)
+    expected = {"seed": setup.spec.run.seed, "num_samples": setup.num_samples}
+    for name, value in expected.items():
+        found = getattr(state, name)
+        if found != value:
+            raise CheckpointError(
+                f"{folder}: the run had {name} = {found}, now it is {value}; which samples are "
+                "still to come depends on it. Restore it, or choose another run.name and "
+                f"model.init_from = '{folder}'"
+            )
+    if state.position != state.step * setup.plan.global_batch_size:
+        raise CheckpointError(
+            f"{folder}: {state.step} steps took {state.position} samples, but "
+            f"train.global_batch_size is now {setup.plan.global_batch_size}; restore it, or choose "
+            f"another run.name and model.init_from = '{folder}'"
+        )
+    if scaler.is_enabled():
+        scaler.load_state_dict(state.scaler)
+    return state
+
+
+def _enable_gradient_checkpointing(setup: Setup) -> None:
+    for name, part in setup.task.model.parts().items():
+        if hasattr(part, "enable_gradient_checkpointing"):
+            try:
+                part.enable_gradient_checkpointing()
+            except ValueError as error:
+                raise SpecError([f"train.gradient_checkpointing: model.{name}: {error}"]) from error
+
+
+def _compile(setup: Setup) -> None:
+    # Text lengths differ from one micro-batch to the next: dynamic shapes spare recompilation.
+    for part in setup.task.model.parts().values():
+        for method in ("encode_text", "encode_image", "encode_joint", "fuse"):
+            if hasattr(part, method):
+                setattr(part, method, torch.compile(getattr(part, method), dynamic=True))
