@@ -1,8 +1,8 @@
 """The command line: `renaissance` and `python -m renaissance`. `train` may be left out."""
 
-import contextlib
 import os
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -10,6 +10,8 @@ import typer
 from renaissance.commands.plugins import app as plugins_app
 from renaissance.engine.distributed import PeerError, rank_of_process
 from renaissance.errors import RenaissanceError
+
+PEER_GRACE_SECONDS = 5
 
 app = typer.Typer(
     add_completion=False,
@@ -58,7 +60,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    commands = {name for name in typer.main.get_command(app).commands}  # type: ignore[attr-defined]
+    commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     if arguments and arguments[0] not in commands and not arguments[0].startswith("-"):
         arguments.insert(0, "train")
     try:
@@ -81,8 +83,13 @@ def main() -> None:
 
 
 def _report(error: RenaissanceError) -> None:
-    """Print an error once: it is the same on every rank, or an echo of another rank's."""
-    if isinstance(error, PeerError):
-        return
-    with contextlib.suppress(BrokenPipeError):
-        print(f"error: {error}", file=sys.stderr)
+    """Print an error once, by rank 0 where it is the same on every rank.
+
+    torchrun ends all ranks as soon as one has left, so the others give rank 0 time to speak. What
+    only this rank has seen (a file that is missing on its machine) it says after that.
+    """
+    is_peer = isinstance(error, PeerError)
+    if is_peer or rank_of_process() > 0:
+        time.sleep(PEER_GRACE_SECONDS)
+    if not is_peer:
+        print(f"error: {error}", file=sys.stderr, flush=True)

@@ -4,5 +4,77 @@ from collections.abc import Callable
 from typing import Any
 
 from renaissance import hookimpl
+from renaissance.builtin.datasets.coco import Coco
+from renaissance.builtin.datasets.f30k import Flickr30k
+from renaissance.builtin.datasets.gcc import GCC
+from renaissance.builtin.datasets.image_text import ImageText
+from renaissance.builtin.datasets.sbu import SBU
+from renaissance.builtin.datasets.shapes import Shapes
+from renaissance.builtin.datasets.vg import VisualGenome
+from renaissance.builtin.encoders.hf_image import HFImageEncoder
+from renaissance.builtin.encoders.hf_joint import HFJointEncoder
+from renaissance.builtin.encoders.hf_text import HFTextEncoder
+from renaissance.builtin.fusions.co_attention import CoAttention
+from renaissance.builtin.fusions.lxmert import Lxmert
+from renaissance.builtin.fusions.merged_attention import MergedAttention
+from renaissance.builtin.heads.linear import Linear
+from renaissance.builtin.heads.mlm import MLMHead
+from renaissance.builtin.heads.mlp import MLP
+from renaissance.builtin.objectives.itm import ITM
+from renaissance.builtin.objectives.mlm import MLM
+from renaissance.builtin.poolers.double import Double
+from renaissance.builtin.poolers.mean import Mean
+from renaissance.builtin.poolers.single import Single
 
 Register = Callable[[str, type[Any]], None]
+
+
+@hookimpl
+def register_encoders(register: Register) -> None:
+    """Register the built-in encoders."""
+    register("hf-text", HFTextEncoder)
+    register("hf-image", HFImageEncoder)
+    register("hf-joint", HFJointEncoder)
+
+
+@hookimpl
+def register_fusions(register: Register) -> None:
+    """Register the built-in fusion modules."""
+    register("co-attention", CoAttention)
+    register("lxmert", Lxmert)
+    register("merged-attention", MergedAttention)
+
+
+@hookimpl
+def register_poolers(register: Register) -> None:
+    """Register the built-in poolers."""
+    register("double", Double)
+    register("single", Single)
+    register("mean", Mean)
+
+
+@hookimpl
+def register_heads(register: Register) -> None:
+    """Register the built-in heads."""
+    register("linear", Linear)
+    register("mlp", MLP)
+    register("mlm", MLMHead)
+
+
+@hookimpl
+def register_objectives(register: Register) -> None:
+    """Register the built-in objectives."""
+    register("mlm", MLM)
+    register("itm", ITM)
+
+
+@hookimpl
+def register_datasets(register: Register) -> None:
+    """Register the built-in datasets."""
+    register("shapes", Shapes)
+    register("image-text", ImageText)
+    register("coco", Coco)
+    register("f30k", Flickr30k)
+    register("vg", VisualGenome)
+    register("sbu", SBU)
+    register("gcc", GCC)

@@ -89,8 +89,11 @@ class Ranks:
     def together(self, function: Callable[[], T]) -> T:
         """Call a function that may fail on some ranks only; if it does, all ranks raise.
 
+        Rank 0 raises with what failed, wherever that was; the others raise a `PeerError`, which
+        is not printed. So the user reads one message, and no rank waits for another.
+
         Raises:
-            RenaissanceError: What failed here, or else what failed on another rank.
+            RenaissanceError: If the function raised on any rank.
         """
         error: Exception | None = None
         result: T | None = None
@@ -99,13 +102,14 @@ class Ranks:
         # Any failure at all must reach the ranks that would otherwise wait for this one.
         except Exception as caught:
             error = caught
-        messages = self.gather_text("" if error is None else f"{type(error).__name__}: {error}")
-        if error is not None:
+        failures = [text for text in self.gather_text(_describe(error)) if text]
+        if not failures:
+            return result  # type: ignore[return-value]
+        if self.is_main and error is not None:
             raise error
-        failed = [(rank, message) for rank, message in enumerate(messages) if message]
-        if failed:
-            raise PeerError(f"rank {failed[0][0]} failed: {failed[0][1]}")
-        return result  # type: ignore[return-value]
+        exit_code, _, message = failures[0].partition(" ")
+        kind = EchoedError if self.is_main else PeerError
+        raise kind(message, int(exit_code)) from error
 
     def close(self) -> None:
         """Leave the process group."""
@@ -113,7 +117,21 @@ class Ranks:
             dist.destroy_process_group()
 
 
-class PeerError(RenaissanceError):
-    """Another rank failed; that rank says why, so this one stays silent."""
+class EchoedError(RenaissanceError):
+    """What failed on another rank, raised on rank 0, which talks to the user."""
 
-    exit_code = 1
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class PeerError(EchoedError):
+    """What rank 0 is told too; the other ranks leave in silence."""
+
+
+def _describe(error: Exception | None) -> str:
+    if error is None:
+        return ""
+    if isinstance(error, RenaissanceError):
+        return f"{error.exit_code} {error}"
+    return f"1 {type(error).__name__}: {error}"
