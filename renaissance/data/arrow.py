@@ -1,0 +1,242 @@
+"""Arrow tables read in place, and the index of the captions in them."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from renaissance.errors import DataError
+
+FILE_MAGIC = b"ARROW1"
+END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+
+
+class ArrowTable:
+    """The rows of one or many Arrow files, memory-mapped.
+
+    Nothing is copied: processes share the pages, and memory does not grow with the files. Both
+    Arrow layouts are read, IPC file and IPC stream. A copy sent to another process opens the
+    files again by their paths.
+
+    Args:
+        paths: The files; their rows are concatenated in this order.
+        columns: Columns that every file must have.
+        optional_columns: Columns that are read where a file has them.
+
+    Raises:
+        DataError: If a file is missing, no Arrow file, cut short, compressed, or lacks a column,
+            or if there are no rows at all.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], columns: Sequence[str], optional_columns: Sequence[str] = ()
+    ) -> None:
+        self.paths = tuple(paths)
+        self._arguments = (self.paths, tuple(columns), tuple(optional_columns))
+        self._columns: dict[str, list[Any]] = {name: [] for name in (*columns, *optional_columns)}
+        batch_rows, batch_files = [0], []
+        for file, path in enumerate(self.paths):
+            for batch in _open_batches(path, columns, optional_columns):
+                batch_rows.append(batch.num_rows)
+                batch_files.append(file)
+                for name, arrays in self._columns.items():
+                    known = name in batch.schema.names
+                    arrays.append(batch.column(name) if known else None)
+        # First row of each batch, and the end: (batches + 1,), int64.
+        self._batch_starts = np.cumsum(batch_rows, dtype=np.int64)
+        self._batch_files = np.array(batch_files, dtype=np.int64)
+        if len(self) == 0:
+            raise DataError(
+                f"{', '.join(map(str, self.paths))}: no rows; expected at least one. "
+                "Prepare the data again, or leave these files out"
+            )
+
+    def __len__(self) -> int:
+        return int(self._batch_starts[-1])
+
+    def __reduce__(self) -> tuple[type["ArrowTable"], tuple[Any, ...]]:
+        return type(self), self._arguments
+
+    def column(self, name: str) -> list[Any]:
+        """Return one pyarrow array a record batch, None for batches without that column."""
+        return self._columns[name]
+
+    def value(self, name: str, row: int) -> Any:
+        """Return one value as a pyarrow scalar, or None if the row's file lacks the column.
+
+        Raises:
+            IndexError: If there is no such row.
+        """
+        batch = self._batch_of(row)
+        array = self._columns[name][batch]
+        return None if array is None else array[row - int(self._batch_starts[batch])]
+
+    def source(self, row: int) -> str:
+        """Return the file and the row in that file, for messages."""
+        file = self._batch_files[self._batch_of(row)]
+        first_batch = np.searchsorted(self._batch_files, file)
+        return f"{self.paths[file].name}: row {row - self._batch_starts[first_batch]}"
+
+    def check_type(self, name: str, accepts: Callable[[Any], bool], expected: str) -> None:
+        """Check that a column has an acceptable type in every file.
+
+        Raises:
+            DataError: If it has not; the message names file, type and what is expected.
+        """
+        for file, array in zip(self._batch_files, self._columns[name], strict=True):
+            if array is not None and not accepts(array.type):
+                raise DataError(
+                    f"{self.paths[file]}: column '{name}' is {array.type}; expected {expected}. "
+                    "Prepare the file again with that type"
+                )
+
+    def _batch_of(self, row: int) -> int:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row: got {row}, expected 0 <= row < {len(self)}")
+        # side="right" steps over empty batches.
+        return int(np.searchsorted(self._batch_starts, row, side="right")) - 1
+
+
+class CaptionIndex:
+    """Finds the row and the caption that a sample index stands for, one sample a caption.
+
+    Rows with lists are looked up in the offsets that Arrow stores with them, in place, so the
+    index takes memory by the record batch and not by the caption. A lookup is two binary searches.
+
+    Args:
+        arrays: The caption column, one array a record batch: lists of strings, or strings.
+    """
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        # For each batch: captions before each row, and the end, (rows + 1,), int32 or int64;
+        # None where each row has one caption. They need not start at 0.
+        self._offsets = [_caption_offsets(array) for array in arrays]
+        num_captions = [
+            len(array) if offsets is None else int(offsets[-1]) - int(offsets[0])
+            for array, offsets in zip(arrays, self._offsets, strict=True)
+        ]
+        self._row_starts = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
+        self._caption_starts = np.cumsum([0, *num_captions], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._caption_starts[-1])
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Return the row, counted over all files, and the caption's position in its list.
+
+        Raises:
+            IndexError: If there is no such caption.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"caption: got {index}, expected 0 <= caption < {len(self)}")
+        batch = int(np.searchsorted(self._caption_starts, index, side="right")) - 1
+        place = index - int(self._caption_starts[batch])
+        first_row = int(self._row_starts[batch])
+        offsets = self._offsets[batch]
+        if offsets is None:
+            return first_row + place, 0
+        # The needle must have the type of the offsets: otherwise numpy converts them all.
+        caption = offsets.dtype.type(place + int(offsets[0]))
+        row = int(np.searchsorted(offsets, caption, side="right")) - 1
+        return first_row + row, int(caption - offsets[row])
+
+
+def _caption_offsets(array: Any) -> NDArray[Any] | None:
+    if not is_list(array.type):
+        return None
+    if len(array) and array.null_count == 0:
+        return array.offsets.to_numpy(zero_copy_only=True)  # type: ignore[no-any-return]
+    # A null has no captions, but may still span offsets.
+    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    return np.cumsum(np.concatenate([[0], lengths]), dtype=np.int64)
+
+
+def is_list(arrow_type: Any) -> bool:
+    """Say whether a pyarrow type is a list with stored offsets."""
+    return bool(pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type))
+
+
+def is_text(arrow_type: Any) -> bool:
+    """Say whether a pyarrow type is a string."""
+    return bool(pa.types.is_string(arrow_type) or pa.types.is_large_string(arrow_type))
+
+
+def _open_batches(path: Path, columns: Sequence[str], optional: Sequence[str]) -> list[Any]:
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file; expected an Arrow file. {_names_nearby(path)}. "
+            "Set data.root to the folder that holds it, or prepare it with 'renaissance prepare'"
+        )
+    try:
+        mapped = pa.memory_map(str(path))
+        schema, is_file = _read_schema(mapped)
+        missing = [name for name in columns if name not in schema.names]
+        if missing:
+            raise DataError(
+                f"{path}: no column {', '.join(map(repr, missing))}; it has "
+                f"{', '.join(schema.names)}; expected {', '.join(columns)}. "
+                "Prepare the file with these columns, or use a dataset type that reads its own"
+            )
+        wanted = [i for i, name in enumerate(schema.names) if name in (*columns, *optional)]
+        options = pa.ipc.IpcReadOptions(included_fields=wanted)
+        mapped.seek(0)
+        if is_file:
+            reader = pa.ipc.open_file(mapped, options=options)
+            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        else:
+            batches = list(pa.ipc.open_stream(mapped, options=options))
+        for batch in batches:
+            batch.validate()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path}: not a whole Arrow file of {path.stat().st_size} bytes ({error}); expected an "
+            "uncompressed Arrow IPC file. It may be cut short: copy or prepare it again"
+        ) from error
+    _check_in_place(path, mapped, batches)
+    return batches
+
+
+def _read_schema(mapped: Any) -> tuple[Any, bool]:
+    """Return the schema, and whether the layout is IPC file (else IPC stream)."""
+    is_file = mapped.read(len(FILE_MAGIC)) == FILE_MAGIC
+    mapped.seek(0)
+    if is_file:
+        return pa.ipc.open_file(mapped).schema, True
+    schema = pa.ipc.open_stream(mapped).schema
+    # A stream has no footer: without its end mark, missing batches would pass unseen.
+    mapped.seek(mapped.size() - len(END_OF_STREAM))
+    if mapped.read(len(END_OF_STREAM)) != END_OF_STREAM:
+        raise pa.ArrowInvalid("the stream has no end mark")
+    return schema, False
+
+
+def _check_in_place(path: Path, mapped: Any, batches: Sequence[Any]) -> None:
+    # Compressed buffers are expanded into memory, the whole file in every process.
+    mapped.seek(0)
+    whole = mapped.read_buffer()
+    for batch in batches:
+        for buffer in (b for column in batch.columns for b in column.buffers() if b):
+            if not whole.address <= buffer.address <= whole.address + whole.size:
+                raise DataError(
+                    f"{path}: its record batches are compressed; expected uncompressed ones, which "
+                    "are read in place. Write it again with compression=None "
+                    "(Feather: compression='uncompressed')"
+                )
+            if buffer.size:
+                return
+
+
+def _names_nearby(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"There is no folder {path.parent} either"
+    names = sorted(p.name for p in path.parent.iterdir())
+    nearest = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
+    if nearest:
+        return f"Nearest names in {path.parent}: {', '.join(nearest)}"
+    arrow_files = [name for name in names if name.endswith(".arrow")][:3]
+    return f"Arrow files in {path.parent}: {', '.join(arrow_files) or 'none'}"
