@@ -37,6 +37,7 @@ from renaissance.errors import (
 )
 from renaissance.hookspecs import hookimpl
 from renaissance.options import fraction, non_negative, option, positive
+from renaissance.randomness import keyed_generator
 
 __version__ = version("renaissance")
 
@@ -69,6 +70,7 @@ __all__ = [
     "Tokens",
     "fraction",
     "hookimpl",
+    "keyed_generator",
     "non_negative",
     "option",
     "positive",

@@ -166,6 +166,11 @@ def is_text(arrow_type: Any) -> bool:
     return bool(pa.types.is_string(arrow_type) or pa.types.is_large_string(arrow_type))
 
 
+def is_binary(arrow_type: Any) -> bool:
+    """Say whether a pyarrow type is bytes of any length."""
+    return bool(pa.types.is_binary(arrow_type) or pa.types.is_large_binary(arrow_type))
+
+
 def _open_batches(path: Path, columns: Sequence[str], optional: Sequence[str]) -> list[Any]:
     if not path.is_file():
         raise DataError(

@@ -1,0 +1,25 @@
+"""Visual Genome region descriptions."""
+
+import attrs
+
+from renaissance import DatasetContext
+from renaissance.builtin.datasets.captioned_images import (
+    CaptionedImages,
+    SplitOptions,
+    require_split,
+)
+
+
+class VisualGenome(CaptionedImages):
+    """Visual Genome (Krishna et al., 2017): whole images, region phrases as their captions.
+
+    It has no split but train.
+    """
+
+    @attrs.frozen(kw_only=True)
+    class Options(SplitOptions):
+        """Options of `vg`."""
+
+    def __init__(self, options: Options, context: DatasetContext) -> None:
+        require_split("vg", options.split_for(context), ("train",))
+        super().__init__(options, context, [context.root / "vg.arrow"])
