@@ -1,9 +1,10 @@
 """From (kind, name) to a component class."""
 
 import difflib
+import inspect
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar, get_origin
 
 import attrs
 
@@ -42,22 +43,8 @@ class Registry:
         Raises:
             PluginError: If the name is taken or ill-formed, or the class breaks its contract.
         """
+        check_component(registration)
         new = registration
-        where = f"{new.distribution} {new.version}: {new.kind} '{new.name}'"
-        if not re.fullmatch(r"[a-z0-9]+([-+.][a-z0-9]+)*\+?", new.name):
-            raise PluginError(f"{where}: names are kebab-case, such as 'my-{new.kind}'; rename it")
-        contract = KINDS[new.kind]
-        if not (isinstance(new.component, type) and issubclass(new.component, contract)):
-            raise PluginError(
-                f"{where}: got {new.component!r}, expected a subclass of "
-                f"renaissance.{contract.__name__}; derive the class from it"
-            )
-        options = getattr(new.component, "Options", None)
-        if options is None or not attrs.has(options) or not _is_frozen(options):
-            raise PluginError(
-                f"{where}: {new.component.__name__}.Options is {options!r}, expected a nested "
-                "class decorated with @attrs.frozen (empty if there is nothing to set)"
-            )
         old = self._registrations.get((new.kind, new.name))
         if old is not None:
             raise PluginError(
@@ -74,18 +61,7 @@ class Registry:
         """Return a registration, or None."""
         return self._registrations.get((kind, name))
 
-    def get(self, kind: Kind, name: str) -> Registration:
-        """Return a registration.
-
-        Raises:
-            PluginError: If there is none; the message names the nearest one.
-        """
-        found = self.find(kind, name)
-        if found is None:
-            raise PluginError(self.unknown(kind, name))
-        return found
-
-    def unknown(self, kind: Kind, name: Any) -> str:
+    def unknown(self, kind: Kind, name: object) -> str:
         """Say that a name is unknown, which are known, and which was perhaps meant."""
         known = self.names(kind)
         text = f"unknown {kind} {name!r}; known: {', '.join(known) or 'none'}"
@@ -94,10 +70,66 @@ class Registry:
 
     def __iter__(self) -> Iterator[Registration]:
         order = list(KINDS)
-        key = lambda r: (order.index(r.kind), r.name)  # noqa: E731
-        return iter(sorted(self._registrations.values(), key=key))
+        return iter(
+            sorted(self._registrations.values(), key=lambda r: (order.index(r.kind), r.name))
+        )
+
+
+def check_component(registration: Registration) -> None:
+    """Check a component against the contract of its kind.
+
+    Raises:
+        PluginError: If its name or its class does not fit.
+    """
+    kind, name, component = registration.kind, registration.name, registration.component
+    where = f"{registration.distribution} {registration.version}: {kind} {name!r}"
+    if not (isinstance(name, str) and re.fullmatch(r"[a-z0-9]+([-+][a-z0-9]+)*\+?", name)):
+        raise PluginError(f"{where}: names are kebab-case, such as 'my-{kind}'; rename it")
+    contract = KINDS[kind]
+    if not (isinstance(component, type) and issubclass(component, contract)):
+        raise PluginError(
+            f"{where}: got {component!r}, expected a subclass of "
+            f"renaissance.{contract.__name__}; derive the class from it"
+        )
+    absent = sorted([*_abstract_methods(component), *_absent_attributes(component, contract)])
+    if absent:
+        raise PluginError(
+            f"{where}: {component.__name__} does not define {', '.join(absent)}, which every "
+            f"{contract.__name__} has; see its docstring"
+        )
+    options = getattr(component, "Options", None)
+    if not (isinstance(options, type) and attrs.has(options) and _is_frozen(options)):
+        raise PluginError(
+            f"{where}: {component.__name__}.Options is {options!r}, expected a nested "
+            "class decorated with @attrs.frozen (empty if there is nothing to set)"
+        )
+    try:
+        attrs.resolve_types(options)
+    except NameError as error:
+        raise PluginError(
+            f"{where}: {component.__name__}.Options: a type cannot be resolved: {error}; "
+            "import it outside of `if TYPE_CHECKING`"
+        ) from error
+
+
+def _abstract_methods(component: type[Component]) -> frozenset[str]:
+    methods: frozenset[str] = getattr(component, "__abstractmethods__", frozenset())
+    return methods
+
+
+def _absent_attributes(component: type[Component], contract: type[Component]) -> list[str]:
+    """Return the class attributes that a contract declares without a value, if still absent."""
+    hints: dict[str, Any] = inspect.get_annotations(contract)
+    declared = [name for name, hint in hints.items() if get_origin(hint) is ClassVar]
+    return [name for name in declared if not hasattr(component, name)]
 
 
 def _is_frozen(options: type[Any]) -> bool:
-    # attrs marks frozen classes by the __setattr__ it generates.
-    return getattr(options, "__setattr__", object.__setattr__) is not object.__setattr__
+    # Asked of the class itself: attrs tells of it only in recent releases.
+    try:
+        setattr(object.__new__(options), "probe", None)  # noqa: B010
+    except attrs.exceptions.FrozenInstanceError:
+        return True
+    except AttributeError:
+        return False
+    return False

@@ -1,19 +1,51 @@
-"""The run spec: one frozen attrs class a TOML section. TOML keys, types, defaults and help live here."""
+"""The run spec: one frozen attrs class a TOML section.
 
+TOML keys, their types, defaults, help and limits all come from here.
+"""
+
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
+from attrs.validators import deep_iterable, optional
 
 from renaissance.contracts import Kind
 from renaissance.options import fraction, non_negative, option, positive
+
+
+def _folder_name(instance: Any, attribute: "attrs.Attribute[str]", value: str) -> None:
+    if not value.strip(". ") or set(value) & set("/\\\0"):
+        raise ValueError(f"got {value!r}, expected the name of a folder, without slashes")
+
+
+def _at_most_30(instance: Any, attribute: "attrs.Attribute[int]", value: int) -> None:
+    if value > 30:
+        raise ValueError(f"got {value}, expected an integer from 0 to 30")
+
+
+def _steps_or_fraction(
+    instance: Any, attribute: "attrs.Attribute[int | float]", value: int | float
+) -> None:
+    if isinstance(value, float) and value >= 1:
+        raise ValueError(
+            f"got {value}, expected a number of steps (an integer, such as {value:.0f}) "
+            "or a fraction of all steps below 1"
+        )
+
+
+def _log_name(instance: Any, attribute: "attrs.Attribute[Any]", value: str | None) -> None:
+    # Modules are called so too, and PyTorch allows no dots; slashes separate metrics.
+    if value is not None and not re.fullmatch(r"[\w+-]+", value):
+        raise ValueError(f"got {value!r}, expected letters, digits, '-', '_' and '+' only")
 
 
 @attrs.frozen
 class ComponentSpec:
     """A component chosen by `type`, with the options that it declares.
 
-    In TOML, `type` and the options stand side by side in one table.
+    In TOML, `type`, the options and the keys of the place (the further fields of a subclass, such
+    as `frozen` or `weight`, which hold whichever component is chosen) stand in one table.
 
     Attributes:
         kind: Which kind of component.
@@ -21,7 +53,7 @@ class ComponentSpec:
         options: An instance of the component's `Options`.
     """
 
-    kind: Kind
+    kind: ClassVar[Kind]
     type: str
     options: Any
 
@@ -30,6 +62,7 @@ class ComponentSpec:
 class EncoderSpec(ComponentSpec):
     """An encoder."""
 
+    kind = "encoder"
     frozen: bool = option(False, help="Keep its weights as they are: evaluation mode, no gradient.")
 
 
@@ -37,6 +70,7 @@ class EncoderSpec(ComponentSpec):
 class FusionSpec(ComponentSpec):
     """The fusion module of a two-tower model."""
 
+    kind = "fusion"
     frozen: bool = option(False, help="Keep its weights as they are: evaluation mode, no gradient.")
 
 
@@ -44,23 +78,32 @@ class FusionSpec(ComponentSpec):
 class PoolerSpec(ComponentSpec):
     """The pooler."""
 
+    kind = "pooler"
+
 
 @attrs.frozen
 class HeadSpec(ComponentSpec):
     """A head that replaces an objective's own choice."""
+
+    kind = "head"
 
 
 @attrs.frozen
 class DatasetSpec(ComponentSpec):
     """One dataset; several are concatenated."""
 
+    kind = "dataset"
+
 
 @attrs.frozen
 class ObjectiveSpec(ComponentSpec):
     """One objective."""
 
+    kind = "objective"
     weight: float = option(1.0, help="Factor of its loss in the sum.", validator=non_negative)
-    name: str | None = option(None, help="Name in logs; the type where absent.")
+    name: str | None = option(
+        None, help="Name in logs; the type where absent.", validator=_log_name
+    )
     head: HeadSpec | None = option(None, help="Head instead of the objective's own choice.")
 
 
@@ -68,7 +111,9 @@ class ObjectiveSpec(ComponentSpec):
 class RunSection:
     """What the run is called, and where it lives."""
 
-    name: str = option("run", help="Name of the run, and of its folder in output_dir.")
+    name: str = option(
+        "run", help="Name of the run, and of its folder in output_dir.", validator=_folder_name
+    )
     seed: int = option(
         0, help="Everything random in the run is a function of it.", validator=non_negative
     )
@@ -105,12 +150,16 @@ class TransformSection:
     )
     randaugment: bool = option(False, help="RandAugment in training (Cubuk et al., 2020).")
     randaugment_num_ops: int = option(2, help="Operations an image.", validator=positive)
-    randaugment_magnitude: int = option(9, help="Strength, 0 to 30.", validator=non_negative)
+    randaugment_magnitude: int = option(
+        9, help="Strength, 0 to 30.", validator=[non_negative, _at_most_30]
+    )
     mean: tuple[float, float, float] | None = option(
         None, help="Mean of each channel, in [0, 1], instead of the named transform's."
     )
     std: tuple[float, float, float] | None = option(
-        None, help="Standard deviation of each channel instead of the named transform's."
+        None,
+        help="Standard deviation of each channel instead of the named transform's.",
+        validator=optional(deep_iterable(positive)),
     )
 
 
@@ -125,8 +174,8 @@ class DataSection:
     )
     tokenizer: str | None = option(
         None,
-        help="Tokenizer: a hub id, a local folder, or 'dataset' (the words of a dataset that states "
-        "its vocabulary); the text encoder's own where absent.",
+        help="Tokenizer: a hub id, a local folder, or 'dataset' (the words of a dataset that "
+        "states its vocabulary); the text encoder's own where absent.",
     )
     num_workers: int = option(
         2, help="Loader processes a rank; 0 loads in the main process.", validator=non_negative
@@ -164,7 +213,9 @@ class OptimizerSection:
     weight_decay: float = option(
         0.01, help="Weight decay; none on biases and norms.", validator=non_negative
     )
-    betas: tuple[float, float] = option((0.9, 0.98), help="Adam's decay rates.")
+    betas: tuple[float, float] = option(
+        (0.9, 0.98), help="Adam's decay rates.", validator=deep_iterable(fraction)
+    )
     eps: float = option(1e-8, help="Adam's epsilon.", validator=positive)
     momentum: float = option(0.9, help="SGD's momentum.", validator=fraction)
     multipliers: MultipliersSection = option(
@@ -183,7 +234,7 @@ class ScheduleSection:
     warmup_steps: int | float = option(
         10_000,
         help="Warm-up: steps (an integer), or a fraction of all steps (0.1).",
-        validator=non_negative,
+        validator=[non_negative, _steps_or_fraction],
     )
     end_learning_rate: float = option(
         0.0, help="Learning rate at the last step, before multipliers.", validator=non_negative

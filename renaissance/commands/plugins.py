@@ -1,0 +1,76 @@
+"""`renaissance plugins`: what is installed, and what can be set."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from renaissance.errors import PluginError
+
+app = typer.Typer(
+    help="List the installed components, or show the options of one.",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def list_components(context: typer.Context) -> None:
+    """List kinds, names, distributions and versions, and the plugins that failed to load."""
+    if context.invoked_subcommand is not None:
+        return
+    from renaissance.plugins import load_plugins
+
+    plugins = load_plugins()
+    print_table(
+        ("kind", "name", "distribution", "version"),
+        [(r.kind, r.name, r.distribution, r.version) for r in plugins.registry],
+    )
+    if plugins.broken:
+        print_table(
+            ("failed to load", "version", "entry point", "cause"),
+            [(b.distribution, b.version, b.entry_point, b.cause) for b in plugins.broken],
+        )
+
+
+@app.command()
+def show(
+    kind: Annotated[str, typer.Argument(help="Kind of component, such as 'encoder'.")],
+    name: Annotated[str, typer.Argument(help="Its name.")],
+) -> None:
+    """Show what a component is and what can be set."""
+    # Reading contracts imports torch: too slow for `renaissance --help`.
+    from renaissance.contracts import KINDS
+    from renaissance.plugins import load_plugins
+    from renaissance.spec.document import option_rows, summary
+
+    if kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, n=1)
+        meant = f"; did you mean '{near[0]}'?" if near else ""
+        raise PluginError(f"unknown kind '{kind}'; known: {', '.join(KINDS)}{meant}")
+    registration = load_plugins().require(kind, name)
+    source = f"{registration.distribution} {registration.version}"
+    typer.echo(f"{kind} '{name}', from {source}: {summary(registration.component)}")
+    rows = option_rows(registration.component.Options)
+    if rows:
+        print_table(("option", "type", "default", "help"), rows)
+    else:
+        typer.echo("No options.")
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: drawn on a terminal, tab-separated lines elsewhere."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for row in (titles, *rows):
+            typer.echo("\t".join(row))
+        return
+    table = Table(*titles, box=None, pad_edge=False)
+    for row in rows:
+        # As text: square brackets are no markup here.
+        table.add_row(*map(Text, row))
+    console.print(table)

@@ -1,0 +1,116 @@
+"""Types and values in the words of someone who writes TOML, for messages and documentation."""
+
+import collections.abc
+import json
+import types
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import attrs
+
+NAMES: dict[Any, str] = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    Path: "string (a path)",
+    Any: "any value",
+}
+
+
+def is_union(annotation: Any) -> bool:
+    """Say whether a type is `X | Y` or `Optional[X]`."""
+    return get_origin(annotation) in (Union, types.UnionType)
+
+
+def is_literal(annotation: Any) -> bool:
+    """Say whether a type is `Literal[...]`."""
+    return get_origin(annotation) is Literal
+
+
+def is_sequence(annotation: Any) -> bool:
+    """Say whether a type is `tuple[...]`, `list[...]` or `Sequence[...]`."""
+    return get_origin(annotation) in (tuple, list, collections.abc.Sequence)
+
+
+def is_mapping(annotation: Any) -> bool:
+    """Say whether a type is `dict` or `Mapping`, with or without what is in it."""
+    mappings = (dict, collections.abc.Mapping)
+    return annotation in mappings or get_origin(annotation) in mappings
+
+
+def alternatives(annotation: Any) -> tuple[Any, ...]:
+    """Return the members of a union without None, which TOML writes by leaving the key out."""
+    members = get_args(annotation) if is_union(annotation) else (annotation,)
+    return tuple(member for member in members if member is not types.NoneType)
+
+
+def table_class(annotation: Any) -> type[Any] | None:
+    """Return the class of a table or array of tables: `X`, `X | None`, `tuple[X, ...]`."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and attrs.has(candidate):
+            return candidate
+    return None
+
+
+def describe_type(annotation: Any) -> str:
+    """Return what to write in TOML for a type: "integer", "list of strings", '"a" | "b"'."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation in NAMES:
+        return NAMES[annotation]
+    if is_union(annotation):
+        return " or ".join(describe_type(member) for member in alternatives(annotation))
+    if is_literal(annotation):
+        return " | ".join(json.dumps(value) for value in arguments)
+    if is_sequence(annotation):
+        return _describe_sequence(origin, arguments)
+    if attrs.has(annotation):
+        return "table"
+    if is_mapping(annotation):
+        values = arguments[1] if arguments else Any
+        return "table" if values is Any else f"table of {_plural(values)}"
+    return str(annotation)
+
+
+def _describe_sequence(origin: Any, arguments: tuple[Any, ...]) -> str:
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        kinds = dict.fromkeys(map(_plural, arguments))
+        return f"list of {len(arguments)} {' and '.join(kinds)}"
+    if attrs.has(arguments[0]):
+        return "array of tables"
+    return f"list of {_plural(arguments[0])}"
+
+
+def _plural(annotation: Any) -> str:
+    text = describe_type(annotation)
+    return f"{text}s" if text in ("boolean", "integer", "number", "string", "table") else text
+
+
+def describe_value(value: Any) -> str:
+    """Return a value as a message shows it: `3.7 (number)`, `"false" (string)`, `a table`."""
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if type(value) in NAMES:
+        return f"{describe_literal(value)} ({NAMES[type(value)]})"
+    return f"{value} ({type(value).__name__})"
+
+
+def describe_literal(value: Any) -> str:
+    """Return a plain value as it is written in TOML."""
+    if isinstance(value, float):
+        return repr(value)
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def describe_field(field: "attrs.Attribute[Any]") -> str:
+    """Return a field's type with its help: "string: Folder that ..."."""
+    help = field.metadata.get("help")
+    return f"{describe_type(field.type)}: {help}" if help else describe_type(field.type)
+
+
+def default_of(field: "attrs.Attribute[Any]") -> Any:
+    """Return a field's default, made anew, or `attrs.NOTHING`."""
+    default = field.default
+    return default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore

@@ -1,0 +1,73 @@
+"""Faults of a run spec, collected so that all of them are reported at once."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, TypeAlias
+
+KeyPath: TypeAlias = tuple[str | int, ...]
+
+
+class Fault(NamedTuple):
+    """One fault: the key path it is found at, and what is wrong there."""
+
+    path: KeyPath
+    text: str
+
+
+class FaultsError(Exception):
+    """Raised with every fault of one table; the paths start from that table."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(f"{show_path(f.path)}: {f.text}" for f in self.faults))
+
+
+class Faults:
+    """Gathers the faults of one table."""
+
+    def __init__(self) -> None:
+        self.found: list[Fault] = []
+
+    def add(self, text: str, *path: str | int) -> None:
+        """Add a fault."""
+        self.found.append(Fault(path, text))
+
+    @contextmanager
+    def collect(self, *path: str | int) -> Iterator[None]:
+        """Turn what is raised inside into faults at a path, and go on.
+
+        ValueError and TypeError are what validators raise; their text is for the user.
+        """
+        try:
+            yield
+        except FaultsError as error:
+            self.found += [Fault((*path, *fault.path), fault.text) for fault in error.faults]
+        except (ValueError, TypeError) as error:
+            # Validators of attrs put further arguments behind the text.
+            self.add(str(error.args[0]) if error.args else type(error).__name__, *path)
+
+    def raise_any(self) -> None:
+        """Raise the faults, if there are any."""
+        if self.found:
+            raise FaultsError(self.found)
+
+
+def show_path(path: KeyPath) -> str:
+    """Return a key path as text: `objectives[1].type`."""
+    text = ""
+    for key in path:
+        if isinstance(key, int):
+            text += f"[{key}]"
+        else:
+            # Keys such as "a.b" are quoted in TOML.
+            shown = key if re.fullmatch(r"[\w-]+", key) else f'"{key}"'
+            text += f".{shown}" if text else shown
+    return text
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?`, or nothing where no known name is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""

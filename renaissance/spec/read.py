@@ -1,0 +1,142 @@
+"""From command line arguments to a run spec: files, what they extend, and overrides."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from renaissance.errors import SpecError
+from renaissance.plugins import Plugins
+from renaissance.spec.layers import Layers
+from renaissance.spec.sections import RunSpec
+from renaissance.spec.structure import structure_spec
+
+COMMAND_LINE = "command line"
+EXTENDS = "extends"
+
+
+def load_spec(arguments: Sequence[str], plugins: Plugins) -> RunSpec:
+    """Read and check a run spec.
+
+    Args:
+        arguments: TOML files, the later ones laid over the earlier, and `section.key=value`
+            overrides, which are laid over all files.
+        plugins: The components that the spec may name.
+
+    Raises:
+        SpecError: With all faults of the spec, each naming the file it comes from.
+        PluginError: If a component declares options that cannot be written in TOML.
+    """
+    files = [argument for argument in arguments if _is_file(argument)]
+    reader = _Reader()
+    for file in files:
+        reader.read(Path(file), ())
+    overrides = [
+        reader.parse_override(argument) for argument in arguments if not _is_file(argument)
+    ]
+    if reader.faults:
+        raise SpecError(reader.faults)
+    layers = Layers(files[-1] if files else COMMAND_LINE)
+    for origin, table in reader.tables.items():
+        layers.add(table, str(origin))
+    for table in overrides:
+        layers.add(table, COMMAND_LINE)
+    return structure_spec(layers, plugins)
+
+
+def _is_file(argument: str) -> bool:
+    # `model.init_from=old.toml` is an override; a folder may be called `lr=3`.
+    return argument.endswith(".toml") and ("=" not in argument or Path(argument).is_file())
+
+
+class _Reader:
+    """Reads files, each after those that it extends, and each once.
+
+    Attributes:
+        tables: The files' tables, lowest layer first.
+        faults: What is wrong with files and arguments.
+    """
+
+    def __init__(self) -> None:
+        self.tables: dict[Path, dict[str, Any]] = {}
+        self.faults: list[str] = []
+        self._seen: set[Path] = set()
+
+    def read(self, path: Path, extended_by: tuple[Path, ...]) -> None:
+        """Read a file and those it extends.
+
+        Args:
+            path: The file.
+            extended_by: The files on the way to it, for the report of a cycle.
+        """
+        if path.resolve() in [file.resolve() for file in extended_by]:
+            chain = " -> ".join(map(str, (*extended_by, path)))
+            self.faults.append(f"{extended_by[-1]}: extends: a cycle: {chain}; remove one of them")
+            return
+        if path.resolve() in self._seen:
+            return
+        self._seen.add(path.resolve())
+        table = self._parse(path, extended_by)
+        if table is None:
+            return
+        bases = table.pop(EXTENDS, [])
+        if not (isinstance(bases, list) and all(isinstance(base, str) for base in bases)):
+            self.faults.append(
+                f'{path}: extends: got {bases!r}, expected a list of files, such as ["base.toml"]'
+            )
+            return
+        for base in bases:
+            self.read(path.parent / base, (*extended_by, path))
+        self.tables[path] = table
+
+    def _parse(self, path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any] | None:
+        where = f"{extended_by[-1]}: extends: " if extended_by else ""
+        try:
+            return tomli.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            self.faults.append(f"{where}{path}: there is no such file{_files_near(path)}")
+        except UnicodeDecodeError as error:
+            self.faults.append(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8")
+        except OSError as error:
+            self.faults.append(f"{where}{path}: cannot be read: {error.strerror}")
+        except tomli.TOMLDecodeError as error:
+            self.faults.append(f"{path}: line {error.lineno}, column {error.colno}: {error.msg}")
+        return None
+
+    def parse_override(self, argument: str) -> dict[str, Any]:
+        """Return `section.key=value` as nested tables; a value that is no TOML is a string."""
+        key, equals, text = argument.partition("=")
+        # Error messages write `objectives[0].weight`; that is accepted as well.
+        names = re.sub(r"\[(\d+)\]", r".\1", key.strip()).split(".")
+        if not equals or not all(re.fullmatch(r"[\w-]+", name) for name in names):
+            self.faults.append(
+                f"{COMMAND_LINE}: got {argument!r}, expected a .toml file or section.key=value, "
+                "such as train.max_steps=50"
+            )
+            return {}
+        value = _parse_value(text)
+        for name in reversed(names):
+            value = {name: value}
+        return dict(value)
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        table = tomli.loads(f"value = {text}")
+    except tomli.TOMLDecodeError:
+        return text
+    return table["value"] if len(table) == 1 else text
+
+
+def _files_near(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"; the folder {folder} does not exist either"
+    names = sorted(file.name for file in folder.glob("*.toml"))
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4) or names[:3]
+    if not near:
+        return f"; the folder {folder.resolve()} has no .toml files"
+    return f"; in {folder.resolve()} there are: {', '.join(near)}"
