@@ -76,7 +76,11 @@ class _Structurer:
 
     def structure(self, table: Mapping[str, Any]) -> RunSpec:
         """Structure a whole run spec, or raise FaultsError."""
-        spec: RunSpec = self._structure_table(table, RunSpec)
+        # Sections that are absent are checked as well.
+        names = [
+            field.name for field in attrs.fields(RunSpec) if describe_type(field.type) == "table"
+        ]
+        spec: RunSpec = self._structure_table({**dict.fromkeys(names, {}), **table}, RunSpec)
         return spec
 
     def _structure_table(self, table: Any, section: type[Any]) -> Any:
