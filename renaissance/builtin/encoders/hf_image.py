@@ -1,0 +1,57 @@
+"""A Hugging Face image model as image encoder."""
+
+import attrs
+import torch
+from torch import Tensor
+
+from renaissance import Encoder, EncoderContext, Tokens
+from renaissance.builtin.encoders.pretrained import (
+    PretrainedOptions,
+    enable_checkpointing,
+    load_image_model,
+)
+
+
+class HFImageEncoder(Encoder):
+    """ViT, DeiT, BEiT, DINOv2, Swin, CLIP's image part, ResNet, ConvNeXt and the like.
+
+    Feature maps become tokens, one a place, row by row.
+
+    Args:
+        options: Which model.
+        context: What to know of the run.
+
+    Raises:
+        RenaissanceError: If the model cannot be loaded, or does not suit the run's images.
+
+    Attributes:
+        weights_source: Where the weights come from, in words.
+    """
+
+    modalities = frozenset({"image"})
+
+    @attrs.frozen
+    class Options(PretrainedOptions):
+        """Options of hf-image."""
+
+    def __init__(self, options: Options, context: EncoderContext) -> None:
+        super().__init__()
+        self.model = load_image_model("hf-image", options, context)
+        config = self.model.config
+        # Networks of stages have a width each; the last one's is that of the output.
+        self.hidden_size = (
+            config.hidden_size if hasattr(config, "hidden_size") else config.hidden_sizes[-1]
+        )
+        self.weights_source = options.weights_source
+
+    def encode_image(self, pixel_values: Tensor) -> Tokens:
+        """Encode images; see the base class."""
+        states = self.model(pixel_values=pixel_values).last_hidden_state
+        if states.dim() == 4:
+            # (images, hidden, height, width) -> (images, tokens, hidden)
+            states = states.flatten(2).transpose(1, 2)
+        return Tokens(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in backward; see the base class."""
+        enable_checkpointing(self.model)

@@ -1,0 +1,49 @@
+"""A Hugging Face text model as text encoder."""
+
+import attrs
+from torch import Tensor
+
+from renaissance import Encoder, EncoderContext, Tokens
+from renaissance.builtin.encoders.attention import mask_argument
+from renaissance.builtin.encoders.pretrained import (
+    PretrainedOptions,
+    enable_checkpointing,
+    load_text_model,
+)
+
+
+class HFTextEncoder(Encoder):
+    """BERT, ELECTRA, RoBERTa, DistilBERT and other bidirectional text models.
+
+    Args:
+        options: Which model.
+        context: What to know of the run.
+
+    Raises:
+        RenaissanceError: If the model cannot be loaded, or does not suit the run's texts.
+
+    Attributes:
+        weights_source: Where the weights come from, in words.
+    """
+
+    modalities = frozenset({"text"})
+
+    @attrs.frozen
+    class Options(PretrainedOptions):
+        """Options of hf-text."""
+
+    def __init__(self, options: Options, context: EncoderContext) -> None:
+        super().__init__()
+        self.model = load_text_model("hf-text", options, context)
+        self.hidden_size = self.model.config.hidden_size
+        self.weights_source = options.weights_source
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
+        """Encode texts; see the base class."""
+        mask = mask_argument(self.model.config, attention_mask)
+        output = self.model(input_ids=input_ids, attention_mask=mask)
+        return Tokens(output.last_hidden_state, attention_mask)
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in backward; see the base class."""
+        enable_checkpointing(self.model)

@@ -1,0 +1,78 @@
+"""New embeddings for the modality that a pretrained joint stack has none for."""
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+
+@attrs.frozen
+class NewWeights:
+    """How new embeddings are made to fit a stack.
+
+    Attributes:
+        hidden_size: Width of the stack.
+        dropout: Dropout rate.
+        std: Standard deviation of the weights.
+    """
+
+    hidden_size: int
+    dropout: float
+    std: float
+
+
+class ImageEmbeddings(nn.Module):
+    """Patches, class token and learned positions, for a stack made from a text model.
+
+    As in ViLT (Kim et al., 2021), with the norm that text models end their embeddings with, so
+    that both modalities enter the stack on one scale.
+
+    Args:
+        new: Width, dropout and scale.
+        image_size: Side of the images, pixels; a multiple of the patch size.
+        patch_size: Side of the patches, pixels.
+    """
+
+    def __init__(self, new: NewWeights, image_size: int, patch_size: int) -> None:
+        super().__init__()
+        num_tokens = (image_size // patch_size) ** 2 + 1
+        self.projection = nn.Conv2d(3, new.hidden_size, kernel_size=patch_size, stride=patch_size)
+        self.class_token = nn.Parameter(torch.empty(1, 1, new.hidden_size))
+        self.position_embeddings = nn.Parameter(torch.empty(1, num_tokens, new.hidden_size))
+        self.norm = nn.LayerNorm(new.hidden_size)
+        self.dropout = nn.Dropout(new.dropout)
+        for weight in (self.projection.weight, self.class_token, self.position_embeddings):
+            nn.init.trunc_normal_(weight, std=new.std)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Embed images: (images, 3, height, width) to (images, tokens, hidden), class first."""
+        patches = self.projection(pixel_values).flatten(2).transpose(1, 2)
+        class_tokens = self.class_token.expand(patches.shape[0], -1, -1)
+        states = torch.cat([class_tokens, patches], dim=1) + self.position_embeddings
+        embedded: Tensor = self.dropout(self.norm(states))
+        return embedded
+
+
+class TextEmbeddings(nn.Module):
+    """Words, learned positions and norm, for a stack made from an image model; as in BERT.
+
+    Args:
+        new: Width, dropout and scale.
+        vocab_size: Size of the tokenizer's vocabulary.
+        max_text_length: Longest text, tokens.
+    """
+
+    def __init__(self, new: NewWeights, vocab_size: int, max_text_length: int) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(vocab_size, new.hidden_size)
+        self.position_embeddings = nn.Embedding(max_text_length, new.hidden_size)
+        self.norm = nn.LayerNorm(new.hidden_size)
+        self.dropout = nn.Dropout(new.dropout)
+        for table in (self.word_embeddings, self.position_embeddings):
+            nn.init.trunc_normal_(table.weight, std=new.std)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Embed texts: (texts, tokens) int64 to (texts, tokens, hidden)."""
+        positions = self.position_embeddings.weight[: input_ids.shape[1]]
+        states = self.word_embeddings(input_ids) + positions
+        embedded: Tensor = self.dropout(self.norm(states))
+        return embedded
