@@ -168,7 +168,7 @@ class MicroBatchLoader:
 def _start_worker(worker: int) -> None:
     # Ctrl-C and SIGTERM reach the whole process group; the main process decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 

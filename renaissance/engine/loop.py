@@ -1,5 +1,6 @@
 """The training loop. It names no component, and is the only place that calls backward."""
 
+import inspect
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -204,9 +205,10 @@ def _wrap(task: nn.Module, ranks: Ranks) -> nn.Module:
         return task
     # Only batch norm has buffers that change; every rank must keep the same.
     has_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in task.modules())
-    return DistributedDataParallel(
-        task, broadcast_buffers=has_statistics, gradient_as_bucket_view=True
-    )
+    # torch 2.13 renamed the option; 2.11 knows the old name only.
+    known = inspect.signature(DistributedDataParallel).parameters
+    option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return DistributedDataParallel(task, gradient_as_bucket_view=True, **{option: has_statistics})
 
 
 def _one_hot(signal_number: int) -> list[float]:

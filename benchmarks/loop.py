@@ -1,0 +1,140 @@
+"""The loop's own cost: what a step takes beside data, forward, backward and optimizer.
+
+DeiT-tiny and ELECTRA-small shapes with 6 fusion layers of 256, as in benchmarks/step.py.
+
+    python benchmarks/loop.py [--steps 8] [--batch 16] [--device cpu]
+"""
+
+import argparse
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from renaissance.engine.checkpoint import TrainState
+from renaissance.engine.distributed import Ranks
+from renaissance.engine.loop import Loop
+from renaissance.engine.optim import make_optimizer
+from renaissance.engine.recorder import Recorder
+from renaissance.engine.setup import build
+from renaissance.engine.unread import release_unread_parameters
+from renaissance.events import RunInfo
+from renaissance.plugins import load_plugins
+from renaissance.spec.read import load_spec
+from renaissance.spec.write import spec_to_toml
+
+SPEC = """
+[model.text_encoder]
+type = "hf-text"
+architecture = "electra"
+config = { hidden_size = 256, embedding_size = 128, num_hidden_layers = 12, num_attention_heads = 4, intermediate_size = 1024 }
+
+[model.image_encoder]
+type = "hf-image"
+architecture = "vit"
+config = { hidden_size = 192, num_hidden_layers = 12, num_attention_heads = 3, intermediate_size = 768 }
+
+[data]
+num_workers = 0
+tokenizer = "dataset"
+train = [{ type = "shapes", num_samples = 4096, image_size = 64 }]
+
+[[objectives]]
+type = "mlm"
+
+[[objectives]]
+type = "itm"
+
+[train]
+log_every = 1000000
+gradient_clip = 1.0
+
+[checkpoint]
+every_steps = 1000000
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    arguments = parser.parse_args()
+    if arguments.device == "cpu":
+        torch.set_num_threads(2)
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = measure(Path(folder), arguments.steps, arguments.batch, arguments.device)
+    named = ("data", "forward", "backward", "optimizer")
+    own = seconds["total"] - sum(seconds[name] for name in named)
+    work = seconds["total"] - seconds["data"]
+    for name in named:
+        print(f"{name:10} {seconds[name] / arguments.steps * 1000:8.1f} ms a step")
+    print(f"{'loop':10} {own / arguments.steps * 1000:8.1f} ms a step")
+    print(f"steps={arguments.steps} batch={arguments.batch} own_share={own / work:.4f}")
+
+
+def measure(folder: Path, steps: int, batch: int, device: str) -> dict[str, float]:
+    """Run the real loop, with clocks around what is not its own."""
+    file = folder / "run.toml"
+    file.write_text(SPEC)
+    plugins = load_plugins()
+    settings = [f"run.output_dir={folder}", f"train.global_batch_size={batch}"]
+    # Two steps to warm up, and one that the loop never reaches: the last step saves.
+    settings += [f"train.max_steps={steps + 3}", f"train.device={device}"]
+    spec = load_spec([str(file), *settings], plugins)
+    ranks = Ranks(device)
+    setup = build(spec, plugins, world_size=1, load_weights=True)
+    setup.task.to(ranks.device)
+    release_unread_parameters(setup.task, setup.train[[(0, 0)]], ranks)
+    optimizer = make_optimizer(setup.task, spec.optimizer)
+    scaler = torch.amp.GradScaler(device, enabled=False)
+    info = RunInfo(spec, spec_to_toml(spec), folder, 0, 1, 0, steps + 3, 4096, "")
+    recorder = Recorder(setup, ranks, info, optimizer, scaler)
+    loop = Loop(setup, ranks, optimizer, scaler, TrainState(), recorder)
+
+    seconds: dict[str, float] = defaultdict(float)
+    count = 0
+
+    def clocked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            result = function(*args, **kwargs)
+            if ranks.device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds[name] += time.perf_counter() - started
+            return result
+
+        return call
+
+    class Done(Exception):
+        pass
+
+    def next_step(*args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        if count == 2:
+            seconds.clear()
+            seconds["total"] = -time.perf_counter()
+        if count == steps + 2:
+            seconds["total"] += time.perf_counter()
+            raise Done
+        count += 1
+        return fetch(*args, **kwargs)
+
+    fetch = clocked("data", loop._next)
+    loop._next = next_step
+    loop.module.forward = clocked("forward", loop.module.forward)
+    torch.Tensor.backward = clocked("backward", torch.Tensor.backward)
+    optimizer.step = clocked("optimizer", optimizer.step)
+    try:
+        loop.run()
+    except Done:
+        pass
+    return seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The control of the demo: the same model and samples, with every image blanked."""
+
+from collections.abc import Sequence
+
+import attrs
+import torch
+
+from renaissance.data.collate import Collator, MicroBatch
+from renaissance.engine.distributed import Ranks
+from renaissance.engine.evaluate import evaluate
+from renaissance.engine.setup import Setup
+
+GREY = 127
+
+
+class BlankImages(Collator):
+    """Makes micro-batches whose images are all the same grey."""
+
+    @classmethod
+    def of(cls, collator: Collator) -> "BlankImages":
+        """Blank the images of another collator."""
+        blank = cls.__new__(cls)
+        blank.__dict__.update(collator.__dict__)
+        return blank
+
+    def __getitem__(self, request: Sequence[tuple[int, int]]) -> MicroBatch:
+        """Collate, then blank."""
+        batch = super().__getitem__(request)
+        assert batch.pixel_values is not None
+        return attrs.evolve(batch, pixel_values=torch.full_like(batch.pixel_values, GREY))
+
+
+@attrs.frozen
+class Scores:
+    """Shares of right answers."""
+
+    words: dict[str, float]
+    matching: float
+
+
+def score(
+    setup: Setup, collator: Collator, ranks: Ranks, groups: dict[str, Sequence[str]]
+) -> Scores:
+    """Return the share of right answers for masked words of each group, and for matching."""
+    matching = evaluate(setup.task, collator, setup.spec, ranks).metrics["itm/accuracy"]
+    words = {name: _word_accuracy(setup, collator, words) for name, words in groups.items()}
+    return Scores(words, matching)
+
+
+def _word_accuracy(setup: Setup, collator: Collator, words: Sequence[str]) -> float:
+    ids = torch.tensor(setup.tokenizer.convert_tokens_to_ids(list(words)))
+    right = total = 0
+    setup.task.eval()
+    step = setup.spec.evaluate.micro_batch_size
+    for start in range(0, len(collator.datasets), step):
+        stop = min(start + step, len(collator.datasets))
+        batch = collator[[(0, index) for index in range(start, stop)]]
+        with torch.no_grad():
+            logits = setup.task(batch)["mlm"].predictions["logits"]
+        labels = batch.objectives["mlm"].tensors["labels"]
+        wanted = torch.isin(labels, ids)
+        right += int((logits.argmax(-1) == labels)[wanted].sum())
+        total += int(wanted.sum())
+    return right / total
