@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedModel
 
 from renaissance import Encoder, EncoderContext
@@ -132,6 +132,24 @@ def texts() -> tuple[Tensor, Tensor]:
 
 def images(size: int = IMAGE_SIZE, number: int = 3) -> Tensor:
     return torch.randn(number, 3, size, size, generator=torch.Generator().manual_seed(3))
+
+
+def without_dropout(name: str) -> dict[str, float]:
+    """Return the config keys that make training a function of the weights alone."""
+    if name == "distilbert":
+        return {"dropout": 0.0, "attention_dropout": 0.0}
+    if name in TEXT_MODELS:
+        return {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return {"drop_path_rate": 0.0} if name.startswith(("beit", "swin")) else {}
+
+
+def count_linear_calls(encoder: Encoder) -> list[nn.Module]:
+    """Return a list that grows by one whenever a linear layer runs."""
+    calls: list[nn.Module] = []
+    for module in encoder.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(lambda module, _: calls.append(module))
+    return calls
 
 
 def gradient_names(encoder: Encoder, states: Tensor) -> tuple[set[str], set[str]]:

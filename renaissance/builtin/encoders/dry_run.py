@@ -32,13 +32,15 @@ def dry_run(
 ) -> Tensor:
     """Return the model's last hidden states of an example, with the graph that made them.
 
-    Works on the meta device too, where nothing is computed.
+    Works on the meta device too, where nothing is computed. Indices that a family keeps for later
+    calls, as BEiT does, are real even then: left on the meta device, they would make later models
+    of this process read arbitrary memory.
 
     Raises:
         PluginError: If the model cannot be called like its kin.
     """
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.device("cpu"):
             if modality == "text":
                 input_ids, attention_mask = example_text(context, model.device)
                 mask = mask_argument(model.config, attention_mask)

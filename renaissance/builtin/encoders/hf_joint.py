@@ -118,7 +118,7 @@ class HFJointEncoder(Encoder):
         change in a future release of the library.
         """
         try:
-            with torch.no_grad():
+            with torch.no_grad(), torch.device("cpu"):
                 if modality == "text":
                     tokens = self.encode_text(*example_text(context, expected.device))
                 else:
