@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import DISTRIBUTIONS, install_source
+from installing import DISTRIBUTIONS, install_source
 from typer.testing import CliRunner
 
 from renaissance import PluginError, Tokens, hookimpl, hookspecs

@@ -174,7 +174,8 @@ def test_extends_must_be_a_list(plugins: Plugins) -> None:
         ),
         (
             "objectives={}",
-            "objectives: got a table, expected array of tables",
+            "objectives: got a table, expected array of tables: write its header in double "
+            "brackets, [[...]]",
         ),
         (
             "model.fusion.num_layers=2",

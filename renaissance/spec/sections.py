@@ -3,7 +3,6 @@
 TOML keys, their types, defaults, help and limits all come from here.
 """
 
-import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,32 +11,7 @@ from attrs.validators import deep_iterable, optional
 
 from renaissance.contracts import Kind
 from renaissance.options import fraction, non_negative, option, positive
-
-
-def _folder_name(instance: Any, attribute: "attrs.Attribute[str]", value: str) -> None:
-    if not value.strip(". ") or set(value) & set("/\\\0"):
-        raise ValueError(f"got {value!r}, expected the name of a folder, without slashes")
-
-
-def _at_most_30(instance: Any, attribute: "attrs.Attribute[int]", value: int) -> None:
-    if value > 30:
-        raise ValueError(f"got {value}, expected an integer from 0 to 30")
-
-
-def _steps_or_fraction(
-    instance: Any, attribute: "attrs.Attribute[int | float]", value: int | float
-) -> None:
-    if isinstance(value, float) and value >= 1:
-        raise ValueError(
-            f"got {value}, expected a number of steps (an integer, such as {value:.0f}) "
-            "or a fraction of all steps below 1"
-        )
-
-
-def _log_name(instance: Any, attribute: "attrs.Attribute[Any]", value: str | None) -> None:
-    # Modules are called so too, and PyTorch allows no dots; slashes separate metrics.
-    if value is not None and not re.fullmatch(r"[\w+-]+", value):
-        raise ValueError(f"got {value!r}, expected letters, digits, '-', '_' and '+' only")
+from renaissance.spec.validators import at_most_30, folder_name, log_name, steps_or_fraction
 
 
 @attrs.frozen
@@ -101,9 +75,7 @@ class ObjectiveSpec(ComponentSpec):
 
     kind = "objective"
     weight: float = option(1.0, help="Factor of its loss in the sum.", validator=non_negative)
-    name: str | None = option(
-        None, help="Name in logs; the type where absent.", validator=_log_name
-    )
+    name: str | None = option(None, help="Name in logs; the type where absent.", validator=log_name)
     head: HeadSpec | None = option(None, help="Head instead of the objective's own choice.")
 
 
@@ -112,7 +84,7 @@ class RunSection:
     """What the run is called, and where it lives."""
 
     name: str = option(
-        "run", help="Name of the run, and of its folder in output_dir.", validator=_folder_name
+        "run", help="Name of the run, and of its folder in output_dir.", validator=folder_name
     )
     seed: int = option(
         0, help="Everything random in the run is a function of it.", validator=non_negative
@@ -151,7 +123,7 @@ class TransformSection:
     randaugment: bool = option(False, help="RandAugment in training (Cubuk et al., 2020).")
     randaugment_num_ops: int = option(2, help="Operations an image.", validator=positive)
     randaugment_magnitude: int = option(
-        9, help="Strength, 0 to 30.", validator=[non_negative, _at_most_30]
+        9, help="Strength, 0 to 30.", validator=[non_negative, at_most_30]
     )
     mean: tuple[float, float, float] | None = option(
         None, help="Mean of each channel, in [0, 1], instead of the named transform's."
@@ -234,7 +206,7 @@ class ScheduleSection:
     warmup_steps: int | float = option(
         10_000,
         help="Warm-up: steps (an integer), or a fraction of all steps (0.1).",
-        validator=[non_negative, _steps_or_fraction],
+        validator=[non_negative, steps_or_fraction],
     )
     end_learning_rate: float = option(
         0.0, help="Learning rate at the last step, before multipliers.", validator=non_negative

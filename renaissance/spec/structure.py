@@ -77,10 +77,11 @@ class _Structurer:
     def structure(self, table: Mapping[str, Any]) -> RunSpec:
         """Structure a whole run spec, or raise FaultsError."""
         # Sections that are absent are checked as well.
-        names = [
-            field.name for field in attrs.fields(RunSpec) if describe_type(field.type) == "table"
-        ]
-        spec: RunSpec = self._structure_table({**dict.fromkeys(names, {}), **table}, RunSpec)
+        fields = attrs.fields(RunSpec)
+        empty: dict[str, Any] = {
+            field.name: {} for field in fields if describe_type(field.type) == "table"
+        }
+        spec: RunSpec = self._structure_table({**empty, **table}, RunSpec)
         return spec
 
     def _structure_table(self, table: Any, section: type[Any]) -> Any:
@@ -267,6 +268,8 @@ def _mismatch(value: Any, annotation: Any) -> ValueError:
     text = f"got {describe_value(value)}, expected {describe_type(annotation)}"
     if annotation is bool:
         text += ": true or false"
+    elif isinstance(value, dict) and describe_type(annotation) == "array of tables":
+        text += ": write its header in double brackets, [[...]]"
     elif annotation is str and isinstance(value, (int, float)):
         text += f': put it in quotes, "{describe_literal(value)}"'
     return ValueError(text)
