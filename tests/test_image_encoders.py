@@ -14,7 +14,13 @@ from tiny_models import (
     save_model,
     without_dropout,
 )
-from transformers import AutoModel, CLIPConfig, CLIPModel
+from transformers import (
+    AutoModel,
+    AutoModelForImageClassification,
+    CLIPConfig,
+    CLIPModel,
+    DeiTForImageClassificationWithTeacher,
+)
 from transformers.models.beit.modeling_beit import BeitRelativePositionBias
 
 from renaissance import PluginError, SpecError
@@ -197,6 +203,23 @@ def test_of_a_whole_clip_only_the_image_part_is_loaded(size, tmp_path):
     found = encoder.encode_image(images(size)).hidden_states
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert encoder.model.num_parameters() < model.num_parameters() / 2
+
+
+@pytest.mark.parametrize(
+    ("family", "task_class"),
+    [
+        (family, AutoModelForImageClassification)
+        for family in ("vit", "beit", "dinov2", "swin", "resnet", "convnext")
+    ]
+    + [("deit", DeiTForImageClassificationWithTeacher)],
+)
+def test_a_classifiers_checkpoint_gives_its_base_model(family, task_class, tmp_path):
+    save_model(tmp_path / "base", family)
+    model = task_class.from_pretrained(tmp_path / "base").eval()
+    model.save_pretrained(tmp_path / "task")
+    expected = model.base_model(images()).last_hidden_state
+    found = load(tmp_path / "task").encode_image(images()).hidden_states
+    torch.testing.assert_close(found, as_tokens(expected), atol=1e-6, rtol=0)
 
 
 def test_random_weights_are_made_for_the_runs_size():

@@ -17,7 +17,19 @@ from tiny_models import (
     texts,
     without_dropout,
 )
-from transformers import AutoModel, CLIPConfig, CLIPModel, GPT2Config, GPT2Model, T5Config, T5Model
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    BertForPreTraining,
+    BertModel,
+    CLIPConfig,
+    CLIPModel,
+    ElectraForPreTraining,
+    GPT2Config,
+    GPT2Model,
+    T5Config,
+    T5Model,
+)
 from transformers.utils import logging as transformers_logging
 
 from renaissance import CheckpointError, PluginError, SpecError
@@ -226,6 +238,39 @@ def test_a_checkpoint_without_pooler_is_complete(tmp_path):
     AutoModel.from_config(model.config, add_pooling_layer=False).save_pretrained(tmp_path)
     assert not any("pooler" in key for key in load_file(tmp_path / "model.safetensors"))
     assert load(tmp_path).weights_source == f"local folder {tmp_path}"
+
+
+@pytest.mark.parametrize(
+    ("family", "task_class"),
+    [
+        ("bert", BertForPreTraining),
+        ("electra", ElectraForPreTraining),
+        ("roberta", AutoModelForMaskedLM),
+        ("distilbert", AutoModelForMaskedLM),
+    ],
+)
+def test_a_checkpoint_with_a_head_gives_its_base_model(family, task_class, tmp_path):
+    save_model(tmp_path / "base", family)
+    model = task_class.from_pretrained(tmp_path / "base").eval()
+    model.save_pretrained(tmp_path / "task")
+    input_ids, attention_mask = texts()
+    expected = model(
+        input_ids=input_ids, attention_mask=attention_mask.long(), output_hidden_states=True
+    )
+    found = load(tmp_path / "task").encode_text(input_ids, attention_mask).hidden_states
+    torch.testing.assert_close(found, expected.hidden_states[-1], atol=1e-5, rtol=0)
+
+
+def test_code_of_a_checkpoint_is_not_run(tmp_path):
+    save_model(tmp_path, "bert")
+    (tmp_path / "custom.py").write_text("raise SystemExit('the code of the checkpoint ran')")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "custom.Config", "AutoModel": "custom.Model"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert type(load(tmp_path).model) is BertModel
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "custom"}))
+    with pytest.raises(CheckpointError, match="contains custom code"):
+        load(tmp_path)
 
 
 def test_loading_is_silent_and_leaves_the_librarys_settings(tmp_path, capfd, caplog):

@@ -65,7 +65,7 @@ def read_model(
 
 
 def _arguments(model_class: type[Any]) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"dtype": torch.float32}
+    arguments: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
     # Encoders return token states, so the library's pooler would only hold parameters that
     # get no gradient.
     if "add_pooling_layer" in signature(model_class).parameters:

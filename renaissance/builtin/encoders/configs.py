@@ -84,7 +84,7 @@ def _field_names(config_class: type[PreTrainedConfig]) -> set[str]:
 
 def unreadable(where: str, checkpoint: str, error: Exception) -> CheckpointError:
     """Say that a checkpoint cannot be read, and what to do about it."""
-    reason = str(error).strip().partition("\n")[0]
+    reason = str(error).strip().partition("\n")[0].rstrip(".")
     if is_local(checkpoint):
         return CheckpointError(
             f"{where}: checkpoint: the folder '{checkpoint}' cannot be loaded: {reason}; expected "
@@ -92,8 +92,8 @@ def unreadable(where: str, checkpoint: str, error: Exception) -> CheckpointError
         )
     return CheckpointError(
         f"{where}: checkpoint: '{checkpoint}' is no local folder (looked for "
-        f"{Path(checkpoint).absolute()}) and could not be fetched from the hub: {reason} "
-        "Check the spelling; without network, download the model elsewhere and give its folder"
+        f"{Path(checkpoint).absolute()}) and could not be fetched from the hub: {reason}; "
+        "check the spelling, or without network download the model elsewhere and give its folder"
     )
 
 
