@@ -66,8 +66,10 @@ class HFJointEncoder(Encoder):
         config = model.config
         self.weights_source = options.weights_source
 
-        expected = dry_run(WHERE, model, modality, context).detach()
-        self.stack = take_stack(WHERE, model, lambda: dry_run(WHERE, model, modality, context))
+        def run() -> Tensor:
+            return dry_run(WHERE, model, modality, context)
+
+        self.stack, expected = take_stack(WHERE, model, run)
         self.hidden_size = config.hidden_size
         # Without its layers, the model returns its embeddings.
         self.embedder = model

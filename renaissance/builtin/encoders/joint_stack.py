@@ -56,7 +56,9 @@ class JointStack(nn.Module):
         return output
 
 
-def take_stack(where: str, model: PreTrainedModel, run: Callable[[], Tensor]) -> JointStack:
+def take_stack(
+    where: str, model: PreTrainedModel, run: Callable[[], Tensor]
+) -> tuple[JointStack, Tensor]:
     """Take the layers out of a model, which is left as the embedder of its own modality.
 
     Nothing is found by its name, because the library renames attributes between releases: layers
@@ -68,17 +70,20 @@ def take_stack(where: str, model: PreTrainedModel, run: Callable[[], Tensor]) ->
         model: Called without its layers and final norm, it will return its embeddings.
         run: Runs the model on an example and returns its last hidden states.
 
+    Returns:
+        The stack, and what the whole model made of the example before it was taken apart.
+
     Raises:
         PluginError: If the model is built in another way.
     """
     layers_name, layers = _find_layers(where, model)
     _check_layer(where, model, layers[0])
-    norm_name = _find_final_norm(where, model, layers[-1], run)
+    norm_name, output = _find_final_norm(where, model, layers[-1], run)
     final_norm = model.get_submodule(norm_name) if norm_name else nn.Identity()
     model.set_submodule(layers_name, nn.ModuleList())
     if norm_name:
         model.set_submodule(norm_name, nn.Identity())
-    return JointStack(layers, final_norm, ImageBias.take_from(model, layers))
+    return JointStack(layers, final_norm, ImageBias.take_from(model, layers)), output.detach()
 
 
 def _find_layers(where: str, model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -121,7 +126,7 @@ class _Call:
 
 def _find_final_norm(
     where: str, model: PreTrainedModel, last_layer: nn.Module, run: Callable[[], Tensor]
-) -> str | None:
+) -> tuple[str | None, Tensor]:
     calls: dict[str, _Call] = {}
 
     def recorder(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
@@ -139,10 +144,10 @@ def _find_final_norm(
             hook.remove()
     last_states = calls[names[last_layer]].returned
     if output is last_states:
-        return None
+        return None, output
     for name, call in calls.items():
         if call.taken is last_states and call.returned is output:
-            return name
+            return name, output
     raise PluginError(
         f"{where}: {model.config.model_type!r} does more than one thing between its last layer "
         f"and its output; {REMEDY}"
