@@ -1,0 +1,111 @@
+"""The blocks that fusion layers are made of: attention and feed-forward, as in BERT.
+
+Both are post-norm: layer norm of the sum of input and output (Devlin et al., "BERT", 2019).
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from renaissance import Tokens
+from renaissance.builtin.fusions.options import StackOptions
+
+LAYER_NORM_EPS = 1e-12  # BERT's
+
+
+class Attention(nn.Module):
+    """Multi-head attention with its output projection, dropout, residual and layer norm.
+
+    Query, key and value weights are stacked in one matrix, so that the three come out of one
+    matrix product wherever they are made of the same states.
+    """
+
+    def __init__(self, options: StackOptions) -> None:
+        super().__init__()
+        hidden_size = options.hidden_size
+        self.num_heads = options.num_heads
+        self.attention_dropout = options.attention_dropout
+        self.query_key_value = nn.Linear(hidden_size, 3 * hidden_size)
+        self.output = nn.Linear(hidden_size, hidden_size)
+        self.dropout = nn.Dropout(options.dropout)
+        self.layer_norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
+
+    def forward(self, hidden_states: Tensor, context: Tokens) -> Tensor:
+        """Let states attend to a context, which may be those same states.
+
+        Args:
+            hidden_states: (pairs, tokens, hidden).
+            context: What they attend to, (pairs, context_tokens, hidden).
+
+        Returns:
+            (pairs, tokens, hidden).
+        """
+        if hidden_states is context.hidden_states:
+            query, key, value = self.project(hidden_states)
+        else:
+            query, key, value = self.project_apart(hidden_states, context.hidden_states)
+        return self.attend(hidden_states, query, key, value, context.attention_mask)
+
+    def project(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return query, key and value of the same states, each (pairs, tokens, hidden)."""
+        query, key, value = self.query_key_value(hidden_states).chunk(3, dim=-1)
+        return query, key, value
+
+    def project_apart(
+        self, hidden_states: Tensor, context_states: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the query of some states, and key and value of others."""
+        weight, bias = self.query_key_value.weight, self.query_key_value.bias
+        hidden_size = hidden_states.shape[-1]
+        query = F.linear(hidden_states, weight[:hidden_size], bias[:hidden_size])
+        key_value = F.linear(context_states, weight[hidden_size:], bias[hidden_size:])
+        key, value = key_value.chunk(2, dim=-1)
+        return query, key, value
+
+    def attend(
+        self, hidden_states: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Attend with ready projections.
+
+        Args:
+            hidden_states: The states that ask, for the residual, (pairs, tokens, hidden).
+            query: (pairs, tokens, hidden).
+            key: (pairs, context_tokens, hidden).
+            value: (pairs, context_tokens, hidden).
+            mask: True where the context is real, (pairs, context_tokens), bool.
+
+        Returns:
+            (pairs, tokens, hidden).
+        """
+        attended = F.scaled_dot_product_attention(
+            self._split_heads(query),
+            self._split_heads(key),
+            self._split_heads(value),
+            # Broadcast over heads and queries, never expanded.
+            attn_mask=mask[:, None, None, :],
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        attended = attended.transpose(1, 2).flatten(2)
+        output: Tensor = self.layer_norm(hidden_states + self.dropout(self.output(attended)))
+        return output
+
+    def _split_heads(self, states: Tensor) -> Tensor:
+        # (pairs, tokens, hidden) -> (pairs, heads, tokens, head_size)
+        return states.view(*states.shape[:2], self.num_heads, -1).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a GELU between, dropout, residual and layer norm."""
+
+    def __init__(self, options: StackOptions) -> None:
+        super().__init__()
+        hidden_size = options.hidden_size
+        self.intermediate = nn.Linear(hidden_size, options.intermediate_size)
+        self.output = nn.Linear(options.intermediate_size, hidden_size)
+        self.dropout = nn.Dropout(options.dropout)
+        self.layer_norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Transform each token by itself, (pairs, tokens, hidden) in and out."""
+        transformed = self.output(F.gelu(self.intermediate(hidden_states)))
+        output: Tensor = self.layer_norm(hidden_states + self.dropout(transformed))
+        return output

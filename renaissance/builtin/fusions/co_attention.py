@@ -1,0 +1,53 @@
+"""Fusion by co-attention, as in METER (Dou et al., 2022)."""
+
+from torch import Tensor, nn
+
+from renaissance import Tokens
+from renaissance.builtin.fusions.attention import Attention, FeedForward
+from renaissance.builtin.fusions.options import StackOptions
+from renaissance.builtin.fusions.stack import FusionLayer, Read, StackedFusion, select
+
+
+class CoAttention(StackedFusion):
+    """Each modality has a stack of its own, whose layers also attend to the other modality.
+
+    A layer is self-attention, cross-attention to the states with which the other modality entered
+    the layer, and feed-forward (Dou et al., "An Empirical Study of Training End-to-End
+    Vision-and-Language Transformers", 2022).
+    """
+
+    def __init__(self, options: StackOptions) -> None:
+        super().__init__(options, [CoAttentionLayer(options) for _ in range(options.num_layers)])
+
+
+class CoAttentionLayer(FusionLayer):
+    """One layer: a stream for text, a stream for images."""
+
+    def __init__(self, options: StackOptions) -> None:
+        super().__init__()
+        self.text_stream = _Stream(options)
+        self.image_stream = _Stream(options)
+
+    def forward(
+        self, text: Tokens, image: Tokens, text_read: Read, image_read: Read
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """See the base class."""
+        return (
+            None if text_read == "none" else self.text_stream(text, image, text_read),
+            None if image_read == "none" else self.image_stream(image, text, image_read),
+        )
+
+
+class _Stream(nn.Module):
+    def __init__(self, options: StackOptions) -> None:
+        super().__init__()
+        self.self_attention = Attention(options)
+        self.cross_attention = Attention(options)
+        self.feed_forward = FeedForward(options)
+
+    def forward(self, own: Tokens, other: Tokens, read: Read) -> Tensor:
+        # Tokens that nobody reads are still attended to here, but ask for nothing themselves.
+        states = self.self_attention(select(own.hidden_states, read), own)
+        states = self.cross_attention(states, other)
+        output: Tensor = self.feed_forward(states)
+        return output

@@ -1,0 +1,76 @@
+"""Fusion by LXMERT's cross-modality layers (Tan and Bansal, 2019)."""
+
+from torch import Tensor, nn
+
+from renaissance import Tokens
+from renaissance.builtin.fusions.attention import Attention, FeedForward
+from renaissance.builtin.fusions.options import StackOptions
+from renaissance.builtin.fusions.stack import FusionLayer, Read, StackedFusion, select
+
+
+class Lxmert(StackedFusion):
+    """One cross-attention serves both directions; then each modality is on its own.
+
+    A layer is cross-attention with weights that both directions share, then self-attention and
+    feed-forward of each modality (Tan and Bansal, "LXMERT", 2019). Equal to the cross-modality
+    layers of transformers' LXMERT.
+    """
+
+    def __init__(self, options: StackOptions) -> None:
+        super().__init__(options, [LxmertLayer(options) for _ in range(options.num_layers)])
+
+
+class LxmertLayer(FusionLayer):
+    """One cross-modality layer."""
+
+    def __init__(self, options: StackOptions) -> None:
+        super().__init__()
+        self.cross_attention = Attention(options)
+        self.text_stream = _Stream(options)
+        self.image_stream = _Stream(options)
+
+    def forward(
+        self, text: Tokens, image: Tokens, text_read: Read, image_read: Read
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """See the base class."""
+        text_states, image_states = self._cross(text, image, text_read, image_read)
+        return (
+            None if text_states is None else self.text_stream(text_states, text, text_read),
+            None if image_states is None else self.image_stream(image_states, image, image_read),
+        )
+
+    def _cross(
+        self, text: Tokens, image: Tokens, text_read: Read, image_read: Read
+    ) -> tuple[Tensor | None, Tensor | None]:
+        # The self-attention that follows attends to all tokens of its modality. So a modality
+        # read at all crosses whole, and one that is not read is only attended to.
+        attention = self.cross_attention
+        if text_read == image_read == "none":
+            return None, None
+        if image_read == "none":
+            return attention(text.hidden_states, image), None
+        if text_read == "none":
+            return None, attention(image.hidden_states, text)
+        # The weights are shared, so each modality is projected once for both directions.
+        text_query, text_key, text_value = attention.project(text.hidden_states)
+        image_query, image_key, image_value = attention.project(image.hidden_states)
+        return (
+            attention.attend(
+                text.hidden_states, text_query, image_key, image_value, image.attention_mask
+            ),
+            attention.attend(
+                image.hidden_states, image_query, text_key, text_value, text.attention_mask
+            ),
+        )
+
+
+class _Stream(nn.Module):
+    def __init__(self, options: StackOptions) -> None:
+        super().__init__()
+        self.self_attention = Attention(options)
+        self.feed_forward = FeedForward(options)
+
+    def forward(self, states: Tensor, tokens: Tokens, read: Read) -> Tensor:
+        crossed = Tokens(states, tokens.attention_mask)
+        output: Tensor = self.feed_forward(self.self_attention(select(states, read), crossed))
+        return output

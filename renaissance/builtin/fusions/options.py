@@ -1,0 +1,38 @@
+"""Options that the built-in fusions share."""
+
+from typing import Any
+
+import attrs
+
+from renaissance import fraction, option, positive
+
+
+def _divides_hidden_size(instance: Any, attribute: "attrs.Attribute[int]", value: int) -> None:
+    positive(instance, attribute, value)
+    if instance.hidden_size % value:
+        raise ValueError(f"got {value}, expected a divisor of hidden_size ({instance.hidden_size})")
+
+
+@attrs.frozen
+class StackOptions:
+    """Options of a fusion made of transformer layers."""
+
+    hidden_size: int = option(
+        256, help="Width of the fused tokens, of both modalities.", validator=positive
+    )
+    num_layers: int = option(6, help="Number of layers.", validator=positive)
+    num_heads: int = option(
+        4, help="Attention heads; a divisor of hidden_size.", validator=_divides_hidden_size
+    )
+    mlp_ratio: float = option(
+        4.0, help="Width of the feed-forward, in multiples of hidden_size.", validator=positive
+    )
+    dropout: float = option(0.1, help="Dropout of hidden states.", validator=fraction)
+    attention_dropout: float = option(
+        0.1, help="Dropout of attention probabilities.", validator=fraction
+    )
+
+    @property
+    def intermediate_size(self) -> int:
+        """Width of the feed-forward."""
+        return int(self.hidden_size * self.mlp_ratio)

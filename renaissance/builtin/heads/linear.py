@@ -1,0 +1,28 @@
+"""One linear layer."""
+
+import attrs
+from torch import Tensor, nn
+
+from renaissance import Head, fraction, option
+
+
+class Linear(Head):
+    """Dropout, then one linear layer. Made as `Linear(options, input_size, output_size)`."""
+
+    @attrs.frozen
+    class Options:
+        """Options of the linear head."""
+
+        dropout: float = option(0.0, help="Dropout of the input.", validator=fraction)
+
+    def __init__(self, options: Options, input_size: int, output_size: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(options.dropout)
+        self.decoder = nn.Linear(input_size, output_size)
+        nn.init.normal_(self.decoder.weight, std=0.02)
+        nn.init.zeros_(self.decoder.bias)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """See the base class."""
+        logits: Tensor = self.decoder(self.dropout(hidden_states))
+        return logits

@@ -1,0 +1,32 @@
+"""BERT's prediction of masked tokens."""
+
+import attrs
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from renaissance import Head
+
+
+class MLMHead(Head):
+    """Dense layer, GELU, layer norm, projection to the vocabulary (Devlin et al., "BERT", 2019).
+
+    Made as `MLMHead(options, input_size, output_size)`; the output size is the vocabulary's.
+    """
+
+    @attrs.frozen
+    class Options:
+        """Nothing to set."""
+
+    def __init__(self, options: Options, input_size: int, output_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(input_size, input_size)
+        self.layer_norm = nn.LayerNorm(input_size, eps=1e-12)
+        self.decoder = nn.Linear(input_size, output_size)
+        for linear in (self.dense, self.decoder):
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """See the base class."""
+        logits: Tensor = self.decoder(self.layer_norm(F.gelu(self.dense(hidden_states))))
+        return logits

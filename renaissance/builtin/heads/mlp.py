@@ -1,0 +1,33 @@
+"""A hidden layer, then a linear one."""
+
+import attrs
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from renaissance import Head
+
+
+class MLP(Head):
+    """Dense layer of twice the input size, layer norm, GELU, linear layer.
+
+    The head of ViLT's and METER's classification tasks (Kim et al., 2021). Made as
+    `MLP(options, input_size, output_size)`.
+    """
+
+    @attrs.frozen
+    class Options:
+        """Nothing to set."""
+
+    def __init__(self, options: Options, input_size: int, output_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(input_size, 2 * input_size)
+        self.layer_norm = nn.LayerNorm(2 * input_size)
+        self.decoder = nn.Linear(2 * input_size, output_size)
+        for linear in (self.dense, self.decoder):
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """See the base class."""
+        logits: Tensor = self.decoder(F.gelu(self.layer_norm(self.dense(hidden_states))))
+        return logits

@@ -1,0 +1,36 @@
+"""The first token of each modality."""
+
+import attrs
+import torch
+from torch import Tensor
+
+from renaissance import Pooler, Tokens
+from renaissance.builtin.poolers.dense import DenseTanh
+
+
+class Double(Pooler):
+    """First text token and first image token, each through its own dense layer, concatenated.
+
+    As in METER (Dou et al., 2022). Made as `Double(options, hidden_size)`.
+    """
+
+    text_read = "first"
+    image_read = "first"
+
+    @attrs.frozen
+    class Options:
+        """Nothing to set."""
+
+    def __init__(self, options: Options, hidden_size: int) -> None:
+        super().__init__()
+        self.output_size = 2 * hidden_size
+        self.text = DenseTanh(hidden_size)
+        self.image = DenseTanh(hidden_size)
+
+    def forward(self, text: Tokens | None, image: Tokens | None) -> Tensor:
+        """See the base class."""
+        assert text is not None
+        assert image is not None
+        pooled_text = self.text(text.hidden_states[:, 0])
+        pooled_image = self.image(image.hidden_states[:, 0])
+        return torch.cat([pooled_text, pooled_image], dim=-1)

@@ -1,0 +1,33 @@
+"""The first token alone."""
+
+import attrs
+from torch import Tensor
+
+from renaissance import Pooler, Tokens
+from renaissance.builtin.poolers.dense import DenseTanh
+
+
+class Single(Pooler):
+    """First text token, through a dense layer.
+
+    As in ViLT (Kim et al., 2021), where one stack runs over both modalities. Made as
+    `Single(options, hidden_size)`.
+    """
+
+    text_read = "first"
+    image_read = "none"
+
+    @attrs.frozen
+    class Options:
+        """Nothing to set."""
+
+    def __init__(self, options: Options, hidden_size: int) -> None:
+        super().__init__()
+        self.output_size = hidden_size
+        self.text = DenseTanh(hidden_size)
+
+    def forward(self, text: Tokens | None, image: Tokens | None) -> Tensor:
+        """See the base class."""
+        assert text is not None
+        pooled: Tensor = self.text(text.hidden_states[:, 0])
+        return pooled
