@@ -127,7 +127,7 @@ def measure(folder: Path, steps: int, batch: int, device: str) -> dict[str, floa
     fetch = clocked("data", loop._next)
     loop._next = next_step
     loop.module.forward = clocked("forward", loop.module.forward)
-    torch.Tensor.backward = clocked("backward", torch.Tensor.backward)
+    torch.autograd.backward = clocked("backward", torch.autograd.backward)
     optimizer.step = clocked("optimizer", optimizer.step)
     try:
         loop.run()

@@ -114,20 +114,20 @@ def descendants(pid: int) -> list[int]:
 
 def test_killed_and_resumed_is_bit_identical(tmp_path: Path) -> None:
     # 50 samples, batches of 8: step 4 is in the middle of the first epoch; and dropout is on.
-    settings = ["model.fusion.dropout=0.1", "train.max_steps=60", *KEEP_ALL]
+    settings = ["model.fusion.dropout=0.1", "train.max_steps=24", *KEEP_ALL]
     spec = write_spec(tmp_path)
     for name in ("whole", "killed"):
         command = torchrun_command(2, [str(spec), f"run.output_dir={tmp_path / name}", *settings])
         if name == "killed":
             start_and_kill(command, tmp_path / name / "tiny/checkpoints/step-00000004")
-            assert not (tmp_path / name / "tiny/checkpoints/step-00000060").exists()
+            assert not (tmp_path / name / "tiny/checkpoints/step-00000024").exists()
         result = subprocess.run(
             command, env=environment_of(), capture_output=True, text=True, check=False
         )
         assert result.returncode == 0, result.stderr
     assert "resuming" in result.stdout
     assert metrics(tmp_path / "whole/tiny") == metrics(tmp_path / "killed/tiny")
-    whole, killed = (weights(tmp_path / name / "tiny", 60) for name in ("whole", "killed"))
+    whole, killed = (weights(tmp_path / name / "tiny", 24) for name in ("whole", "killed"))
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
 
 
@@ -153,12 +153,12 @@ def test_resuming_on_other_ranks_sees_exactly_the_remaining_samples() -> None:
 
 def test_resumed_run_on_fewer_ranks_continues_the_curve(tmp_path: Path) -> None:
     spec = write_spec(tmp_path)
-    settings = ["optimizer.type=sgd", "optimizer.learning_rate=0.05", "train.max_steps=60"]
+    settings = ["optimizer.type=sgd", "optimizer.learning_rate=0.05", "train.max_steps=24"]
     settings += KEEP_ALL
     assert run_here(spec, tmp_path / "one", *settings) == 0
     command = [str(spec), f"run.output_dir={tmp_path / 'two'}", *settings]
     start_and_kill(torchrun_command(2, command), tmp_path / "two/tiny/checkpoints/step-00000004")
-    assert not (tmp_path / "two/tiny/checkpoints/step-00000060").exists()
+    assert not (tmp_path / "two/tiny/checkpoints/step-00000024").exists()
     assert run_here(spec, tmp_path / "two", *settings) == 0
     assert_same_figures(tmp_path / "one/tiny", tmp_path / "two/tiny", 1e-4)
-    assert_same_weights(tmp_path / "one/tiny", tmp_path / "two/tiny", 60, 1e-4)
+    assert_same_weights(tmp_path / "one/tiny", tmp_path / "two/tiny", 24, 1e-4)

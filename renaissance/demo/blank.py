@@ -1,6 +1,6 @@
 """The control of the demo: the same model and samples, with every image blanked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import torch
@@ -39,7 +39,7 @@ class Scores:
 
 
 def score(
-    setup: Setup, collator: Collator, ranks: Ranks, groups: dict[str, Sequence[str]]
+    setup: Setup, collator: Collator, ranks: Ranks, groups: Mapping[str, Sequence[str]]
 ) -> Scores:
     """Return the share of right answers for masked words of each group, and for matching."""
     matching = evaluate(setup.task, collator, setup.spec, ranks).metrics["itm/accuracy"]

@@ -100,6 +100,7 @@ class Loop:
         # Dropout is a function of (seed, step, rank): resuming needs no generator state.
         torch.manual_seed(keyed_seed(spec.run.seed, "step", step, self.ranks.rank))
         outputs: list[dict[str, ObjectiveOutput]] = []
+        total_loss = torch.zeros((), device=self.ranks.device)
         for number, micro_batch in enumerate(micro_batches):
             batch = micro_batch.to(self.ranks.device)
             # Gradients are exchanged once a step, with the last micro-batch.
@@ -108,17 +109,25 @@ class Loop:
                     output = self.module(batch)
                 # Sums over the number of targets in the whole global batch, not a mean of means;
                 # DDP divides by the number of ranks, which is undone here.
-                loss = self.ranks.world_size * sum(
-                    self.weights[name] * result.loss_sum / num_targets[name]
-                    for name, result in output.items()
+                loss = (
+                    self.ranks.world_size
+                    * torch.stack(
+                        [
+                            self.weights[name] * result.loss_sum / num_targets[name]
+                            for name, result in output.items()
+                        ]
+                    ).sum()
                 )
-                self.scaler.scale(loss).backward()
+                torch.autograd.backward(self.scaler.scale(loss))
+            total_loss += loss.detach()
             self.book.update(batch, output)
             outputs.append(output)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, spec.train.gradient_clip or float("inf"))
         # The host waits for the GPU here, once a step, so that no bad step reaches the weights.
-        if not torch.isfinite(norm):
+        # Ranks share the norm but not the loss: they agree before any of them acts.
+        is_bad = not torch.isfinite(norm + total_loss)
+        if self.ranks.sum([float(is_bad)])[0]:
             self._not_finite(micro_batches, outputs)
         else:
             self.skipped_steps = 0
@@ -207,8 +216,9 @@ def _wrap(task: nn.Module, ranks: Ranks) -> nn.Module:
     has_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in task.modules())
     # torch 2.13 renamed the option; 2.11 knows the old name only.
     known = inspect.signature(DistributedDataParallel).parameters
-    option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return DistributedDataParallel(task, gradient_as_bucket_view=True, **{option: has_statistics})
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {name: has_statistics}
+    return DistributedDataParallel(task, gradient_as_bucket_view=True, **options)
 
 
 def _one_hot(signal_number: int) -> list[float]:

@@ -34,16 +34,15 @@ def stop_not_finite(
         RunError: Naming step, objectives and sample indices.
     """
     where = folder / f"nonfinite-step-{state.step:08d}"
-    culprits = {
-        name
+    bad = [
+        {name for name, result in output.items() if not math.isfinite(result.loss_sum.item())}
         for output in outputs
-        for name, result in output.items()
-        if not math.isfinite(float(result.loss_sum))
-    }
+    ]
+    culprits = set().union(*bad)
     indices = [
         int(index)
-        for batch, output in zip(micro_batches, outputs, strict=True)
-        if not culprits or any(not math.isfinite(float(o.loss_sum)) for o in output.values())
+        for batch, names in zip(micro_batches, bad, strict=True)
+        if names or not culprits
         for index in batch.indices.tolist()
     ]
     if ranks.is_main:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from renaissance.contracts import Encoder, Fusion
 from renaissance.engine.checkpoint import (
     TrainState,
     find_checkpoint,
@@ -24,6 +25,9 @@ from renaissance.events import RunInfo
 from renaissance.plugins import Plugins
 from renaissance.spec.sections import RunSpec
 from renaissance.spec.write import spec_to_toml
+
+# Enough to give every objective something to do.
+NUM_PROBE_SAMPLES = 4
 
 
 def train(spec: RunSpec, plugins: Plugins) -> int:
@@ -54,9 +58,10 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     if last is None and spec.model.init_from is not None:
         source = find_checkpoint(Path(spec.model.init_from), prefer_best=True)
         ranks.together(lambda: load_model_weights(source, task.model))
-    first = ranks.together(lambda: setup.train[[(0, ranks.rank % setup.num_samples)]])
+    request = [(0, index) for index in range(min(NUM_PROBE_SAMPLES, setup.num_samples))]
+    probe = ranks.together(lambda: setup.train[request])
     with autocast(spec.train.precision, ranks.device):
-        unread = release_unread_parameters(task, first, ranks)
+        unread = release_unread_parameters(task, probe, ranks)
     optimizer = make_optimizer(task, spec.optimizer)
     scaler = torch.amp.GradScaler(ranks.device.type, enabled=spec.train.precision == "fp16")
     state = TrainState(num_samples=setup.num_samples, seed=spec.run.seed)
@@ -157,7 +162,7 @@ def _resume(
 
 def _enable_gradient_checkpointing(setup: Setup) -> None:
     for name, part in setup.task.model.parts().items():
-        if hasattr(part, "enable_gradient_checkpointing"):
+        if isinstance(part, Encoder | Fusion):
             try:
                 part.enable_gradient_checkpointing()
             except ValueError as error:

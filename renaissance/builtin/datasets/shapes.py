@@ -56,8 +56,9 @@ class Shapes(Dataset):
 
     "a small red circle alone", "a big blue ring left of a small red cross". A sentence fits a
     picture if and only if it tells the same scene. `image_id` is the scene, so pictures with
-    different identifiers never share a sentence. A sample is a function of the run's seed and
-    of its index; validation pictures are drawn apart from training pictures.
+    different identifiers never share a sentence, and a scene has one picture. A sample is a
+    function of the run's seed and of its index; validation pictures are drawn apart from training
+    pictures, places and noise differ.
     """
 
     offers = frozenset({"text", "image"})
@@ -90,7 +91,9 @@ class Shapes(Dataset):
         own = keyed_generator(self._seed, 0, index, self._purpose)
         scene = _draw_scene(own, self.options.max_shapes)
         sentence = _sentence(scene, backwards=bool(own.random() < 0.5))
-        picture = _picture(scene, self.options, own)
+        # Equal identifiers must mean the same image: a scene is drawn in one way only.
+        drawing = keyed_generator(self._seed, 0, 0, f"{self._purpose}/{scene}")
+        picture = _picture(scene, self.options, drawing)
         return Sample(sentence, images=(picture,), image_ids=(scene,), source=f"shapes: {index}")
 
 

@@ -28,9 +28,7 @@ class TensorBoard:
         """Open the event file; steps after a resumed checkpoint are purged from view."""
         if run.rank != 0 or not run.spec.tensorboard.enabled:
             return
-        self._writer = SummaryWriter(  # type: ignore[no-untyped-call]
-            str(run.folder / "tensorboard"), purge_step=run.start_step + 1
-        )
+        self._writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.start_step + 1)
         # Indented text is shown as it is.
         text = "".join(f"    {line}\n" for line in run.spec_text.splitlines())
         self._call("add_text", "spec", text, run.start_step)
@@ -61,19 +59,19 @@ class TensorBoard:
             name = f"{evaluation.split}/panel"
             self._call("add_image", name, pixels, evaluation.step, dataformats="HWC")
         if self._writer is not None:
-            self._writer.flush()  # type: ignore[no-untyped-call]
+            self._writer.flush()
 
     @hookimpl
     def checkpoint_saved(self, step: int, folder: Path) -> None:
         """Flush, so that what is shown is never behind what can be resumed."""
         if self._writer is not None:
-            self._writer.flush()  # type: ignore[no-untyped-call]
+            self._writer.flush()
 
     @hookimpl
     def run_finished(self) -> None:
         """Close the event file."""
         if self._writer is not None:
-            self._writer.close()  # type: ignore[no-untyped-call]
+            self._writer.close()
             self._writer = None
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> None:
