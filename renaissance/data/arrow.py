@@ -41,7 +41,7 @@ class ArrowTable:
         self._columns: dict[str, list[Any]] = {name: [] for name in (*columns, *optional_columns)}
         batch_rows, batch_files = [0], []
         for file, path in enumerate(self.paths):
-            for batch in _open_batches(path, columns, optional_columns):
+            for batch in _open_batches(path, columns):
                 batch_rows.append(batch.num_rows)
                 batch_files.append(file)
                 for name, arrays in self._columns.items():
@@ -171,7 +171,7 @@ def is_binary(arrow_type: Any) -> bool:
     return bool(pa.types.is_binary(arrow_type) or pa.types.is_large_binary(arrow_type))
 
 
-def _open_batches(path: Path, columns: Sequence[str], optional: Sequence[str]) -> list[Any]:
+def _open_batches(path: Path, columns: Sequence[str]) -> list[Any]:
     if not path.is_file():
         raise DataError(
             f"{path}: no such file; expected an Arrow file. {_names_nearby(path)}. "
@@ -187,14 +187,13 @@ def _open_batches(path: Path, columns: Sequence[str], optional: Sequence[str]) -
                 f"{', '.join(schema.names)}; expected {', '.join(columns)}. "
                 "Prepare the file with these columns, or use a dataset type that reads its own"
             )
-        wanted = [i for i, name in enumerate(schema.names) if name in (*columns, *optional)]
-        options = pa.ipc.IpcReadOptions(included_fields=wanted)
         mapped.seek(0)
+        # IpcReadOptions.included_fields would copy the columns instead of mapping them.
         if is_file:
-            reader = pa.ipc.open_file(mapped, options=options)
+            reader = pa.ipc.open_file(mapped)
             batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         else:
-            batches = list(pa.ipc.open_stream(mapped, options=options))
+            batches = list(pa.ipc.open_stream(mapped))
         for batch in batches:
             batch.validate()
     except (pa.ArrowException, OSError) as error:
@@ -224,16 +223,14 @@ def _check_in_place(path: Path, mapped: Any, batches: Sequence[Any]) -> None:
     # Compressed buffers are expanded into memory, the whole file in every process.
     mapped.seek(0)
     whole = mapped.read_buffer()
-    for batch in batches:
-        for buffer in (b for column in batch.columns for b in column.buffers() if b):
-            if not whole.address <= buffer.address <= whole.address + whole.size:
-                raise DataError(
-                    f"{path}: its record batches are compressed; expected uncompressed ones, which "
-                    "are read in place. Write it again with compression=None "
-                    "(Feather: compression='uncompressed')"
-                )
-            if buffer.size:
-                return
+    buffers = (b for batch in batches for column in batch.columns for b in column.buffers())
+    first = next((buffer for buffer in buffers if buffer is not None and buffer.size), None)
+    if first is not None and not 0 <= first.address - whole.address < whole.size:
+        raise DataError(
+            f"{path}: its record batches are compressed; expected uncompressed ones, which are "
+            "read in place. Write it again with compression=None "
+            "(Feather: compression='uncompressed')"
+        )
 
 
 def _names_nearby(path: Path) -> str:
