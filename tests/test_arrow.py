@@ -1,0 +1,227 @@
+import json
+import multiprocessing
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from renaissance import DataError
+from renaissance.data.arrow import ArrowTable, CaptionIndex, is_binary
+
+LISTS = pa.list_(pa.string())
+
+
+def write(path: Path, batches: list[dict[str, Any]], schema: Any = None) -> Path:
+    first = pa.RecordBatch.from_pydict(batches[0], schema=schema)
+    with pa.ipc.new_file(path, first.schema) as writer:
+        for batch in batches:
+            writer.write_batch(pa.RecordBatch.from_pydict(batch, schema=first.schema))
+    return path
+
+
+def located(index: CaptionIndex) -> list[tuple[int, int]]:
+    return [index.locate(i) for i in range(len(index))]
+
+
+def expected_places(rows: list[list[str] | None]) -> list[tuple[int, int]]:
+    return [(row, place) for row, texts in enumerate(rows) for place in range(len(texts or []))]
+
+
+def test_rows_of_several_files_and_batches_are_one_table(tmp_path: Path) -> None:
+    first = write(
+        tmp_path / "a.arrow", [{"n": [0, 1]}, {"n": []}, {"n": [2]}], pa.schema({"n": "i8"})
+    )
+    second = write(tmp_path / "b.arrow", [{"n": [3, 4]}], pa.schema({"n": "i8"}))
+    table = ArrowTable([first, second], ["n"])
+    assert len(table) == 5
+    assert [table.value("n", row).as_py() for row in range(5)] == [0, 1, 2, 3, 4]
+    assert table.source(2) == "a.arrow: row 2"
+    assert table.source(4) == "b.arrow: row 1"
+    for row in (-1, 5):
+        with pytest.raises(IndexError, match=f"got {row}, expected 0 <= row < 5"):
+            table.value("n", row)
+
+
+def test_optional_columns_may_be_in_some_files_only(tmp_path: Path) -> None:
+    paths = [write(tmp_path / "a.arrow", [{"n": [0], "id": ["x"]}]), tmp_path / "b.arrow"]
+    write(paths[1], [{"n": [1]}])
+    table = ArrowTable(paths, ["n"], ["id"])
+    assert table.value("id", 0).as_py() == "x"
+    assert table.value("id", 1) is None
+
+
+def test_columns_are_views_of_the_mapped_file(tmp_path: Path) -> None:
+    rows = {"image": [bytes(1000)] * 1000, "caption": [["a", "b"]] * 1000}
+    path = write(tmp_path / "a.arrow", [rows])
+    before = pa.total_allocated_bytes()
+    table = ArrowTable([path], ["image", "caption"])
+    index = CaptionIndex(table.column("caption"))
+    assert (len(table), len(index)) == (1000, 2000)
+    assert pa.total_allocated_bytes() == before
+
+
+def test_the_stream_layout_is_read_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.arrow"
+    batch = pa.RecordBatch.from_pydict({"n": [1, 2]})
+    with pa.ipc.new_stream(path, batch.schema) as writer:
+        writer.write_batch(batch)
+        writer.write_batch(batch)
+    table = ArrowTable([path], ["n"])
+    assert [table.value("n", row).as_py() for row in range(4)] == [1, 2, 1, 2]
+    whole = path.read_bytes()
+    # Cut between two batches: only the end mark tells.
+    path.write_bytes(whole[:-8])
+    with pytest.raises(DataError, match=r"a\.arrow: not a whole Arrow file .*no end mark"):
+        ArrowTable([path], ["n"])
+
+
+def test_tables_survive_pickling_and_fork(tmp_path: Path) -> None:
+    table = ArrowTable([write(tmp_path / "a.arrow", [{"n": [5, 6]}])], ["n"])
+    copy = pickle.loads(pickle.dumps(table))
+    assert copy.value("n", 1).as_py() == 6
+    assert len(pickle.dumps(table)) < 1000
+    for method in ("fork", "spawn"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            assert pool.apply(second_value, (table,)) == 6
+
+
+def second_value(table: ArrowTable) -> int:
+    return int(table.value("n", 1).as_py())
+
+
+def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
+    write(tmp_path / "coco_val.arrow", [{"n": [1]}])
+    with pytest.raises(DataError) as error:
+        ArrowTable([tmp_path / "coco_vall.arrow"], ["n"])
+    assert str(error.value) == (
+        f"{tmp_path}/coco_vall.arrow: no such file; expected an Arrow file. Nearest names in "
+        f"{tmp_path}: coco_val.arrow. Set data.root to the folder that holds it, or prepare it "
+        "with 'renaissance prepare'"
+    )
+    with pytest.raises(DataError, match=r"Arrow files in .*: coco_val\.arrow"):
+        ArrowTable([tmp_path / "x"], ["n"])
+    with pytest.raises(DataError, match=r"There is no folder .*/nowhere either"):
+        ArrowTable([tmp_path / "nowhere" / "a.arrow"], ["n"])
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, 0.5, -10, -1])
+def test_files_cut_short_are_refused(tmp_path: Path, kept: float) -> None:
+    path = write(tmp_path / "a.arrow", [{"n": list(range(1000))}])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole)) if kept == 0.5 else int(kept)])
+    with pytest.raises(DataError) as error:
+        ArrowTable([path], ["n"])
+    assert f"{path}: not a whole Arrow file of {path.stat().st_size} bytes" in str(error.value)
+    assert "copy or prepare it again" in str(error.value)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.arrow"
+    path.write_text("caption,image\n" * 100)
+    with pytest.raises(DataError, match=r"a\.arrow: not a whole Arrow file"):
+        ArrowTable([path], ["n"])
+
+
+def test_missing_columns_are_named_with_those_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.arrow", [{"picture": [b"x"], "text": ["y"]}])
+    with pytest.raises(DataError) as error:
+        ArrowTable([path], ["image", "text"])
+    assert f"{path}: no column 'image'; it has picture, text; expected image, text." in str(
+        error.value
+    )
+
+
+def test_wrong_types_are_named(tmp_path: Path) -> None:
+    table = ArrowTable([write(tmp_path / "a.arrow", [{"image": ["x"]}])], ["image"])
+    with pytest.raises(DataError, match=r"a\.arrow: column 'image' is string; expected binary"):
+        table.check_type("image", is_binary, "binary")
+
+
+def test_tables_without_rows_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.arrow", [{"n": []}], pa.schema({"n": "i8"}))
+    with pytest.raises(DataError, match=r"a\.arrow: no rows; expected at least one"):
+        ArrowTable([path], ["n"])
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_compressed_files_are_refused(tmp_path: Path, compression: str) -> None:
+    batch = pa.RecordBatch.from_pydict({"n": list(range(1000))})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_file(tmp_path / "a.arrow", batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+    with pytest.raises(DataError, match=r"compressed; expected uncompressed.*compression=None"):
+        ArrowTable([tmp_path / "a.arrow"], ["n"])
+
+
+def test_files_written_through_pandas_are_read_unchanged(tmp_path: Path) -> None:
+    fields = [("image", "object", None), ("caption", "object", None), ("image_id", "float64", None)]
+    metadata = {
+        "index_columns": [{"kind": "range", "name": None, "start": 0, "stop": 2, "step": 1}],
+        "columns": [
+            {"name": name, "pandas_type": kind, "numpy_type": kind, "metadata": more}
+            for name, kind, more in fields
+        ],
+        "pandas_version": "1.5.3",
+    }
+    columns = {
+        "image": pa.array([b"a", b"b"]),
+        "caption": pa.array([["x", "y"], ["z"]], LISTS),
+        "image_id": pa.array([12.0, None], pa.float64()),
+        "width": pa.array([640, 480], pa.int64()),
+    }
+    table = pa.table(columns).replace_schema_metadata({"pandas": json.dumps(metadata)})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    read = ArrowTable([tmp_path / "a.arrow"], ["image", "caption"], ["image_id", "width"])
+    assert read.value("image_id", 0).as_py() == 12.0
+    assert read.value("width", 1).as_py() == 480
+    assert located(CaptionIndex(read.column("caption"))) == [(0, 0), (0, 1), (1, 0)]
+
+
+@pytest.mark.parametrize("lists", [LISTS, pa.large_list(pa.string()), pa.list_(pa.large_string())])
+def test_captions_are_found_among_empty_rows_and_over_batches(lists: Any) -> None:
+    generator = np.random.default_rng(0)
+    rows = [["x"] * n for n in generator.integers(0, 4, size=300).tolist()]
+    rows[0] = rows[-1] = rows[99] = rows[100] = []
+    arrays = [pa.array(rows[a:b], lists) for a, b in ((0, 100), (100, 100), (100, 300))]
+    assert located(CaptionIndex(arrays)) == expected_places(rows)
+
+
+def test_slices_that_do_not_start_at_zero_are_indexed() -> None:
+    rows = [["a", "b"], [], ["c"], ["d", "e", "f"], ["g"]]
+    array = pa.array(rows, LISTS)
+    assert located(CaptionIndex([array[1:4]])) == expected_places(rows[1:4])
+    assert located(CaptionIndex([array[3:], array[:1]])) == expected_places([*rows[3:], rows[0]])
+
+
+def test_null_rows_have_no_captions() -> None:
+    rows = [["a"], None, ["b", "c"], None]
+    assert located(CaptionIndex([pa.array(rows, LISTS)])) == expected_places(rows)
+    # A null that spans two values.
+    offsets, values = pa.array([0, 1, 3, 5], pa.int32()), pa.array(list("abcde"))
+    hidden = pa.ListArray.from_arrays(offsets, values, mask=pa.array([False, True, False]))
+    assert located(CaptionIndex([hidden])) == [(0, 0), (2, 0), (2, 1)]
+
+
+def test_a_string_column_is_one_caption_a_row() -> None:
+    for kind in (pa.string(), pa.large_string()):
+        arrays = [pa.array(["a", "b"], kind), pa.array([], kind), pa.array(["c", None], kind)]
+        assert located(CaptionIndex(arrays)) == [(0, 0), (1, 0), (2, 0), (3, 0)]
+
+
+def test_captions_outside_are_refused() -> None:
+    index = CaptionIndex([pa.array([["a", "b"]], LISTS)])
+    for caption in (-1, 2):
+        with pytest.raises(IndexError, match=f"got {caption}, expected 0 <= caption < 2"):
+            index.locate(caption)
+
+
+def test_the_index_refers_to_the_offsets_instead_of_copying_them() -> None:
+    array = pa.array([["a", "b"]] * 10_000, LISTS)
+    index = CaptionIndex([array])
+    (offsets,) = index._offsets
+    assert offsets is not None
+    assert np.shares_memory(offsets, np.frombuffer(array.buffers()[1], np.int32))
