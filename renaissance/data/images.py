@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from renaissance.data.randaugment import RandAugment
 from renaissance.errors import DataError
@@ -48,9 +48,13 @@ def open_image(data: bytes | memoryview, source: str) -> Image.Image:
     """
     try:
         return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        raise _undecodable(
+            source, f"no known format; it starts with {bytes(data[:8])!r}"
+        ) from error
     # Decoders raise all manner of errors over damaged headers.
     except Exception as error:
-        raise _undecodable(source, error) from error
+        raise _undecodable(source, f"{type(error).__name__}: {error}") from error
 
 
 class ImageTransform:
@@ -122,7 +126,7 @@ class ImageTransform:
             square = self._resized(image)
         # Decoders raise all manner of errors over damaged data.
         except Exception as error:
-            raise _undecodable(source, error) from error
+            raise _undecodable(source, f"{type(error).__name__}: {error}") from error
         if self._augment is not None:
             if generator is None:
                 raise ValueError("augmentation needs a generator")
@@ -201,9 +205,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _undecodable(source: str, error: Exception) -> DataError:
+def _undecodable(source: str, cause: str) -> DataError:
     return DataError(
-        f"{source}: image cannot be decoded ({type(error).__name__}: {error}); expected a whole "
-        "JPEG, PNG or other picture that Pillow reads. Replace it and prepare the data again, or "
-        "let the run skip it with data.max_bad_samples"
+        f"{source}: image cannot be decoded ({cause}); expected a whole JPEG, PNG or other picture "
+        "that Pillow reads. Replace it and prepare the data again, or let the run skip it with "
+        "data.max_bad_samples"
     )

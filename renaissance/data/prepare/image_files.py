@@ -20,8 +20,8 @@ def image_fault(data: bytes) -> str | None:
         return "the file is empty"
     try:
         open_image(data, "")
-    except DataError as error:
-        return f"no readable header ({error.__cause__})"
+    except DataError:
+        return f"no picture that Pillow reads: it starts with {data[:8]!r}"
     if data.startswith(JPEG_START) and not _has_jpeg_end(data):
         return "cut short: no JPEG end mark"
     if data.startswith(PNG_START) and PNG_END not in data:
