@@ -24,6 +24,7 @@ from renaissance import (
     PanelEntry,
     option,
 )
+from renaissance.builtin.objectives.text import readable
 
 FALSE, TRUE = 0, 1
 
@@ -50,6 +51,7 @@ class ITM(Objective):
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
         self.options = options
+        self.tokenizer = context.tokenizer
         self.head = context.make_head(context.sizes.pooled, 2, "linear")
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
@@ -106,15 +108,19 @@ class ITM(Objective):
     def panel(
         self, batch: ObjectiveBatch, output: ObjectiveOutput, input_ids: Tensor | None
     ) -> list[PanelEntry]:
-        """The match score of each pair, and whether it is one."""
+        """Each pair's text, its match score, and whether it is a true pair."""
         assert batch.pairs is not None
+        assert input_ids is not None
         scores = output.predictions["logits"].float().softmax(-1)[:, TRUE].tolist()
-        return [
-            PanelEntry(row, (f"match {score:.2f} ({'true' if label == TRUE else 'false'} pair)",))
-            for row, score, label in zip(
-                batch.pairs.image_rows.tolist(),
-                scores,
-                batch.tensors["labels"].tolist(),
-                strict=True,
-            )
-        ]
+        entries = []
+        for text_row, image_row, score, label in zip(
+            batch.pairs.text_rows.tolist(),
+            batch.pairs.image_rows.tolist(),
+            scores,
+            batch.tensors["labels"].tolist(),
+            strict=True,
+        ):
+            truth = "true" if label == TRUE else "false"
+            text = readable(self.tokenizer, input_ids[text_row])
+            entries.append(PanelEntry(image_row, (f"match {score:.2f} ({truth} pair): {text}",)))
+        return entries

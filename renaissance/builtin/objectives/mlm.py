@@ -27,6 +27,7 @@ from renaissance import (
     fraction,
     option,
 )
+from renaissance.builtin.objectives.text import readable
 
 MASKED, RANDOM = 0.8, 0.1
 NUM_SHOWN_PREDICTIONS = 3
@@ -158,10 +159,7 @@ class MLM(Objective):
         for pair, (text_row, image_row) in enumerate(
             zip(batch.pairs.text_rows.tolist(), batch.pairs.image_rows.tolist(), strict=True)
         ):
-            text = self.tokenizer.decode(input_ids[text_row].tolist())
-            for special in (self.tokenizer.pad_token, self.tokenizer.cls_token):
-                text = text.replace(str(special), "")
-            lines = [text.replace(str(self.tokenizer.sep_token), "").strip()]
+            lines = [readable(self.tokenizer, input_ids[text_row])]
             for target in torch.nonzero(batch.tensors["pair_indices"] == pair)[:, 0].tolist():
                 label = self._word(batch.tensors["labels"][target])
                 guesses = ", ".join(self._word(token) for token in best[target])
