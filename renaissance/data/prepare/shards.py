@@ -152,7 +152,8 @@ def write_tables(
         ) from error
     finally:
         for partial in partials.values():
-            partial.unlink(missing_ok=True)
+            if partial.exists():
+                partial.unlink()
     return report
 
 
