@@ -2,7 +2,9 @@
 
 import difflib
 import inspect
+import sys
 from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 
 import attrs
 import pluggy
@@ -10,9 +12,12 @@ import pluggy
 from renaissance import hookspecs
 from renaissance.contracts import KINDS, Component, Kind
 from renaissance.errors import PluginError
-from renaissance.registry import Registration, Registry
+from renaissance.registry import Registration, Registry, check_component
 
 ENTRY_POINT_GROUP = "renaissance"
+# Of what a plugin may rely on: contracts, hooks, public names. Declared as `renaissance_api = 1`
+# by the module of the entry point.
+API_VERSION = 1
 
 
 @attrs.frozen
@@ -51,6 +56,29 @@ class Plugins:
     registry: Registry
     broken: tuple[BrokenPlugin, ...] = ()
 
+    def add(self, plugin: object, name: str, distribution: str, version: str) -> None:
+        """Check a plugin, register its components and its hooks: all of it, or nothing.
+
+        Args:
+            plugin: A module or an object.
+            name: Its name within the distribution.
+            distribution: What it comes from, for messages.
+            version: The version of that.
+
+        Raises:
+            PluginError: On a hook that does not fit, or a component that breaks its contract.
+        """
+        check_hooks(plugin)
+        registrations = [
+            Registration(kind, component_name, component, distribution, version)
+            for kind, component_name, component in collect_components(plugin)
+        ]
+        for registration in registrations:
+            check_component(registration)
+        for registration in registrations:
+            self.registry.add(registration)
+        self.manager.register(plugin, name=f"{distribution}:{name}")
+
     def require(self, kind: Kind, name: str) -> Registration:
         """Return a component's registration.
 
@@ -86,42 +114,50 @@ def hook_names() -> list[str]:
 def load_plugins() -> Plugins:
     """Load every installed plugin and collect what it registers.
 
-    A plugin that fails while it is imported or registers its components is set aside as broken.
-
-    Raises:
-        PluginError: On a misspelt hook, a name clash, or a component that breaks its contract.
+    A plugin that cannot be imported, or breaks a contract, is set aside as broken, whole: it stops
+    only runs that name what it would have registered. A name that two plugins register is known
+    to the registry as a clash, and stops only runs that use it.
     """
-    manager = new_manager()
-    registry = Registry()
+    plugins = Plugins(new_manager(), Registry())
     broken = []
     found = entry_points(group=ENTRY_POINT_GROUP)
     for entry_point in sorted(found, key=lambda point: (*_distribution(point), point.name)):
         distribution, version = _distribution(entry_point)
         written = f"{entry_point.name} = {entry_point.value}"
-        where = f"{distribution} {version} (entry point '{written}')"
         try:
             plugin = entry_point.load()
-            check_hooks(plugin, where)
-            components = collect_components(plugin)
-        except PluginError:
-            raise
-        # Whatever else a third-party module raises stops only the runs that need it.
+            check_api(sys.modules[entry_point.module])
+            plugins.add(plugin, entry_point.name, distribution, version)
+        # Whatever a third-party module raises stops only the runs that need it.
         except Exception as error:
-            cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            broken.append(BrokenPlugin(distribution, version, written, cause))
-            continue
-        for kind, name, component in components:
-            registry.add(Registration(kind, name, component, distribution, version))
-        manager.register(plugin, name=f"{distribution}:{entry_point.name}")
-    return Plugins(manager, registry, tuple(broken))
+            broken.append(BrokenPlugin(distribution, version, written, describe_failure(error)))
+    return attrs.evolve(plugins, broken=tuple(broken))
 
 
-def check_hooks(plugin: object, where: str) -> None:
+def describe_failure(error: Exception) -> str:
+    """Return what an exception says on one line; of our own errors, without the class."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
+
+
+def check_api(module: ModuleType) -> None:
+    """Check that a plugin is written for this version of the plugin interface.
+
+    Raises:
+        PluginError: If its `renaissance_api` is another.
+    """
+    declared = getattr(module, "renaissance_api", API_VERSION)
+    if declared != API_VERSION:
+        newer = isinstance(declared, int) and declared > API_VERSION
+        package = "renaissance" if newer else "the plugin"
+        raise PluginError(
+            f"{module.__name__}: renaissance_api is {declared!r}, expected {API_VERSION}; install "
+            f"a release of {package} that fits the other"
+        )
+
+
+def check_hooks(plugin: object) -> None:
     """Check that what a plugin means as a hook is one.
-
-    Args:
-        plugin: A module or an object.
-        where: Where the plugin is from, for messages.
 
     Raises:
         PluginError: On a hook that does not exist, lacks its decorator, or asks for arguments that
@@ -133,18 +169,18 @@ def check_hooks(plugin: object, where: str) -> None:
         function = getattr(plugin, name)
         marked = manager.parse_hookimpl_opts(plugin, name) is not None
         if not marked and name in hooks and inspect.isroutine(function):
-            raise PluginError(f"{where}: '{name}' lacks its decorator; write @hookimpl above it")
+            raise PluginError(f"'{name}' lacks its decorator; write @hookimpl above it")
         if not marked:
             continue
         if name not in hooks:
             near = difflib.get_close_matches(name, hooks, n=1)
             meant = f"; did you mean '{near[0]}'?" if near else ""
-            raise PluginError(f"{where}: unknown hook '{name}'; known: {', '.join(hooks)}{meant}")
+            raise PluginError(f"unknown hook '{name}'; known: {', '.join(hooks)}{meant}")
         given = inspect.signature(getattr(hookspecs, name)).parameters
         for argument in inspect.signature(function).parameters:
             if argument not in given:
                 raise PluginError(
-                    f"{where}: hook '{name}' asks for an argument '{argument}'; "
+                    f"hook '{name}' asks for an argument '{argument}'; "
                     f"it is given: {', '.join(given)}"
                 )
 

@@ -11,6 +11,16 @@ import attrs
 from renaissance.contracts import KINDS, Component, Kind
 from renaissance.errors import PluginError
 
+# What a component of each kind is made with.
+MADE_WITH: dict[Kind, tuple[str, ...]] = {
+    "encoder": ("options", "context"),
+    "pooler": ("options", "hidden_size"),
+    "fusion": ("options",),
+    "objective": ("options", "context"),
+    "dataset": ("options", "context"),
+    "head": ("options", "input_size", "output_size"),
+}
+
 
 @attrs.frozen
 class Registration:
@@ -36,22 +46,34 @@ class Registry:
 
     def __init__(self) -> None:
         self._registrations: dict[tuple[Kind, str], Registration] = {}
+        self._clashes: dict[tuple[Kind, str], tuple[Registration, ...]] = {}
 
     def add(self, registration: Registration) -> None:
         """Add a component.
 
+        A name that is registered twice is nobody's: which of them a run would get must not
+        depend on an order.
+
         Raises:
-            PluginError: If the name is taken or ill-formed, or the class breaks its contract.
+            PluginError: If the name is ill-formed, or the class breaks its contract.
         """
         check_component(registration)
-        new = registration
-        old = self._registrations.get((new.kind, new.name))
-        if old is not None:
-            raise PluginError(
-                f"{new.kind} '{new.name}' is registered twice: by {old.distribution} {old.version} "
-                f"and by {new.distribution} {new.version}; uninstall one or rename its component"
-            )
-        self._registrations[new.kind, new.name] = new
+        key = (registration.kind, registration.name)
+        others = self._clashes.get(key) or tuple(filter(None, [self._registrations.pop(key, None)]))
+        if others:
+            self._clashes[key] = (*others, registration)
+        else:
+            self._registrations[key] = registration
+
+    def clashes(self) -> list[str]:
+        """Say which names are registered twice, and by which distributions."""
+        return [self._clash(kind, name) for kind, name in sorted(self._clashes)]
+
+    def _clash(self, kind: Kind, name: str) -> str:
+        by = " and by ".join(f"{r.distribution} {r.version}" for r in self._clashes[kind, name])
+        return (
+            f"{kind} '{name}' is registered twice: by {by}; uninstall one or rename its component"
+        )
 
     def names(self, kind: Kind) -> list[str]:
         """Return the registered names of a kind, sorted."""
@@ -63,6 +85,8 @@ class Registry:
 
     def unknown(self, kind: Kind, name: object) -> str:
         """Say that a name is unknown, which are known, and which was perhaps meant."""
+        if isinstance(name, str) and (kind, name) in self._clashes:
+            return self._clash(kind, name)
         known = self.names(kind)
         text = f"unknown {kind} {name!r}; known: {', '.join(known) or 'none'}"
         near = difflib.get_close_matches(str(name), known, n=1)
@@ -73,6 +97,20 @@ class Registry:
         return iter(
             sorted(self._registrations.values(), key=lambda r: (order.index(r.kind), r.name))
         )
+
+
+def require_kind(kind: str) -> Kind:
+    """Return a kind by its name.
+
+    Raises:
+        PluginError: If there is no such kind.
+    """
+    for known in KINDS:
+        if kind == known:
+            return known
+    near = difflib.get_close_matches(kind, KINDS, n=1)
+    meant = f"; did you mean '{near[0]}'?" if near else ""
+    raise PluginError(f"unknown kind '{kind}'; known: {', '.join(KINDS)}{meant}")
 
 
 def check_component(registration: Registration) -> None:
@@ -110,6 +148,31 @@ def check_component(registration: Registration) -> None:
             f"{where}: {component.__name__}.Options: a type cannot be resolved: {error}; "
             "import it outside of `if TYPE_CHECKING`"
         ) from error
+    silent = [field.name for field in attrs.fields(options) if not field.metadata.get("help")]
+    if silent:
+        raise PluginError(
+            f"{where}: {component.__name__}.Options: no help for {', '.join(silent)}; declare "
+            f"each as `{silent[0]}: ... = option(default, help='What it does.')`"
+        )
+    _check_signatures(component, kind, where)
+
+
+def _check_signatures(component: type[Component], kind: Kind, where: str) -> None:
+    """Check that a class can be made, and its methods called, with the contract's arguments."""
+    expected = {"__init__": MADE_WITH[kind]}
+    for name, function in vars(KINDS[kind]).items():
+        if inspect.isfunction(function) and not name.startswith("_"):
+            expected[name] = tuple(inspect.signature(function).parameters)[1:]
+    for name, arguments in expected.items():
+        function = getattr(component, name)
+        given = inspect.signature(function)
+        try:
+            given.bind(None, *arguments)
+        except TypeError as error:
+            raise PluginError(
+                f"{where}: {component.__name__}.{name}{given} does not take the arguments that it "
+                f"is given; write `def {name}({', '.join(('self', *arguments))})`"
+            ) from error
 
 
 def _abstract_methods(component: type[Component]) -> frozenset[str]:

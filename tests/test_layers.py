@@ -11,11 +11,11 @@ ROOT = Path(renaissance.__file__).parent
 LAYERS = [
     ["errors", "randomness", "options"],
     ["contracts"],
-    ["registry", "hookspecs", "plugins", "events", "spec"],
+    ["registry", "hookspecs", "plugins", "plugin_files", "events", "spec"],
     ["model", "data"],
     ["builtin"],
     ["engine"],
-    ["commands", "cli", "demo", "__main__"],
+    ["commands", "cli", "demo", "testing", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # `events` describes a run by its spec, and the hooks name its types; all of one level.

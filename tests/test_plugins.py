@@ -158,20 +158,32 @@ def test_a_failure_while_registering_leaves_nothing_behind(tmp_path: Path, insta
 def test_a_clash_names_both_distributions(installed: Install) -> None:
     installed("same-name")
     installed("every-hook")
+    plugins = load_plugins()
     with pytest.raises(PluginError) as caught:
-        load_plugins()
+        plugins.require("pooler", "max-text")
     # In sorted order, whichever was installed first.
-    assert str(caught.value) == (
+    text = (
         "pooler 'max-text' is registered twice: by renaissance-every-hook 1.2 and by "
         "renaissance-same-name 0.1; uninstall one or rename its component"
     )
+    assert str(caught.value) == text
+    assert plugins.registry.clashes() == [text]
+    # What else they register stays: a run that does not use the name goes on.
+    assert plugins.require("head", "zero").distribution == EVERY_HOOK
+
+
+def test_a_third_of_the_same_name_is_named_too(plugins_with: Any, every_hook: Plugins) -> None:
+    zero = every_hook.require("head", "zero").component
+    registry = plugins_with(*[("head", "zero", zero)] * 3).registry
+    assert registry.find("head", "zero") is None
+    by = " and by ".join(["test-distribution 1.0"] * 3)
+    assert registry.unknown("head", "zero").startswith(f"head 'zero' is registered twice: by {by};")
 
 
 def test_a_misspelt_hook_names_plugin_and_nearest_hook(installed: Install) -> None:
     installed("misspelt-hook")
-    with pytest.raises(PluginError) as caught:
-        load_plugins()
-    assert str(caught.value) == (
+    (broken,) = load_plugins().broken
+    assert str(broken) == (
         "renaissance-misspelt-hook 0.1 (entry point 'misspelt-hook = renaissance_misspelt_hook'): "
         f"unknown hook 'register_encodres'; known: {', '.join(hook_names())}; "
         "did you mean 'register_encoders'?"
@@ -183,10 +195,8 @@ def test_a_hook_without_its_decorator() -> None:
         def register_heads(self, register: Any) -> None: ...
 
     with pytest.raises(PluginError) as caught:
-        check_hooks(Plugin(), "here")
-    assert str(caught.value) == (
-        "here: 'register_heads' lacks its decorator; write @hookimpl above it"
-    )
+        check_hooks(Plugin())
+    assert str(caught.value) == ("'register_heads' lacks its decorator; write @hookimpl above it")
 
 
 def test_a_hook_that_asks_for_too_much() -> None:
@@ -195,9 +205,9 @@ def test_a_hook_that_asks_for_too_much() -> None:
         def evaluated(self, evaluation: Any, step: int) -> None: ...
 
     with pytest.raises(PluginError) as caught:
-        check_hooks(Plugin(), "here")
+        check_hooks(Plugin())
     assert str(caught.value) == (
-        "here: hook 'evaluated' asks for an argument 'step'; it is given: run, evaluation"
+        "hook 'evaluated' asks for an argument 'step'; it is given: run, evaluation"
     )
 
 

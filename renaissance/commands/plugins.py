@@ -1,7 +1,7 @@
 """`renaissance plugins`: what is installed, and what can be set."""
 
-import difflib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,10 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from renaissance.errors import PluginError
-
 app = typer.Typer(
-    help="List the installed components, or show the options of one.",
+    help="List the installed components, show one, check all, or write a new package.",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
 )
@@ -44,15 +42,11 @@ def show(
 ) -> None:
     """Show what a component is and what can be set."""
     # Reading contracts imports torch: too slow for `renaissance --help`.
-    from renaissance.contracts import KINDS
     from renaissance.plugins import load_plugins
+    from renaissance.registry import require_kind
     from renaissance.spec.document import option_rows, summary
 
-    if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, n=1)
-        meant = f"; did you mean '{near[0]}'?" if near else ""
-        raise PluginError(f"unknown kind '{kind}'; known: {', '.join(KINDS)}{meant}")
-    registration = load_plugins().require(kind, name)
+    registration = load_plugins().require(require_kind(kind), name)
     source = f"{registration.distribution} {registration.version}"
     typer.echo(f"{kind} '{name}', from {source}: {summary(registration.component)}")
     rows = option_rows(registration.component.Options)
@@ -60,6 +54,36 @@ def show(
         print_table(("option", "type", "default", "help"), rows)
     else:
         typer.echo("No options.")
+
+
+@app.command()
+def doctor() -> None:
+    """Check every installed plugin; exit code 1 if something is wrong."""
+    from renaissance.commands.doctor import diagnose, summarize
+    from renaissance.plugins import load_plugins
+
+    plugins = load_plugins()
+    print_table(("distribution", "version", "components"), summarize(plugins))
+    faults = diagnose(plugins)
+    for fault in faults:
+        typer.echo(f"wrong: {fault}")
+    if faults:
+        raise typer.Exit(1)
+    typer.echo("ok: nothing is wrong")
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the package: kebab-case.")],
+    kind: Annotated[
+        list[str], typer.Option("--kind", help="Kind of component to write; may be repeated.")
+    ],
+) -> None:
+    """Write a ready plugin package into a new folder NAME."""
+    from renaissance.commands.new_plugin import write_package
+
+    for line in write_package(Path(), name, kind):
+        typer.echo(line)
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import tomli
 
-from renaissance.errors import SpecError
+from renaissance.errors import PluginError, SpecError
+from renaissance.plugin_files import load_plugin_file
 from renaissance.plugins import Plugins
 from renaissance.spec.layers import Layers
 from renaissance.spec.sections import RunSpec
@@ -24,7 +25,8 @@ def load_spec(arguments: Sequence[str], plugins: Plugins) -> RunSpec:
     Args:
         arguments: TOML files, the later ones laid over the earlier, and `section.key=value`
             overrides, which are laid over all files.
-        plugins: The components that the spec may name.
+        plugins: The components that the spec may name; those of the files in `run.plugins` are
+            added to them.
 
     Raises:
         SpecError: With all faults of the spec, each naming the file it comes from.
@@ -44,7 +46,33 @@ def load_spec(arguments: Sequence[str], plugins: Plugins) -> RunSpec:
         layers.add(table, str(origin))
     for table in overrides:
         layers.add(table, COMMAND_LINE)
+    _load_plugin_files(layers, plugins)
     return structure_spec(layers, plugins)
+
+
+def _load_plugin_files(layers: Layers, plugins: Plugins) -> None:
+    """Load the files of `run.plugins`, and make their paths absolute, so that the resolved spec
+    names the same files from anywhere.
+
+    Raises:
+        SpecError: If one cannot be loaded.
+    """
+    run = layers.table.get("run")
+    files = run.get("plugins") if isinstance(run, dict) else None
+    if not (isinstance(files, list) and all(isinstance(file, str) for file in files)):
+        return  # Absent, or a fault that is reported with all others.
+    faults = []
+    for number, file in enumerate(files):
+        origin = layers.origin(("run", "plugins", number))
+        folder = Path() if origin == COMMAND_LINE else Path(origin).parent
+        path = (folder / file).resolve()
+        try:
+            load_plugin_file(path, plugins)
+        except PluginError as error:
+            faults.append(f"{origin}: run.plugins[{number}]: {error}")
+        files[number] = str(path)
+    if faults:
+        raise SpecError(faults)
 
 
 def _is_file(argument: str) -> bool:

@@ -94,6 +94,11 @@ class RunSection:
         "auto",
         help="auto: continue from the run folder's last checkpoint; never: refuse a used folder.",
     )
+    plugins: tuple[str, ...] = option(
+        (),
+        help="Python files that register components, relative to the file that names them (on the "
+        "command line: to the working directory).",
+    )
 
 
 @attrs.frozen
