@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from renaissance.builtin.datasets.f30k import Flickr30k
 from renaissance.builtin.datasets.image_text import ImageText
 from renaissance.data.prepare import shards
 from renaissance.data.prepare.image_files import image_fault
-from renaissance.data.prepare.karpathy import prepare_karpathy
-from renaissance.data.prepare.shards import Report
+from renaissance.data.prepare.karpathy import karpathy_source
+from renaissance.data.prepare.manifest import Report
+from renaissance.data.prepare.tables import PrepareOptions, write_tables
 
 
 def picture(file_format: str = "JPEG", level: int = 100, **options: Any) -> bytes:
@@ -48,8 +50,9 @@ def many(count: int) -> list[dict[str, Any]]:
     return [entry(f"{i:03d}.jpg", "train", [f"caption {i}", f"again {i}"]) for i in range(count)]
 
 
-def prepare(source: Path, output: Path, **options: Any) -> Report:
-    return prepare_karpathy(source, output, progress=False, **options)
+def prepare(source: Path, output: Path, name: str | None = None, **options: Any) -> Report:
+    prepare_options = PrepareOptions(output=output, progress=False, **options)
+    return write_tables(karpathy_source(source, name=name), prepare_options)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -91,15 +94,19 @@ def test_the_manifest_says_what_the_files_hold(tmp_path: Path) -> None:
     path = tmp_path / "out" / "f30k_caption_karpathy_train.arrow"
     assert manifest == {
         "name": "f30k_caption_karpathy",
-        "source": str(source / "karpathy" / "dataset_flickr30k.json"),
-        "seed": 3,
         "tables": {
             path.name: {
+                "table": "f30k_caption_karpathy_train",
                 "rows": 5,
                 "texts": 10,
                 "images": 5,
                 "size": path.stat().st_size,
                 "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "source": str(source / "karpathy" / "dataset_flickr30k.json"),
+                "seed": 3,
+                "resize": None,
+                "check": False,
+                "version": f"renaissance {version('renaissance')}",
             }
         },
         "left_out": [],
@@ -214,7 +221,11 @@ def test_a_failure_half_way_leaves_earlier_files_as_they_were(tmp_path: Path) ->
     (source / "flickr30k-images" / "v.jpg").write_bytes(b"broken")
     with pytest.raises(DataError, match="1 of 21 records cannot be used"):
         prepare(source, tmp_path / "out", seed=1)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    after = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
+    assert after == before
+    # What is finished waits for the next attempt; what is not is gone.
+    waiting = sorted(p.name for p in (tmp_path / "out" / "f30k_caption_karpathy.partial").iterdir())
+    assert waiting == ["f30k_caption_karpathy_train.arrow", "f30k_caption_karpathy_train.json"]
 
 
 def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
@@ -260,7 +271,7 @@ def test_annotations_must_be_there_and_be_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"images": [', r"dataset_x\.json: not valid JSON \(Expecting value: line 1"),
+        ('{"images": [', r"dataset_x\.json: not valid JSON \(Expecting value at character 12"),
         ("[]", r"dataset_x\.json: no list 'images'; expected Karpathy's annotations"),
         ('{"images": []}', r"dataset_x\.json: no list 'images'"),
         ('{"images": [{"split": "val"}]}', r"images\[0\]: no 'filename'; expected an object"),

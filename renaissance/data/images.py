@@ -148,14 +148,13 @@ class ImageTransform:
         size = self._resized_size(image)
         image.draft(None, size)
         image.load()
-        picture = _to_rgb(image)
+        picture = to_rgb(image)
         box = (0.0, 0.0, float(picture.width), float(picture.height))
         if not self._keeps_whole:
             box = _centre_box(picture, size, self._image_size)
             size = (self._image_size, self._image_size)
         picture = picture.resize(size, Image.Resampling.BICUBIC, box)
-        upright = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
-        return picture if upright is None else picture.transpose(upright)
+        return upright(image, picture)
 
     def _resized_size(self, image: Image.Image) -> tuple[int, int]:
         """Return the size of the whole picture after resizing, before any cropping."""
@@ -193,7 +192,14 @@ def _centre_box(
     )
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image, picture: Image.Image) -> Image.Image:
+    """Return `picture`, made of `image`, turned as the EXIF orientation of `image` says."""
+    transpose = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
+    return picture if transpose is None else picture.transpose(transpose)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as RGB: transparency on white, the high byte of 16-bit grey."""
     if image.has_transparency_data:
         picture = image.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")

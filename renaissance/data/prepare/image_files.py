@@ -1,6 +1,10 @@
-"""Whether an image file is whole, without decoding it."""
+"""Image files as they are prepared: whether they are whole, and smaller copies of them."""
 
-from renaissance.data.images import open_image
+import io
+
+from PIL import Image
+
+from renaissance.data.images import open_image, to_rgb, upright
 from renaissance.errors import DataError
 
 JPEG_START = b"\xff\xd8"
@@ -8,6 +12,9 @@ JPEG_SCAN = 0xDA
 JPEG_END = b"\xff\xd9"
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB`\x82"
+# The end mark is searched for here first: most files end with it.
+TAIL_BYTES = 64
+JPEG_QUALITY = 95
 
 
 def image_fault(data: bytes) -> str | None:
@@ -29,6 +36,45 @@ def image_fault(data: bytes) -> str | None:
     return None
 
 
+def decode_fault(data: bytes) -> str | None:
+    """Say what is wrong with an image file, or None; every pixel is decoded."""
+    fault = image_fault(data)
+    if fault is not None:
+        return fault
+    try:
+        open_image(data, "").load()
+    # Decoders raise all manner of errors over damaged data.
+    except Exception as error:
+        return f"cannot be decoded ({type(error).__name__}: {error})"
+    return None
+
+
+def resized(data: bytes, shorter_side: int) -> bytes:
+    """Return a smaller copy of an image file as JPEG; files that are no larger stay as they are.
+
+    Args:
+        data: The image file.
+        shorter_side: Of the copy, pixels.
+
+    Raises:
+        DataError: If the image cannot be decoded.
+    """
+    image = open_image(data, "")
+    scale = shorter_side / min(image.size)
+    if scale >= 1:
+        return data
+    size = (round(image.width * scale), round(image.height * scale))
+    try:
+        # Twice the size is decoded where the file allows less than all of it.
+        image.draft(None, (2 * size[0], 2 * size[1]))
+        picture = upright(image, to_rgb(image).resize(size, Image.Resampling.LANCZOS))
+    except Exception as error:
+        raise DataError(f"cannot be decoded ({type(error).__name__}: {error})") from error
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
+
+
 def _has_jpeg_end(data: bytes) -> bool:
     # Segments before the first scan are stepped over by their lengths: a thumbnail among them has
     # an end mark of its own. Within scans, 0xFF is escaped, so the mark cannot occur by chance.
@@ -36,7 +82,8 @@ def _has_jpeg_end(data: bytes) -> bool:
     while position + 4 <= len(data):
         marker = data[position + 1]
         if marker == JPEG_SCAN:
-            return data.find(JPEG_END, position) != -1
+            tail = max(position, len(data) - TAIL_BYTES)
+            return data.find(JPEG_END, tail) != -1 or data.find(JPEG_END, position) != -1
         if marker == 0xFF:
             # A fill byte before the marker.
             position += 1

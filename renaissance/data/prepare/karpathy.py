@@ -1,96 +1,58 @@
 """COCO, Flickr30k, Flickr8k and the like: images with captions in the splits of Karpathy."""
 
-import json
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from renaissance.data.prepare.shards import LeftOut, Record, Report, write_tables
+from renaissance.data.prepare.json_arrays import json_elements
+from renaissance.data.prepare.records import (
+    CAPTION_SCHEMA,
+    ImageFile,
+    LeftOut,
+    Record,
+    Source,
+    captioned,
+    choose_splits,
+)
 from renaissance.errors import DataError
 
 SPLITS = ("train", "restval", "val", "test")
-SCHEMA = pa.schema(
-    [
-        ("image", pa.binary()),
-        ("caption", pa.list_(pa.string())),
-        ("image_id", pa.string()),
-        ("split", pa.string()),
-    ]
-)
 # dataset_{key}.json to the name that existing files of the dataset bear.
 SHORT_NAMES = {"flickr30k": "f30k"}
 NUM_PROBES = 100
 
 
-def prepare_karpathy(
-    source: Path,
-    output: Path,
-    *,
-    name: str | None = None,
-    seed: int = 0,
-    max_missing: float = 0.01,
-    progress: bool = True,
-) -> Report:
-    """Write `{name}_{split}.arrow` for every split, and `{name}_manifest.json`.
+def karpathy_source(
+    source: Path, splits: Sequence[str] | None = None, name: str | None = None
+) -> Source:
+    """List `{name}_{split}.arrow` for every split.
 
-    One row an image: its file's bytes untouched, its captions in order, its file name and split.
+    One row an image: its file's bytes, its captions in order, its file name and split.
 
     Args:
         source: Folder that holds `karpathy/dataset_*.json` and the images, or that JSON file.
-        output: Folder for the files.
+        splits: The splits to prepare; None for all.
         name: Prefix of the files' names; where absent, by the JSON file's name:
             `coco_caption_karpathy`, `f30k_caption_karpathy` and so on.
-        seed: Of the order of rows.
-        max_missing: Largest fraction of images that may be missing, broken or without captions.
-        progress: Whether to show progress on standard error.
 
     Raises:
         DataError: If the JSON or the images cannot be found or used.
     """
     annotations = _find_annotations(source)
+    chosen = choose_splits(annotations, SPLITS, splits)
     dataset = annotations.stem.removeprefix("dataset_")
     name = name or f"{SHORT_NAMES.get(dataset, dataset)}_caption_karpathy"
-    tables, left_out = _list_records(annotations, name)
-    return write_tables(
-        tables,
-        schema=SCHEMA,
-        output=output,
-        name=name,
-        source=annotations,
-        left_out=left_out,
-        seed=seed,
-        max_missing=max_missing,
-        progress=progress,
-    )
 
+    def records() -> Iterator[Record | LeftOut]:
+        for entry, path in _entries_with_paths(annotations):
+            if entry["split"] in chosen:
+                values = {"image_id": entry["filename"], "split": entry["split"]}
+                table = f"{name}_{entry['split']}"
+                yield from captioned(table, ImageFile(str(path)), entry["sentences"], values)
 
-def _list_records(annotations: Path, name: str) -> tuple[dict[str, list[Record]], list[LeftOut]]:
-    entries = _read_entries(annotations)
-    tables: dict[str, list[Record]] = {}
-    left_out: list[LeftOut] = []
-    for entry, path in zip(entries, _image_paths(annotations, entries), strict=True):
-        table = f"{name}_{entry['split']}"
-        records = tables.setdefault(table, [])
-        captions = []
-        for position, caption in enumerate(entry["sentences"]):
-            if caption.strip():
-                captions.append(caption)
-            else:
-                reason = f"caption {position} is empty"
-                left_out.append(LeftOut(table, str(path), reason, is_row=False))
-        if captions:
-            values = {
-                "caption": captions,
-                "image_id": entry["filename"],
-                "split": entry["split"],
-            }
-            records.append(Record({"image": path}, values, len(captions)))
-        else:
-            left_out.append(LeftOut(table, str(path), "no caption"))
-    return tables, left_out
+    return Source(name=name, path=str(annotations), schema=CAPTION_SCHEMA, records=records)
 
 
 def _find_annotations(source: Path) -> Path:
@@ -110,24 +72,16 @@ def _find_annotations(source: Path) -> Path:
     )
 
 
-def _read_entries(annotations: Path) -> list[dict[str, Any]]:
-    try:
-        with annotations.open(encoding="utf-8") as file:
-            content = json.load(file, object_hook=_keep_needed)
-    except ValueError as error:
-        raise DataError(
-            f"{annotations}: not valid JSON ({error}); expected Karpathy's annotations. "
-            "Unpack or download the file again"
-        ) from error
-    entries = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not entries:
+def _entries(annotations: Path) -> Iterator[dict[str, Any]]:
+    number = -1
+    for number, entry in enumerate(json_elements(annotations, "images", _keep_needed)):
+        _check_entry(annotations, number, entry)
+        yield entry
+    if number < 0:
         raise DataError(
             f"{annotations}: no list 'images'; expected Karpathy's annotations: "
             '{"images": [{"filename", "split", "sentences": [{"raw"}]}]}'
         )
-    for number, entry in enumerate(entries):
-        _check_entry(annotations, number, entry)
-    return entries
 
 
 def _keep_needed(node: dict[str, Any]) -> Any:
@@ -153,23 +107,24 @@ def _check_entry(annotations: Path, number: int, entry: Any) -> None:
         raise fault("'sentences' is no list of objects with 'raw'", "one such object a caption")
 
 
-def _image_paths(annotations: Path, entries: Sequence[Mapping[str, Any]]) -> list[Path]:
+def _entries_with_paths(annotations: Path) -> Iterator[tuple[dict[str, Any], Path]]:
     in_own_folder = annotations.parent.name == "karpathy"
     root = annotations.parent.parent if in_own_folder else annotations.parent
-    names = [entry["filename"] for entry in entries if not entry.get("filepath")]
+    entries = _entries(annotations)
+    first = list(itertools.islice(entries, NUM_PROBES))
+    names = [entry["filename"] for entry in first if not entry.get("filepath")]
     folder = _image_folder(root, annotations, names) if names else root
-    return [
-        root / entry["filepath"] / entry["filename"]
-        if entry.get("filepath")
-        else folder / entry["filename"]
-        for entry in entries
-    ]
+    for entry in itertools.chain(first, entries):
+        yield (
+            entry,
+            (root / entry["filepath"] if entry.get("filepath") else folder) / entry["filename"],
+        )
 
 
 def _image_folder(root: Path, annotations: Path, names: Sequence[str]) -> Path:
     """Return the folder of images: the one under `root` that holds some of the named files."""
     for folder in _folders(root):
-        if any((folder / name).is_file() for name in names[:NUM_PROBES]):
+        if any((folder / name).is_file() for name in names):
             return folder
     expected = re.sub(r"dataset_(.*)", r"\1-images", annotations.stem)
     raise DataError(

@@ -1,0 +1,127 @@
+"""Reading large JSON files element by element."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from renaissance.errors import DataError
+
+CHUNK_CHARS = 1 << 20
+SPACE = " \t\n\r"
+DELIMITERS = frozenset(SPACE + ",:]}")
+
+Hook = Callable[[dict[str, Any]], Any]
+
+
+def json_elements(
+    path: Path, key: str | None = None, object_hook: Hook | None = None
+) -> Iterator[Any]:
+    """Yield the elements of an array; memory does not grow with it.
+
+    Args:
+        path: The file: an array, or an object with arrays.
+        key: Which array of the object; None for a file that is an array.
+        object_hook: What to make of every object, as in `json.load`.
+
+    Raises:
+        DataError: If the file cannot be read or is not valid JSON.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            for found, element in _Parser(file, object_hook).elements():
+                if found == key:
+                    yield element
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: not valid JSON ({error}); expected the official annotations. "
+            "Unpack or download the file again"
+        ) from error
+
+
+class _Parser:
+    def __init__(self, file: IO[str], object_hook: Hook | None) -> None:
+        self._file = file
+        self._decoder = json.JSONDecoder(object_hook=object_hook)
+        self._buffer = ""
+        self._position = 0
+        self._consumed = 0
+        self._ended = False
+
+    def elements(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield (None, element) of an array; (key, element) of each array of an object."""
+        if self._peek() == "[":
+            for element in self._array():
+                yield None, element
+        else:
+            yield from self._object()
+        if self._peek():
+            raise ValueError(f"more text after its end, at character {self._place()}")
+
+    def _object(self) -> Iterator[tuple[str | None, Any]]:
+        self._expect("{")
+        while self._peek() != "}":
+            key = self._value()
+            self._expect(":")
+            if self._peek() == "[":
+                for element in self._array():
+                    yield key, element
+            else:
+                self._value()
+            if self._peek() != "}":
+                self._expect(",")
+        self._expect("}")
+
+    def _array(self) -> Iterator[Any]:
+        self._expect("[")
+        while self._peek() != "]":
+            yield self._value()
+            if self._peek() != "]":
+                self._expect(",")
+        self._expect("]")
+
+    def _value(self) -> Any:
+        self._peek()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._buffer, self._position)
+            except json.JSONDecodeError as error:
+                if not self._read_more():
+                    place = self._consumed + error.pos
+                    raise ValueError(f"{error.msg} at character {place}") from None
+                continue
+            # A number at the end of the buffer may go on behind it: 1 of 12, -3 of -3.5e2.
+            if self._buffer[end : end + 1] in DELIMITERS or not self._read_more():
+                self._position = end
+                return value
+
+    def _peek(self) -> str:
+        """Step over space; return the next character, or "" at the end."""
+        while True:
+            while self._position < len(self._buffer):
+                character = self._buffer[self._position]
+                if character not in SPACE:
+                    return character
+                self._position += 1
+            if not self._read_more():
+                return ""
+
+    def _expect(self, character: str) -> None:
+        found = self._peek()
+        if found != character:
+            shown = repr(found) if found else "the end of the file"
+            raise ValueError(f"expected {character!r}, found {shown} at character {self._place()}")
+        self._position += 1
+
+    def _place(self) -> int:
+        return self._consumed + self._position
+
+    def _read_more(self) -> bool:
+        chunk = "" if self._ended else self._file.read(CHUNK_CHARS)
+        if not chunk:
+            self._ended = True
+            return False
+        self._consumed += self._position
+        self._buffer = self._buffer[self._position :] + chunk
+        self._position = 0
+        return True
