@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from renaissance.commands.plugins import app as plugins_app
-from renaissance.engine.distributed import PeerError, rank_of_process
-from renaissance.errors import RenaissanceError
+from renaissance.engine.distributed import PeerError, is_lost_peer, rank_of_process
+from renaissance.errors import RenaissanceError, describe
 
-PEER_GRACE_SECONDS = 5
+# Longer than a process takes to leave on a busy machine.
+PEER_GRACE_SECONDS = 10
 
 app = typer.Typer(
     add_completion=False,
@@ -43,14 +44,17 @@ def train(spec: Spec) -> None:
 
 
 @app.command()
-def check(spec: Spec) -> None:
+def check(
+    spec: Spec,
+    ranks: Annotated[int, typer.Option(min=1, help="Processes that the run will have.")] = 1,
+) -> None:
     """Validate a run spec and say what the run will take, before it starts."""
     from renaissance.commands.check import check_run
     from renaissance.plugins import load_plugins
     from renaissance.spec.read import load_spec
 
     plugins = load_plugins()
-    check_run(load_spec(spec, plugins), plugins)
+    check_run(load_spec(spec, plugins), plugins, ranks)
 
 
 def main() -> None:
@@ -65,31 +69,27 @@ def main() -> None:
         arguments.insert(0, "train")
     try:
         app(arguments, prog_name="renaissance")
-    except RenaissanceError as error:
-        if debug:
-            raise
-        _report(error)
-        sys.exit(error.exit_code)
-    # Any other failure is our defect or a component's: one line, and how to see the rest.
+    # Whatever it is, the user reads one message.
     except Exception as error:
         if debug:
             raise
-        print(
-            f"error: rank {rank_of_process()}: {type(error).__name__}: {error}\n"
-            "(the same command with --debug shows where)",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        _report(error)
+        sys.exit(error.exit_code if isinstance(error, RenaissanceError) else 1)
 
 
-def _report(error: RenaissanceError) -> None:
-    """Print an error once, by rank 0 where it is the same on every rank.
+def _report(error: Exception) -> None:
+    """Print an error once, though every rank may raise it, or raise what follows from it.
 
-    torchrun ends all ranks as soon as one has left, so the others give rank 0 time to speak. What
-    only this rank has seen (a file that is missing on its machine) it says after that.
+    torchrun ends all ranks as soon as one has left. So the others give rank 0 time to speak, and
+    whoever has only lost a peer gives that one time: what is left to say after that, only this
+    rank knows (a file that is missing on its machine).
     """
+    rank = rank_of_process()
     is_peer = isinstance(error, PeerError)
-    if is_peer or rank_of_process() > 0:
+    if is_lost_peer(error):
+        time.sleep(2 * PEER_GRACE_SECONDS)
+    elif is_peer or rank > 0:
         time.sleep(PEER_GRACE_SECONDS)
     if not is_peer:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        where = f"rank {rank}: " if rank > 0 else ""
+        print(f"error: {where}{describe(error)}", file=sys.stderr, flush=True)

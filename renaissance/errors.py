@@ -1,4 +1,4 @@
-"""The errors a user can meet. Each message says where, what was found, what is expected, the remedy."""
+"""The errors a user can meet: where, what was found, what is expected, the remedy."""
 
 from collections.abc import Sequence
 
@@ -41,3 +41,10 @@ class RunError(RenaissanceError):
     """A failure of a run under way, such as a loss that is not finite."""
 
     exit_code = 1
+
+
+def describe(error: Exception) -> str:
+    """Return what to print of an error; one that is none of the above is a component's defect."""
+    if isinstance(error, RenaissanceError):
+        return str(error)
+    return f"{type(error).__name__}: {error}\n(the same command with --debug shows where)"

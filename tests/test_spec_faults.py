@@ -222,15 +222,19 @@ def test_a_required_option_is_missing(plugins: Plugins) -> None:
     ]
 
 
-def test_an_unknown_component_names_the_plugin_that_failed(plugins: Plugins) -> None:
+def test_unknown_components_name_the_plugins_that_failed_once(plugins: Plugins) -> None:
     broken = BrokenPlugin("renaissance-clip", "0.3", "clip = clip", "ImportError: no open_clip")
     failing = attrs.evolve(plugins, broken=(broken,))
-    (fault,) = faults(failing, "base.toml", "model.image_encoder.type=clip")
-    assert fault == (
+    chosen = ["model.image_encoder.type=clip", "model.text_encoder.type=clip"]
+    assert faults(failing, "base.toml", *chosen) == [
+        "command line: model.text_encoder.type: unknown encoder 'clip'; known: image, joint, "
+        "patches, text",
         "command line: model.image_encoder.type: unknown encoder 'clip'; known: image, joint, "
-        "patches, text (or mend or uninstall the plugin that failed to load: renaissance-clip 0.3 "
-        "(entry point 'clip = clip'): ImportError: no open_clip)"
-    )
+        "patches, text",
+        "or mend or uninstall the plugins that failed to load: renaissance-clip 0.3 "
+        "(entry point 'clip = clip'): ImportError: no open_clip",
+    ]
+    assert len(faults(failing, "base.toml", "run.seed=-1")) == 1
     assert load_spec(["base.toml"], failing).model.type == "two-tower"
 
 

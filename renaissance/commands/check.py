@@ -1,14 +1,19 @@
 """`renaissance check`: validate a run and say what it will take, before it starts."""
 
-import os
-from collections.abc import Sequence
+import warnings
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from renaissance.engine.checkpoint import find_checkpoint, list_checkpoints
+from renaissance.data.order import sample_at
+from renaissance.engine.checkpoint import (
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    load_model_weights,
+)
 from renaissance.engine.estimate import Estimate, estimate, part_sizes
 from renaissance.engine.optim import warmup_steps
 from renaissance.engine.setup import Setup, build
@@ -16,37 +21,53 @@ from renaissance.plugins import Plugins
 from renaissance.spec.sections import RunSpec
 
 # Enough samples for typical text lengths, few enough to be quick.
-NUM_SAMPLES = 8
+MAX_SAMPLES = 64
 
 
-def check_run(spec: RunSpec, plugins: Plugins) -> None:
+def check_run(spec: RunSpec, plugins: Plugins, num_ranks: int) -> None:
     """Build the run without weights, and print what it is.
+
+    Args:
+        spec: The run spec.
+        plugins: Installed plugins.
+        num_ranks: Number of ranks that the run would have.
 
     Raises:
         RenaissanceError: If the run could not start.
     """
     console = Console(highlight=False, soft_wrap=True)
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    with torch.device("meta"):
-        setup = build(spec, plugins, world_size, load_weights=False)
-        costs = _estimate(setup, console)
+    setup = _build(spec, plugins, num_ranks)
+    weights = _weights_lines(setup)
+    costs = _estimate(setup, console)
     console.print(_parts_table(setup, costs))
-    for line in [
-        *_data_lines(setup),
-        *_step_lines(setup),
-        *_memory_lines(costs),
-        *_weights_lines(setup),
-    ]:
+    for line in [*_data_lines(setup), *_step_lines(setup), *_memory_lines(costs), *weights]:
         console.print(line, markup=False)
     console.print("ok: this run can start", markup=False)
 
 
-def _estimate(setup: Setup, console: Console) -> Estimate | None:
-    request = [(0, index) for index in range(min(NUM_SAMPLES, setup.num_samples))]
-    with torch.device("cpu"):
-        batch = setup.train[request]
+def _build(spec: RunSpec, plugins: Plugins, num_ranks: int) -> Setup:
     try:
-        return estimate(setup, batch)
+        # Shapes without numbers: a large model takes neither memory nor time.
+        with torch.device("meta"):
+            return build(spec, plugins, num_ranks, load_weights=False)
+    # A component of a plugin may compute, as it is made, what the meta device cannot.
+    except (NotImplementedError, RuntimeError):
+        setup = build(spec, plugins, num_ranks, load_weights=False)
+        setup.task.to("meta")
+        return setup
+
+
+def _estimate(setup: Setup, console: Console) -> Estimate | None:
+    # In the order of training: neighbours in the data often share an image.
+    num_samples = min(setup.plan.micro_batch_size, MAX_SAMPLES)
+    request = [
+        sample_at(position, setup.num_samples, setup.spec.run.seed)
+        for position in range(num_samples)
+    ]
+    batch = setup.train[request]
+    try:
+        with torch.device("meta"):
+            return estimate(setup, batch)
     # A component of a plugin may compute what the meta device cannot: the run itself still can.
     except (NotImplementedError, RuntimeError) as error:
         console.print(f"no estimate of operations and memory: {error}", markup=False)
@@ -100,7 +121,7 @@ def _memory_lines(costs: Estimate | None) -> list[str]:
     memory = costs.memory
 
     def mib(size: int) -> str:
-        return f"{size / 2**20:,.0f} MiB"
+        return f"{size / 2**20:,.1f} MiB"
 
     return [
         f"memory a rank, estimated: {mib(memory.total)} = weights {mib(memory.weights)} + "
@@ -110,15 +131,24 @@ def _memory_lines(costs: Estimate | None) -> list[str]:
     ]
 
 
-def _weights_lines(setup: Setup) -> Sequence[str]:
-    spec = setup.spec
+def _weights_lines(setup: Setup) -> list[str]:
+    """Say where the weights come from; a checkpoint must be there, whole, and of this model."""
+    spec, task = setup.spec, setup.task
     checkpoints = list_checkpoints(spec.folder / "checkpoints")
-    if checkpoints and spec.run.resume == "auto":
-        return [f"weights: resumes from {checkpoints[-1]}"]
-    if spec.model.init_from is not None:
-        source = find_checkpoint(Path(spec.model.init_from), prefer_best=True)
-        return [f"weights: the model's from {source}; heads are new"]
-    return [
-        f"weights of {name}: {getattr(part, 'weights_source', 'new, random')}"
-        for name, part in setup.task.model.parts().items()
-    ]
+    with warnings.catch_warnings():
+        # PyTorch warns that weights copied onto the meta device go nowhere, as is meant here.
+        warnings.simplefilter("ignore")
+        if checkpoints and spec.run.resume == "auto":
+            state = load_checkpoint(checkpoints[-1], task, optimizer=None)
+            return [f"weights: resumes from {checkpoints[-1]}, step {state.step:,}"]
+        if spec.model.init_from is not None:
+            source = find_checkpoint(Path(spec.model.init_from), prefer_best=True)
+            load_model_weights(source, task.model)
+            return [f"weights: the model's from {source}; heads are new"]
+    sources = {
+        name: part.weights_source
+        for name, part in task.model.parts().items()
+        if hasattr(part, "weights_source")
+    }
+    lines = [f"weights of {name}: {source}" for name, source in sources.items()]
+    return [*lines, "weights of all other parts: random"]

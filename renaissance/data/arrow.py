@@ -175,7 +175,8 @@ def _open_batches(path: Path, columns: Sequence[str]) -> list[Any]:
     if not path.is_file():
         raise DataError(
             f"{path}: no such file; expected an Arrow file. {_names_nearby(path)}. "
-            "Set data.root to the folder that holds it, or prepare it with 'renaissance prepare'"
+            "Set data.root to the folder that holds it, or prepare it with "
+            "'renaissance data prepare'"
         )
     try:
         mapped = pa.memory_map(str(path))

@@ -1,6 +1,7 @@
 """Which samples a rank reads, and the loader that reads them ahead of time."""
 
 import signal
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from renaissance.data.collate import Collator, MicroBatch
 from renaissance.data.order import sample_at
-from renaissance.errors import DataError, SpecError
+from renaissance.errors import DataError, RunError, SpecError, describe
 from renaissance.spec.sections import TrainSection
 
 Request = list[tuple[int, int]]
@@ -110,9 +111,17 @@ def evaluation_order(
 
 @attrs.frozen
 class LoadFailure:
-    """Why a worker could not make a micro-batch; raised where the run can act on it."""
+    """Why a worker could not make a micro-batch; raised where the run can act on it.
+
+    Attributes:
+        message: What to tell the user.
+        trace: Where it was raised.
+        is_data_error: False for a defect of a component.
+    """
 
     message: str
+    trace: str
+    is_data_error: bool
 
 
 class _Guarded:
@@ -126,8 +135,9 @@ class _Guarded:
     def __getitem__(self, request: Request) -> MicroBatch | LoadFailure:
         try:
             return self._collator[request]
-        except DataError as error:
-            return LoadFailure(str(error))
+        except Exception as error:
+            is_data_error = isinstance(error, DataError)
+            return LoadFailure(describe(error), traceback.format_exc(), is_data_error)
 
 
 class MicroBatchLoader:
@@ -158,10 +168,12 @@ class MicroBatchLoader:
 
         Raises:
             DataError: If a record cannot be read.
+            RunError: If a component fails over it.
         """
         for micro_batch in self._loader:
             if isinstance(micro_batch, LoadFailure):
-                raise DataError(micro_batch.message)
+                kind = DataError if micro_batch.is_data_error else RunError
+                raise kind(micro_batch.message) from RuntimeError(micro_batch.trace)
             yield micro_batch
 
 

@@ -283,10 +283,12 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _aliases(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Return tied tensors by name, each with the first name of the same memory."""
-    first: dict[tuple[int, int], str] = {}
+    first: dict[tuple[int, int, int], str] = {}
     aliases = {}
     for name, tensor in tensors.items():
-        key = (tensor.data_ptr(), tensor.numel())
+        # Not the data's address, which is the same for all tensors on the meta device.
+        storage = tensor.untyped_storage()._cdata
+        key = (storage, int(tensor.storage_offset()), tensor.numel())
         if tensor.numel() and key in first:
             aliases[name] = first[key]
         else:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from renaissance.errors import RenaissanceError, RunError
+from renaissance.errors import RenaissanceError, RunError, describe
 
 TIMEOUT = timedelta(minutes=30)
 
@@ -102,14 +102,15 @@ class Ranks:
         # Any failure at all must reach the ranks that would otherwise wait for this one.
         except Exception as caught:
             error = caught
-        failures = [text for text in self.gather_text(_describe(error)) if text]
-        if not failures:
+        reports = self.gather_text(_report(error))
+        failed = [rank for rank, report in enumerate(reports) if report]
+        if not failed:
             return result  # type: ignore[return-value]
         if self.is_main and error is not None:
             raise error
-        exit_code, _, message = failures[0].partition(" ")
+        exit_code, _, message = reports[failed[0]].partition(" ")
         kind = EchoedError if self.is_main else PeerError
-        raise kind(message, int(exit_code)) from error
+        raise kind(f"rank {failed[0]}: {message}", int(exit_code)) from error
 
     def close(self) -> None:
         """Leave the process group."""
@@ -129,9 +130,16 @@ class PeerError(EchoedError):
     """What rank 0 is told too; the other ranks leave in silence."""
 
 
-def _describe(error: Exception | None) -> str:
+def is_lost_peer(error: Exception) -> bool:
+    """Say whether an error only tells that another rank has left, not why."""
+    # gloo raises a plain RuntimeError.
+    texts = ("Connection closed by peer", "Connection reset by peer")
+    return isinstance(error, dist.DistError) or any(text in str(error) for text in texts)
+
+
+def _report(error: Exception | None) -> str:
+    """Return exit code and message in one text, empty where there is no error."""
     if error is None:
         return ""
-    if isinstance(error, RenaissanceError):
-        return f"{error.exit_code} {error}"
-    return f"1 {type(error).__name__}: {error}"
+    exit_code = error.exit_code if isinstance(error, RenaissanceError) else 1
+    return f"{exit_code} {describe(error)}"

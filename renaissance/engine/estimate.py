@@ -1,4 +1,8 @@
-"""What a run will take, estimated on the meta device: shapes are computed, numbers are not."""
+"""What a run will take, estimated on the meta device: shapes are computed, numbers are not.
+
+Attention is counted as fused kernels compute it, without keeping its probabilities. (On CPU,
+attention with dropout has no such kernel and takes more.)
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -6,7 +10,9 @@ from typing import Any
 
 import attrs
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from renaissance.data.collate import MicroBatch
@@ -15,6 +21,9 @@ from renaissance.engine.task import Task
 
 # States that an optimizer keeps for each trained number.
 STATES = {"adamw": 2, "adam": 2, "sgd": 1}
+# Autocast keeps a half copy of the weights, and of what is saved about so much: norms and
+# residuals stay in full precision.
+HALF_WEIGHTS, HALF_ACTIVATIONS = 1.5, 0.6
 PART_METHODS = ("encode_text", "encode_image", "encode_joint", "fuse", "forward")
 
 
@@ -74,36 +83,66 @@ def estimate(setup: Setup, batch: MicroBatch) -> Estimate:
 
     Args:
         setup: Built under `torch.device("meta")`.
-        batch: A micro-batch of real samples.
+        batch: Real samples, as many as a micro-batch holds or fewer.
     """
     task = setup.task.train()
     num_samples = len(batch.indices)
+    # Bytes by storage: views of one tensor, and tensors saved twice, take memory once.
     saved: dict[int, int] = {}
-    parameters = {id(p.untyped_storage()._cdata) for p in task.parameters()}
+    parameters = {p.untyped_storage()._cdata for p in task.parameters()}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if id(storage._cdata) not in parameters:
+        if storage._cdata not in parameters:
             saved[storage._cdata] = storage.nbytes()
         return tensor
 
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, _FusedAttention():
         flops = _count_by_part(task, counter)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             outputs = task(batch.to(torch.device("meta")))
         # Saved tensors live as long as the graph does.
         del outputs
     trainable = sum(p.numel() for p in task.parameters() if p.requires_grad)
-    # Under autocast most saved tensors have half the bytes.
     half = setup.spec.train.precision != "fp32"
-    scale = setup.plan.micro_batch_size / num_samples * (0.5 if half else 1.0)
+    weights = 4 * sum(p.numel() for p in task.parameters())
+    activations = sum(saved.values()) * setup.plan.micro_batch_size / num_samples
     memory = Memory(
-        weights=4 * sum(p.numel() for p in task.parameters()),
+        weights=int(weights * (HALF_WEIGHTS if half else 1)),
         gradients=4 * trainable,
         optimizer=4 * trainable * STATES[setup.spec.optimizer.type],
-        activations=int(sum(saved.values()) * scale),
+        activations=int(activations * (HALF_ACTIVATIONS if half else 1)),
     )
     return Estimate({name: count // num_samples for name, count in flops.items()}, memory)
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Calls the fused kernel for attention, which PyTorch does not choose on the meta device."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return _attention(*args, **kwargs or {})
+        return func(*args, **kwargs or {})
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    # The kernel takes the mask as numbers to add, one a query and key.
+    bias = None if attn_mask is None else torch.zeros_like(attn_mask, dtype=query.dtype)
+    attended: Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(
+        query, key, value, bias, True, dropout_p, is_causal, scale=scale
+    )[0]
+    return attended
 
 
 def _count_by_part(task: Task, counter: FlopCounterMode) -> Mapping[str, int]:

@@ -20,7 +20,7 @@ from renaissance.engine.optim import make_optimizer
 from renaissance.engine.recorder import Recorder
 from renaissance.engine.setup import Setup, autocast, build
 from renaissance.engine.unread import release_unread_parameters
-from renaissance.errors import CheckpointError, SpecError
+from renaissance.errors import CheckpointError, RenaissanceError, SpecError
 from renaissance.events import RunInfo
 from renaissance.plugins import Plugins
 from renaissance.spec.sections import RunSpec
@@ -103,6 +103,9 @@ def _loop(
     try:
         stopped_by = Loop(setup, ranks, optimizer, scaler, state, recorder).run()
         reason = f"stopped by {signal.Signals(stopped_by).name}" if stopped_by else "finished"
+    except RenaissanceError as error:
+        error.exit_code = 1  # A run was under way.
+        raise
     finally:
         if ranks.is_main:
             summary = {"step": state.step, "metrics": dict(recorder.last_evaluation)}

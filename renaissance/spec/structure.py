@@ -44,19 +44,27 @@ def structure_spec(layers: Layers, plugins: Plugins) -> RunSpec:
     """
     faults = Faults()
     faults.found += layers.faults
+    structurer = _Structurer(plugins)
     with faults.collect():
-        spec: RunSpec = _Structurer(plugins).structure(layers.table)
-    if faults.found:
-        raise SpecError(
-            [f"{layers.origin(path)}: {show_path(path)}: {text}" for path, text in faults.found]
-        )
-    return spec
+        spec: RunSpec = structurer.structure(layers.table)
+    if not faults.found:
+        return spec
+    lines = [f"{layers.origin(path)}: {show_path(path)}: {text}" for path, text in faults.found]
+    if structurer.has_unknown and plugins.broken:
+        failed = "; ".join(map(str, plugins.broken))
+        lines.append(f"or mend or uninstall the plugins that failed to load: {failed}")
+    raise SpecError(lines)
 
 
 class _Structurer:
-    """A cattrs converter with strict hooks."""
+    """A cattrs converter with strict hooks.
+
+    Attributes:
+        has_unknown: Whether a component was unknown, perhaps for its plugin failed to load.
+    """
 
     def __init__(self, plugins: Plugins) -> None:
+        self.has_unknown = False
         self._plugins = plugins
         self._converter = converter = Converter()
         for plain in (bool, int, str):
@@ -148,7 +156,7 @@ class _Structurer:
         registration = self._find(section, table, faults)
         options = None
         if registration is not None:
-            names = _option_names(registration, slots)
+            names = option_names(registration, slots)
             what = f"option of {section.kind} '{registration.name}'"
             _refuse_unknown(table, ["type", *slots, *names], what, faults)
             with faults.collect():
@@ -168,7 +176,8 @@ class _Structurer:
             known = ", ".join(registry.names(section.kind)) or "none"
             faults.add(f"missing, expected the name of a component; known: {known}", "type")
         elif found is None:
-            faults.add(self._plugins.unknown(section.kind, name), "type")
+            self.has_unknown = True
+            faults.add(registry.unknown(section.kind, name), "type")
         return found
 
     def _structure_union(self, value: Any, union: Any) -> Any:
@@ -222,7 +231,16 @@ def _refuse_unknown(
             faults.add(f"unknown {what}; known: {names}{nearest(key, known)}", key)
 
 
-def _option_names(registration: Registration, slots: Sequence[str]) -> list[str]:
+def option_names(registration: Registration, slots: Sequence[str]) -> list[str]:
+    """Return the names of a component's options.
+
+    Args:
+        registration: The component.
+        slots: Keys of the place where it stands.
+
+    Raises:
+        PluginError: If an option has the name of a key of the place.
+    """
     names = [field.name for field in attrs.fields(registration.component.Options)]
     for name in names:
         if name in ("type", *slots):
