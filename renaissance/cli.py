@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from renaissance.commands.data import app as data_app
 from renaissance.commands.plugins import app as plugins_app
 from renaissance.engine.distributed import PeerError, is_lost_peer, rank_of_process
 from renaissance.errors import RenaissanceError, describe
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="Vision-language encoders: train, check, watch. "
     "`torchrun -m renaissance run.toml` trains; the word `train` may be left out.",
 )
+app.add_typer(data_app, name="data")
 app.add_typer(plugins_app, name="plugins")
 
 Spec = Annotated[
