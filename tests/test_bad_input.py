@@ -1,16 +1,14 @@
 """Whatever is wrong with the input: one clear message, the right exit code, no traceback."""
 
-import io
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
+from arrow_files import picture, rows, spec_with_files, write_arrow
 from command_line import Finished, renaissance
 from installing import install_source
-from PIL import Image
 from running import TINY, metrics, run_here, torchrun, write_spec
 from safetensors.torch import save_file
 from tiny_models import save_model
@@ -18,42 +16,6 @@ from tiny_models import save_model
 import renaissance as renaissance_package
 from renaissance.data.order import sample_at
 from renaissance.engine.train import NUM_PROBE_SAMPLES
-
-SHAPES_DATA = TINY[TINY.index("[[data.train]]") : TINY.index("[[objectives]]")]
-SCHEMA = pa.schema([("image", pa.binary()), ("caption", pa.list_(pa.string()))])
-
-
-def spec_with_files(folder: Path) -> Path:
-    """Write the tiny spec with Arrow files for data."""
-    data = '[[data.train]]\ntype = "image-text"\nfiles = "train.arrow"\n\n'
-    text = TINY.replace(SHAPES_DATA, data)
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "it"]
-    tokenizer = folder / "tokenizer"
-    save_tokenizer(tokenizer, vocabulary)
-    text = text.replace('tokenizer = "dataset"', f'tokenizer = "{tokenizer}"\nroot = "{folder}"')
-    return write_spec(folder, text)
-
-
-def save_tokenizer(folder: Path, vocabulary: list[str]) -> None:
-    from transformers import BertTokenizer
-
-    BertTokenizer(vocab={word: i for i, word in enumerate(vocabulary)}).save_pretrained(folder)
-
-
-def picture(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG")
-    return file.getvalue()
-
-
-def rows(number: int) -> list[dict[str, object]]:
-    return [{"image": picture(i), "caption": ["a photo of it"]} for i in range(number)]
-
-
-def write_arrow(path: Path, records: list[dict[str, object]], schema: pa.Schema = SCHEMA) -> None:
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-        writer.write_table(pa.Table.from_pylist(records, schema=schema))
 
 
 def assert_refused(finished: Finished, *texts: str, code: int = 2) -> None:
