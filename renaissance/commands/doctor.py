@@ -19,11 +19,12 @@ def summarize(plugins: Plugins) -> list[tuple[str, str, str]]:
 def diagnose(plugins: Plugins) -> list[str]:
     """Return what is wrong, each with the distribution it is of and the remedy."""
     broken = [f"{plugin}; mend, upgrade or uninstall it" for plugin in plugins.broken]
-    faults = [fault for registration in plugins.registry for fault in _faults(registration)]
+    faults = [fault for registration in plugins.registry for fault in faults_of(registration)]
     return [*broken, *plugins.registry.clashes(), *faults]
 
 
-def _faults(registration: Registration) -> list[str]:
+def faults_of(registration: Registration) -> list[str]:
+    """Return what is wrong with a component that loads."""
     where = f"{registration.distribution} {registration.version}: {registration.kind}"
     faults = []
     component = registration.component

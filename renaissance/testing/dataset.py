@@ -1,0 +1,164 @@
+"""The contract of datasets."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from renaissance.contracts import Dataset, DatasetContext, Sample
+from renaissance.data.tokenizer import DATASET, load_tokenizer
+from renaissance.randomness import keyed_generator
+from renaissance.testing.examination import Examination, require
+from renaissance.testing.randomness import global_state
+
+MAX_SAMPLES = 8
+MAX_TEXT_LENGTH = 512
+
+
+def check_dataset(
+    component: type[Dataset], options: Any = None, *, root: Path = Path(), seed: int = 0
+) -> None:
+    """Check a dataset against its contract, by its first samples.
+
+    Args:
+        component: The class.
+        options: An instance of its `Options`; the defaults where absent.
+        root: What `data.root` would be.
+        seed: What `run.seed` would be.
+
+    Raises:
+        ContractError: With everything that is not kept, in words.
+    """
+    examination = Examination("dataset", component)
+    examination.declaration()
+    options = examination.options(options)
+    make: Any = component
+    for training in (True, False):
+        context = DatasetContext(root=root, seed=seed, training=training)
+        with examination.part("making"):
+            dataset, again = make(options, context), make(options, context)
+            _check_attributes(dataset)
+        examination.stop_if_broken()
+        with examination.part("samples"):
+            for index in range(_num_samples(dataset)):
+                _check_sample(dataset.offers, _sample(dataset, index), f"sample({index})")
+        examination.stop_if_broken()
+        with examination.part("randomness"):
+            _check_randomness(dataset, again)
+        with examination.part("image_ids"):
+            _check_image_ids(dataset)
+        if dataset.vocabulary is not None:
+            with examination.part("vocabulary"):
+                _check_vocabulary(dataset)
+        examination.stop_if_broken()
+
+
+def _num_samples(dataset: Dataset) -> int:
+    return min(len(dataset), MAX_SAMPLES)
+
+
+def _sample(dataset: Dataset, index: int, epoch: int = 0) -> Sample:
+    return dataset.sample(index, keyed_generator(0, epoch, index, "dataset"))
+
+
+def _check_attributes(dataset: Dataset) -> None:
+    require(
+        isinstance(getattr(dataset, "offers", None), frozenset),
+        f"offers is {getattr(dataset, 'offers', None)!r}, expected a frozenset of 'text', "
+        "'text_pair', 'image' and names of labels",
+    )
+    require(len(dataset) > 0, "it is empty; give options with which it has samples to check")
+
+
+def _check_sample(offers: frozenset[str], sample: Any, where: str) -> None:
+    require(
+        isinstance(sample, Sample), f"{where} returned {type(sample).__name__}, expected a Sample"
+    )
+    for name, found in (("text", sample.text), ("text_pair", sample.text_pair)):
+        wanted = str if name in offers else type(None)
+        require(
+            isinstance(found, wanted),
+            f"{where}: {name} is {type(found).__name__}, expected {wanted.__name__}, for offers "
+            f"{'has' if name in offers else 'lacks'} '{name}'",
+        )
+    images = sample.images
+    require(
+        bool(images) == ("image" in offers)
+        and isinstance(images, tuple)
+        and all(isinstance(image, Image.Image) for image in images),
+        f"{where}: images is {images!r}, expected a tuple of PIL images, empty only if offers "
+        "lacks 'image'",
+    )
+    require(
+        len(sample.image_ids) == len(images)
+        and all(isinstance(identifier, Hashable) for identifier in sample.image_ids),
+        f"{where}: image_ids is {sample.image_ids!r}, expected one hashable identifier for each of "
+        f"{len(images)} images",
+    )
+    labels = offers - {"text", "text_pair", "image"}
+    require(
+        set(sample.labels) == labels,
+        f"{where}: labels are {sorted(sample.labels)}, expected those that offers names: "
+        f"{sorted(labels)}",
+    )
+    require(
+        bool(sample.source), f"{where}: source is empty, expected file and row, for error messages"
+    )
+
+
+def _fingerprint(sample: Sample) -> tuple[Any, ...]:
+    pixels = [image.convert("RGB").tobytes() for image in sample.images]
+    labels = {
+        name: np.asarray(value).tobytes() if isinstance(value, np.ndarray) else repr(value)
+        for name, value in sample.labels.items()
+    }
+    return (sample.text, sample.text_pair, pixels, sample.image_ids, labels)
+
+
+def _check_randomness(dataset: Dataset, again: Dataset) -> None:
+    indices = list(range(_num_samples(dataset)))
+    for epoch in (0, 1):
+        with global_state(0):
+            forwards = [_fingerprint(_sample(dataset, index, epoch)) for index in indices]
+        with global_state(1):
+            backwards = [_fingerprint(_sample(again, index, epoch)) for index in indices[::-1]]
+        for index, one, other in zip(indices, forwards, backwards[::-1], strict=True):
+            require(
+                one == other,
+                f"sample({index}) of one epoch is not the same twice; let it depend on nothing but "
+                "the index, the context's seed and the generator it is given: on no global "
+                "generator, and not on which samples were read before",
+            )
+
+
+def _check_image_ids(dataset: Dataset) -> None:
+    seen: dict[Hashable, bytes] = {}
+    for index in range(_num_samples(dataset)):
+        sample = _sample(dataset, index)
+        for identifier, image in zip(sample.image_ids, sample.images, strict=True):
+            pixels = image.convert("RGB").tobytes()
+            require(
+                seen.setdefault(identifier, pixels) == pixels,
+                f"sample({index}): the identifier {identifier!r} is that of another image; equal "
+                "identifiers mean the same image, which is then decoded and encoded once",
+            )
+
+
+def _check_vocabulary(dataset: Dataset) -> None:
+    tokenizer = load_tokenizer(DATASET, MAX_TEXT_LENGTH, [dataset])
+    for index in range(_num_samples(dataset)):
+        sample = _sample(dataset, index)
+        for text in filter(None, (sample.text, sample.text_pair)):
+            encoding = tokenizer.backend_tokenizer.encode(text)
+            missing = [
+                text[start:end]
+                for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+                if token == tokenizer.unk_token_id
+            ]
+            require(
+                not missing,
+                f"sample({index}): no word of the vocabulary for {', '.join(missing)}; state every "
+                "word in lower case, or set vocabulary = None",
+            )

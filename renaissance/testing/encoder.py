@@ -1,0 +1,205 @@
+"""The contract of encoders."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from renaissance.contracts import Encoder, EncoderContext, Tokens
+from renaissance.testing import inputs
+from renaissance.testing.checkpointing import check_gradient_checkpointing
+from renaissance.testing.examination import BreachError, Examination, require
+from renaissance.testing.inputs import close, row_of, shape_of
+from renaissance.testing.module import Subject, check_module
+
+
+def check_encoder(
+    component: type[Encoder],
+    options: Any = None,
+    *,
+    image_size: int = 32,
+    max_text_length: int = 16,
+    vocab_size: int = 64,
+) -> None:
+    """Check a text, image or joint encoder against its contract.
+
+    Args:
+        component: The class.
+        options: An instance of its `Options`; the defaults where absent. Choose a tiny model.
+        image_size: Side of the images that it is tried with, pixels.
+        max_text_length: Longest text of the run that it is told of, tokens.
+        vocab_size: Token ids that it is tried with are below this.
+
+    Raises:
+        ContractError: With everything that is not kept, in words.
+    """
+    examination = Examination("encoder", component)
+    examination.declaration()
+    options = examination.options(options)
+    context = EncoderContext(
+        image_size=image_size, max_text_length=max_text_length, vocab_size=vocab_size
+    )
+    tiny = _TinyInputs(image_size, vocab_size)
+    subject = Subject(lambda: _made(component, options, context), tiny.run)
+    with examination.part("making"):
+        module = subject.build()
+        assert isinstance(module, Encoder)
+        _check_attributes(module)
+    examination.stop_if_broken()
+    with examination.part("shapes"), torch.no_grad():
+        _check_shapes(module, tiny)
+    examination.stop_if_broken()
+    with examination.part("padding"), torch.no_grad():
+        _check_padding(module, tiny)
+    check_module(examination, subject, can_be_frozen=True)
+    check_gradient_checkpointing(examination, subject)
+    with examination.part("load_weights"):
+        _check_shape_without_weights(component, options, context)
+    examination.stop_if_broken()
+
+
+def _made(component: Any, options: Any, context: EncoderContext) -> Encoder:
+    encoder: Encoder = component(options, context)
+    return encoder
+
+
+class _TinyInputs:
+    def __init__(self, image_size: int, vocab_size: int) -> None:
+        self.texts = inputs.texts(vocab_size)
+        self.other_padding = inputs.texts(vocab_size, filler=vocab_size - 1)
+        self.pixels = inputs.pixels(image_size)
+
+    def run(self, encoder: Any) -> list[Tensor]:
+        """Return the real token states of all that the encoder takes."""
+        if encoder.modalities == {"text", "image"}:
+            tokens = encoder.encode_joint(self.joint(encoder))
+        elif "text" in encoder.modalities:
+            tokens = encoder.encode_text(*self.texts)
+        else:
+            tokens = encoder.encode_image(self.pixels)
+        return [tokens.hidden_states[tokens.attention_mask]]
+
+    def joint(self, encoder: Any) -> Tokens:
+        """Return embedded texts and images side by side."""
+        text, image = encoder.encode_text(*self.texts), encoder.encode_image(self.pixels)
+        return Tokens(*(torch.cat(both, dim=1) for both in zip(text, image, strict=True)))
+
+
+def _check_attributes(encoder: Encoder) -> None:
+    wanted = ({"text"}, {"image"}, {"text", "image"})
+    require(
+        encoder.modalities in wanted,
+        f"modalities is {encoder.modalities!r}, expected frozenset({{'text'}}), "
+        "frozenset({'image'}), or both in one",
+    )
+    size = getattr(encoder, "hidden_size", None)
+    require(
+        isinstance(size, int) and size > 0,
+        f"hidden_size is {size!r}, expected the width of its states; set it in __init__",
+    )
+
+
+def check_tokens(tokens: Any, method: str, rows: int, hidden_size: int) -> None:
+    """Check what a method returned: token states of a width, and their mask."""
+    require(
+        isinstance(tokens, Tokens),
+        f"{method} returned {type(tokens).__name__}, expected Tokens(states, attention_mask)",
+    )
+    states, mask = tokens
+    require(
+        isinstance(states, Tensor)
+        and states.is_floating_point()
+        and states.dim() == 3
+        and (states.shape[0], states.shape[2]) == (rows, hidden_size),
+        f"hidden_states of {method} are {shape_of(states)}, expected floating-point "
+        f"({rows} rows, tokens, hidden_size = {hidden_size})",
+    )
+    require(
+        isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == states.shape[:2],
+        f"attention_mask of {method} is {shape_of(mask)}, expected {tuple(states.shape[:2])} bool",
+    )
+
+
+def _check_shapes(encoder: Encoder, tiny: _TinyInputs) -> None:
+    size = encoder.hidden_size
+    if "text" in encoder.modalities:
+        tokens = encoder.encode_text(*tiny.texts)
+        check_tokens(tokens, "encode_text", len(inputs.TEXT_LENGTHS), size)
+        require(
+            torch.equal(tokens.attention_mask, tiny.texts[1]),
+            "encode_text changed the mask; a state for each token id, and the mask as it came: "
+            "objectives find tokens by their position",
+        )
+    if "image" in encoder.modalities:
+        tokens = encoder.encode_image(tiny.pixels)
+        check_tokens(tokens, "encode_image", len(tiny.pixels), size)
+        require(
+            bool(tokens.attention_mask.any(1).all()),
+            "attention_mask of encode_image has no real token in some row",
+        )
+    if encoder.modalities == {"text", "image"}:
+        joint = tiny.joint(encoder)
+        tokens = encoder.encode_joint(joint)
+        check_tokens(tokens, "encode_joint", len(tiny.pixels), size)
+        require(
+            torch.equal(tokens.attention_mask, joint.attention_mask),
+            "encode_joint changed the mask; return a state for each token that it is given",
+        )
+
+
+def _check_padding(encoder: Encoder, tiny: _TinyInputs) -> None:
+    if "text" in encoder.modalities:
+        input_ids, mask = tiny.texts
+        padded = encoder.encode_text(input_ids, mask)
+        other = encoder.encode_text(*tiny.other_padding)
+        require(
+            close(padded.hidden_states[mask], other.hidden_states[mask]),
+            "other token ids in the padding change the states of real tokens; let no token attend "
+            "to padding: use attention_mask (True = real)",
+        )
+        for row, length in enumerate(inputs.TEXT_LENGTHS):
+            part = (slice(row, row + 1), slice(0, length))
+            alone = encoder.encode_text(input_ids[part], mask[part])
+            require(
+                close(row_of(padded, row).hidden_states, alone.hidden_states),
+                f"a text of {length} tokens has other states alone than padded beside others; "
+                "let no token attend to padding or to other rows",
+            )
+    if "image" in encoder.modalities:
+        together = encoder.encode_image(tiny.pixels)
+        for row in range(len(tiny.pixels)):
+            alone = encoder.encode_image(tiny.pixels[row : row + 1])
+            require(
+                close(row_of(together, row).hidden_states, row_of(alone, 0).hidden_states),
+                "an image has other states alone than beside others; in evaluation mode an image "
+                "depends on no other",
+            )
+    if encoder.modalities == {"text", "image"}:
+        joint = tiny.joint(encoder)
+        real = joint.attention_mask
+        noisy = joint.hidden_states.masked_fill(~real[:, :, None], 7.0)
+        require(
+            close(
+                encoder.encode_joint(joint).hidden_states[real],
+                encoder.encode_joint(Tokens(noisy, real)).hidden_states[real],
+            ),
+            "other states in the padding change what encode_joint makes of real tokens; let no "
+            "token attend to padding",
+        )
+
+
+def _check_shape_without_weights(
+    component: type[Encoder], options: Any, context: EncoderContext
+) -> None:
+    bare = EncoderContext(
+        context.image_size, context.max_text_length, context.vocab_size, load_weights=False
+    )
+    shapes = [
+        {name: value.shape for name, value in _made(component, options, c).state_dict().items()}
+        for c in (context, bare)
+    ]
+    if shapes[0] != shapes[1]:
+        raise BreachError(
+            "with load_weights = False its parameters have other names or shapes; leave out the "
+            "reading of weights only: a checkpoint will be loaded into it"
+        )

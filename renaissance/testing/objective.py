@@ -1,0 +1,263 @@
+"""The contract of objectives."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from renaissance.contracts import (
+    Objective,
+    ObjectiveBatch,
+    ObjectiveOutput,
+    Pairs,
+    PanelEntry,
+    Sample,
+)
+from renaissance.data.collate import MicroBatch, map_tensors
+from renaissance.testing.bench import NAME, Bench
+from renaissance.testing.examination import BreachError, Examination, require
+from renaissance.testing.inputs import shape_of
+from renaissance.testing.module import Subject, check_module
+from renaissance.testing.randomness import global_state
+from renaissance.testing.samples import SampleList, made_up_samples
+
+MIN_SAMPLES = 4
+READS = frozenset({"text", "image", "pooled"})
+RELATIVE_TOLERANCE = 1e-3
+
+
+def check_objective(
+    component: type[Objective],
+    options: Any = None,
+    *,
+    samples: Sequence[Sample] | None = None,
+    compares_samples: bool = False,
+) -> None:
+    """Check an objective against its contract, on a tiny model.
+
+    Args:
+        component: The class.
+        options: An instance of its `Options`; the defaults where absent.
+        samples: What to train on, at least 4; made up where absent, which works for objectives
+            that require no labels.
+        compares_samples: True for an objective whose loss compares the samples of a micro-batch
+            with each other (a contrastive one): it may depend on who is in the micro-batch.
+
+    Raises:
+        ContractError: With everything that is not kept, in words.
+    """
+    examination = Examination("objective", component)
+    examination.declaration()
+    options = examination.options(options)
+    with examination.part("samples"):
+        made = made_up_samples(component.requires) if samples is None else list(samples)
+        require(
+            len(made) >= MIN_SAMPLES, f"got {len(made)} samples, expected at least {MIN_SAMPLES}"
+        )
+    examination.stop_if_broken()
+    bench = Bench(component, options, SampleList(made))
+    with examination.part("making"):
+        objective = bench.make()
+        require(
+            objective.unimodal <= {"text", "image"},
+            f"unimodal is {set(objective.unimodal)!r}, expected some of 'text', 'image'",
+        )
+    examination.stop_if_broken()
+    with examination.part("collation"):
+        _check_collation(bench, objective)
+    examination.stop_if_broken()
+    with examination.part("loss"):
+        _check_loss(bench, objective)
+    examination.stop_if_broken()
+    if not compares_samples:
+        with examination.part("batch splits"):
+            _check_splits(bench, objective)
+    with examination.part("metrics"):
+        _check_metrics(bench, objective)
+    with examination.part("panel"):
+        _check_panel(bench, objective)
+    check_module(examination, Subject(bench.make, bench.loss), can_be_frozen=False)
+    examination.stop_if_broken()
+
+
+def _tensors_of(batch: ObjectiveBatch) -> list[Tensor]:
+    found: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(keep, batch)
+    return found
+
+
+def _check_collation(bench: Bench, objective: Objective) -> None:
+    for training in (True, False):
+        with global_state(0):
+            one = bench.batch(objective, training=training).objectives[NAME]
+        _check_batch(one, bench.batch(objective, training=training))
+        with global_state(1):
+            other = bench.batch(objective, training=training).objectives[NAME]
+        pairs = zip(_tensors_of(one), _tensors_of(other), strict=True)
+        require(
+            one.num_targets == other.num_targets and all(torch.equal(a, b) for a, b in pairs),
+            "the same samples collate to something else each time; draw from "
+            "sample.generator(purpose), which is keyed by (seed, epoch, index), and from no other",
+        )
+
+
+def _check_batch(batch: Any, micro_batch: MicroBatch) -> None:
+    require(
+        isinstance(batch, ObjectiveBatch),
+        f"collate returned {type(batch).__name__}, expected an ObjectiveBatch",
+    )
+    count = batch.num_targets
+    require(
+        isinstance(count, int) and not isinstance(count, bool) and count >= 0,
+        f"num_targets is {count!r}, expected how many terms the loss sums up, an int",
+    )
+    for name, tensor in batch.tensors.items():
+        require(
+            isinstance(tensor, Tensor),
+            f"tensors[{name!r}] is {shape_of(tensor)}, expected a tensor: only tensors travel to "
+            "the device",
+        )
+    if batch.pairs is not None:
+        _check_pairs(batch.pairs, micro_batch)
+
+
+def _check_pairs(pairs: Pairs, micro_batch: MicroBatch) -> None:
+    for name, rows, inputs in (
+        ("text_rows", pairs.text_rows, micro_batch.input_ids),
+        ("image_rows", pairs.image_rows, micro_batch.pixel_values),
+    ):
+        number = 0 if inputs is None else len(inputs)
+        require(
+            rows.dtype == torch.int64 and rows.dim() == 1,
+            f"pairs.{name} is {shape_of(rows)}, expected (pairs,) int64",
+        )
+        require(
+            not len(rows) or (int(rows.min()) >= 0 and int(rows.max()) < number),
+            f"pairs.{name} names rows that the micro-batch has not ({number} rows); ask the "
+            "builder for them: builder.text(sample), builder.image(sample)",
+        )
+    require(
+        len(pairs.text_rows) == len(pairs.image_rows),
+        f"pairs has {len(pairs.text_rows)} text rows and {len(pairs.image_rows)} image rows, "
+        "expected one of each a pair",
+    )
+    require(
+        pairs.reads <= READS,
+        f"pairs.reads is {set(pairs.reads)}, expected some of {', '.join(sorted(READS))}",
+    )
+
+
+def _check_loss(bench: Bench, objective: Objective) -> None:
+    bench.model.requires_grad_(True)
+    try:
+        output: Any = bench.run(objective, bench.batch(objective, training=True))
+        require(
+            isinstance(output, ObjectiveOutput),
+            f"forward returned {type(output).__name__}, expected an ObjectiveOutput",
+        )
+        loss = output.loss_sum
+        require(
+            loss.shape == () and loss.is_floating_point() and bool(loss.isfinite()),
+            f"loss_sum is {shape_of(loss)}, {loss.tolist()}, expected one finite number, ()",
+        )
+        require(
+            loss.requires_grad,
+            "the loss has no gradient; compute it from `features`, without detach or no_grad",
+        )
+        torch.autograd.backward(loss)
+        reached = any(parameter.grad is not None for parameter in bench.model.parameters())
+        require(reached, "no gradient of the loss reaches the model; compute it from `features`")
+    finally:
+        bench.model.zero_grad()
+        bench.model.requires_grad_(False)
+    held = [name for name, value in output.predictions.items() if value.requires_grad]
+    require(not held, f"predictions {', '.join(held)} hold the graph; detach() them")
+
+
+def _splits(bench: Bench) -> list[list[list[int]]]:
+    half = len(bench.indices) // 2
+    return [
+        [bench.indices],
+        [bench.indices[:half], bench.indices[half:]],
+        [[index] for index in bench.indices],
+    ]
+
+
+def _same(values: Sequence[float]) -> bool:
+    return all(
+        math.isclose(value, values[0], rel_tol=RELATIVE_TOLERANCE, abs_tol=1e-5) for value in values
+    )
+
+
+def _check_splits(bench: Bench, objective: Objective) -> None:
+    counts, losses = [], []
+    for split in _splits(bench):
+        batches = [bench.batch(objective, indices) for indices in split]
+        counts.append(sum(batch.objectives[NAME].num_targets for batch in batches))
+        with torch.no_grad():
+            losses.append(sum(float(bench.run(objective, b).loss_sum) for b in batches))
+    sizes = "one micro-batch, in two, and one sample at a time"
+    require(
+        len(set(counts)) == 1,
+        f"in evaluation the samples make {counts} targets in {sizes}, expected the same number: "
+        "what a sample teaches may depend on itself and on builder.other_sample alone",
+    )
+    require(
+        _same(losses),
+        f"in evaluation the loss is {[round(loss, 4) for loss in losses]} in {sizes}, expected the "
+        "same sum: sum over the targets (reduction='sum'), leave padding out, and let no sample "
+        "depend on its neighbours (if it must, pass compares_samples=True)",
+    )
+
+
+def _check_metrics(bench: Bench, objective: Objective) -> None:
+    results: dict[str, list[float]] = {}
+    for split in _splits(bench)[:2]:
+        metrics = objective.metrics()
+        for name, metric in metrics.items():
+            require(
+                isinstance(metric, Metric),
+                f"metrics()[{name!r}] is {type(metric).__name__}, expected a torchmetrics.Metric",
+            )
+        for indices in split:
+            batch = bench.batch(objective, indices)
+            with torch.no_grad():
+                output = bench.run(objective, batch)
+            objective.update_metrics(metrics, batch.objectives[NAME], output)
+        for name, metric in metrics.items():
+            results.setdefault(name, []).append(float(metric.compute()))
+    first = objective.metrics()
+    shared = [name for name, metric in objective.metrics().items() if metric is first[name]]
+    require(
+        not shared,
+        f"metrics() returns the same {', '.join(shared)} every time, expected fresh ones: training "
+        "and evaluation keep their own",
+    )
+    for name, values in results.items():
+        require(
+            _same(values),
+            f"{name} is {values[0]:.4f} over one micro-batch and {values[1]:.4f} over two of half "
+            "the size, expected the same; weigh each target alike (MeanMetric of single values)",
+        )
+
+
+def _check_panel(bench: Bench, objective: Objective) -> None:
+    batch = bench.batch(objective)
+    with torch.no_grad():
+        output = bench.run(objective, batch)
+    number = 0 if batch.pixel_values is None else len(batch.pixel_values)
+    for entry in objective.panel(batch.objectives[NAME], output, batch.input_ids):
+        if not isinstance(entry, PanelEntry):
+            raise BreachError(f"panel returned {type(entry).__name__}, expected PanelEntry")
+        require(
+            0 <= entry.image_row < number and all(isinstance(line, str) for line in entry.lines),
+            f"panel returned {entry}, expected an image row below {number} and lines of text",
+        )

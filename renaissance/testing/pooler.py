@@ -1,0 +1,101 @@
+"""The contract of poolers."""
+
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from renaissance.contracts import Pooler, Read, Tokens
+from renaissance.testing import inputs
+from renaissance.testing.examination import Examination, require
+from renaissance.testing.inputs import close, row_of, shape_of, states
+from renaissance.testing.module import Subject, check_module
+
+
+def check_pooler(component: type[Pooler], options: Any = None, *, hidden_size: int = 16) -> None:
+    """Check a pooler against its contract.
+
+    Args:
+        component: The class.
+        options: An instance of its `Options`; the defaults where absent.
+        hidden_size: Width of the tokens that it is tried with.
+
+    Raises:
+        ContractError: With everything that is not kept, in words.
+    """
+    examination = Examination("pooler", component)
+    examination.declaration()
+    options = examination.options(options)
+    make: Any = component
+    subject = Subject(
+        lambda: make(options, hidden_size), lambda module: [_pool(module, hidden_size)]
+    )
+    with examination.part("making"):
+        module = subject.build()
+        assert isinstance(module, Pooler)
+        _check_attributes(module)
+    examination.stop_if_broken()
+    with examination.part("shapes"), torch.no_grad():
+        vector = _pool(module, hidden_size)
+        expected = (len(inputs.TEXT_LENGTHS), module.output_size)
+        require(
+            isinstance(vector, Tensor)
+            and vector.is_floating_point()
+            and tuple(vector.shape) == expected,
+            f"forward returned {shape_of(vector)}, expected floating-point {expected}: (pairs, "
+            "output_size)",
+        )
+    examination.stop_if_broken()
+    with examination.part("padding"), torch.no_grad():
+        _check_padding(module, hidden_size)
+    check_module(examination, subject, can_be_frozen=False)
+    examination.stop_if_broken()
+
+
+def _check_attributes(module: Pooler) -> None:
+    size = getattr(module, "output_size", None)
+    require(
+        isinstance(size, int) and size > 0,
+        f"output_size is {size!r}, expected the size of its vectors; set it in __init__",
+    )
+    for name in ("text_read", "image_read"):
+        require(
+            getattr(module, name) in get_args(Read),
+            f"{name} is {getattr(module, name)!r}, expected one of {', '.join(get_args(Read))}",
+        )
+
+
+def _tokens(module: Any, hidden_size: int, filler: float = 0.0) -> list[Tokens | None]:
+    """Return what the engine hands to this pooler: what it does not read is not there."""
+    tokens: list[Tokens | None] = []
+    for read, lengths in (
+        (module.text_read, inputs.TEXT_LENGTHS),
+        (module.image_read, inputs.IMAGE_LENGTHS),
+    ):
+        whole = states(lengths, hidden_size, filler)
+        if read == "first":
+            whole = Tokens(*(part[:, :1] for part in whole))
+        tokens.append(None if read == "none" else whole)
+    return tokens
+
+
+def _pool(module: Any, hidden_size: int, filler: float = 0.0) -> Tensor:
+    vector: Tensor = module(*_tokens(module, hidden_size, filler))
+    return vector
+
+
+def _check_padding(module: Pooler, hidden_size: int) -> None:
+    together = _pool(module, hidden_size)
+    require(
+        close(together, _pool(module, hidden_size, filler=7.0)),
+        "other states in the padding change the vector; leave padding out: use attention_mask "
+        "(True = real)",
+    )
+    for row in range(len(together)):
+        tokens = _tokens(module, hidden_size)
+        alone = module(*(None if t is None else row_of(t, row) for t in tokens))
+        require(
+            close(together[row : row + 1], alone),
+            "a pair has another vector alone than padded beside other pairs; leave padding and "
+            "other pairs out",
+        )

@@ -1,0 +1,101 @@
+"""Samples that the kit makes up, and micro-batches of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from transformers import PreTrainedTokenizerFast
+
+from renaissance.contracts import Dataset, Objective, Sample
+from renaissance.data.collate import Collator, MicroBatch
+from renaissance.data.concatenation import Concatenation
+from renaissance.data.images import ImageTransform
+from renaissance.data.tokenizer import DATASET, load_tokenizer
+from renaissance.spec.sections import DataSection, TransformSection
+from renaissance.testing.examination import BreachError
+
+IMAGE_SIZE = 32
+MAX_TEXT_LENGTH = 24
+NUM_SAMPLES = 8
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = ("a", "big", "small", "red", "blue", "circle", "square", "left", "of", "the")
+
+
+class SampleList(Dataset):
+    """Samples from a list."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = samples
+        texts = [text for s in samples for text in (s.text, s.text_pair) if text is not None]
+        words = sorted({word for text in texts for word in text.lower().split()} | set(WORDS))
+        self.vocabulary = (*SPECIAL_TOKENS, *words)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def sample(self, index: int, generator: np.random.Generator) -> Sample:
+        """Return one of the list."""
+        return self.samples[index]
+
+
+def made_up_samples(requires: frozenset[str]) -> list[Sample]:
+    """Return samples of texts of several lengths and of noise.
+
+    Raises:
+        BreachError: If something is required that cannot be made up.
+    """
+    labels = sorted(requires - {"text", "text_pair", "image"})
+    if labels:
+        raise BreachError(
+            f"it requires {', '.join(labels)}, which the kit cannot make up; pass "
+            f"samples=[Sample(..., labels={{{labels[0]!r}: ...}}), ...], at least 4 of them"
+        )
+    generator = np.random.default_rng(7)
+
+    def text() -> str:
+        return " ".join(generator.choice(WORDS, size=generator.integers(2, 12)))
+
+    def image() -> Image.Image:
+        noise = generator.integers(0, 256, (IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+        return Image.fromarray(noise)
+
+    return [
+        Sample(
+            text=text() if "text" in requires else None,
+            text_pair=text() if "text_pair" in requires else None,
+            images=(image(),) if "image" in requires else (),
+            image_ids=(index,) if "image" in requires else (),
+            source=f"made up: {index}",
+        )
+        for index in range(NUM_SAMPLES)
+    ]
+
+
+def tokenizer_of(dataset: SampleList) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of whole words."""
+    return load_tokenizer(DATASET, MAX_TEXT_LENGTH, [dataset])
+
+
+def collate(
+    dataset: SampleList,
+    tokenizer: PreTrainedTokenizerFast,
+    objectives: Mapping[str, Objective],
+    indices: Sequence[int],
+    training: bool,
+) -> MicroBatch:
+    """Collate some samples as the engine would."""
+    defaults: Any = DataSection()
+    collator = Collator(
+        datasets=Concatenation([("samples", dataset)]),
+        objectives=objectives,
+        tokenizer=tokenizer,
+        transform=ImageTransform(
+            TransformSection(), IMAGE_SIZE, training, defaults.max_image_pixels
+        ),
+        max_text_length=MAX_TEXT_LENGTH,
+        seed=0,
+        training=training,
+        skip_bad_samples=False,
+    )
+    return collator[[(0, index) for index in indices]]
