@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import attrs
 import pyarrow as pa
 
+from renaissance.data.prepare.remote import is_address, read_address
 from renaissance.errors import DataError
 
 # Of all tables of images with captions.
@@ -40,17 +42,12 @@ class ImageFile:
     offset: int = 0
     size: int | None = None
 
-    @property
-    def is_remote(self) -> bool:
-        """Whether the path is an address."""
-        return "://" in self.path
-
     def __str__(self) -> str:
         return self.path if self.size is None else f"{self.path} at byte {self.offset}"
 
     def stamp(self) -> str | None:
         """Return what changes when the file does, or None if there is no such file."""
-        if self.is_remote:
+        if is_address(self.path):
             return ""
         # Members of one tar follow each other: one look serves them all.
         return _cached_stamp(self.path) if self.size is not None else _stamp(self.path)
@@ -61,32 +58,13 @@ class ImageFile:
         Raises:
             OSError: If they cannot be read.
         """
-        if self.is_remote:
+        if is_address(self.path):
             end = None if self.size is None else self.offset + self.size
             return read_address(self.path, self.offset or None, end)
         with open(self.path, "rb", buffering=0) as file:
             if self.size is None:
                 return file.read()
             return os.pread(file.fileno(), self.size, self.offset)
-
-
-def read_address(address: str, start: int | None = None, end: int | None = None) -> bytes:
-    """Read a file, or a part of it, through fsspec.
-
-    Raises:
-        DataError: If fsspec, or the part of it for this kind of address, is not installed.
-        OSError: If it cannot be read.
-    """
-    try:
-        import fsspec
-
-        filesystem, path = fsspec.core.url_to_fs(address)
-    except ImportError as error:
-        raise DataError(
-            f"{address}: cannot be reached ({error}); expected fsspec with what this kind of "
-            "address needs. pip install 'renaissance[remote]', or copy the files to a local folder"
-        ) from error
-    return bytes(filesystem.cat_file(path, start=start, end=end))
 
 
 def _stamp(path: str) -> str | None:
@@ -132,6 +110,11 @@ class LeftOut:
     record: str
     reason: str
     is_row: bool = True
+
+    @property
+    def kind(self) -> str:
+        """The reason without its particulars: what is alike, to be counted together."""
+        return re.sub(r"\d+", "N", re.split(r"[:(]", self.reason)[0]).strip()
 
 
 @attrs.frozen(kw_only=True)

@@ -1,0 +1,203 @@
+"""What prepared Arrow files hold, and whether all of it can be read."""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+from renaissance.data.arrow import ArrowTable, is_list
+from renaissance.data.prepare.image_files import decode_fault
+from renaissance.data.prepare.manifest import read_json, sha256_of
+from renaissance.errors import DataError
+
+IMAGE_COLUMNS = ("image", "image_0", "image_1")
+TEXT_COLUMNS = ("caption", "questions", "sentences")
+# Headers of so many images are read unless all are checked.
+NUM_IMAGES = 1000
+NUM_SAMPLES = 3
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+@attrs.frozen
+class Inspection:
+    """What one file holds.
+
+    Attributes:
+        path: The file.
+        schema: Type of each column.
+        rows: Number of rows.
+        texts_a_row: Smallest, mean and largest number of texts a row.
+        text_lengths: Quantiles of the texts' numbers of words, as `QUANTILES`.
+        formats: Images by format, of those looked at.
+        widths: Smallest, median and largest width, pixels.
+        heights: Smallest, median and largest height, pixels.
+        num_images: How many images were looked at.
+        samples: The first rows, images described.
+        faults: What is wrong; empty where nothing was found.
+    """
+
+    path: Path
+    schema: Mapping[str, str]
+    rows: int
+    texts_a_row: tuple[int, float, int]
+    text_lengths: tuple[float, ...]
+    formats: Mapping[str, int]
+    widths: tuple[int, int, int]
+    heights: tuple[int, int, int]
+    num_images: int
+    samples: tuple[Mapping[str, str], ...]
+    faults: tuple[str, ...]
+
+
+def inspect_file(path: Path, check: bool = False) -> Inspection:
+    """Look into one Arrow file.
+
+    Args:
+        path: The file.
+        check: Whether to decode every image, and to compare the file with its manifest.
+
+    Raises:
+        DataError: If it is no whole Arrow file, or has neither images nor texts.
+    """
+    schema = schema_of(path)
+    table = ArrowTable([path], tuple(schema))
+    faults = list(_manifest_faults(path)) if check else []
+    counts, lengths = _text_counts(table, schema)
+    columns = [name for name in IMAGE_COLUMNS if name in schema]
+    formats: Counter[str] = Counter()
+    sizes: list[tuple[int, int]] = []
+    for row in _rows_to_look_at(len(table), check):
+        for column in columns:
+            data = _bytes(table, column, row)
+            fault = decode_fault(data) if check else None
+            if fault is not None:
+                faults.append(f"{path}: row {row}: {column}: {fault}")
+                continue
+            try:
+                image = Image.open(io.BytesIO(data))
+            # Decoders raise all manner of errors over damaged headers.
+            except Exception as error:
+                faults.append(f"{path}: row {row}: {column}: no picture ({error})")
+                continue
+            formats[f"{image.format} {image.mode}"] += 1
+            sizes.append(image.size)
+    return Inspection(
+        path=path,
+        schema=schema,
+        rows=len(table),
+        texts_a_row=(int(counts.min()), float(counts.mean()), int(counts.max()))
+        if counts.size
+        else (0, 0.0, 0),
+        text_lengths=tuple(np.quantile(lengths, QUANTILES).tolist()) if lengths.size else (),
+        formats=dict(formats.most_common()),
+        widths=_range([width for width, _ in sizes]),
+        heights=_range([height for _, height in sizes]),
+        num_images=len(sizes),
+        samples=tuple(_sample(table, schema, row) for row in range(min(NUM_SAMPLES, len(table)))),
+        faults=tuple(faults),
+    )
+
+
+def row_texts(table: ArrowTable, columns: Collection[str], row: int) -> list[str]:
+    """Return the texts of a row; of a premise and a hypothesis, the hypothesis."""
+    for column in TEXT_COLUMNS:
+        if column in columns:
+            value = table.value(column, row).as_py()
+            texts = value if isinstance(value, list) else [value]
+            return [str(text[-1] if isinstance(text, list) else text) for text in texts]
+    return []
+
+
+def schema_of(path: Path) -> dict[str, str]:
+    """Return the type of each column.
+
+    Raises:
+        DataError: If it is no whole Arrow file, or has neither images nor texts.
+    """
+    # The table says what is wrong with a file that cannot be read.
+    ArrowTable([path], ())
+    with pa.memory_map(str(path)) as mapped:
+        try:
+            schema = pa.ipc.open_file(mapped).schema
+        except pa.ArrowInvalid:
+            mapped.seek(0)
+            schema = pa.ipc.open_stream(mapped).schema
+    found = {field.name: str(field.type) for field in schema}
+    if not found.keys() & {*IMAGE_COLUMNS, *TEXT_COLUMNS}:
+        raise DataError(
+            f"{path}: has {', '.join(found)}; expected one of "
+            f"{', '.join((*IMAGE_COLUMNS, *TEXT_COLUMNS))}. It is no file that was prepared here"
+        )
+    return found
+
+
+def _manifest_faults(path: Path) -> Iterator[str]:
+    listed = False
+    for manifest in sorted(path.parent.glob("*_manifest.json")):
+        entry = read_json(manifest).get("tables", {}).get(path.name)
+        if entry is None:
+            continue
+        listed = True
+        size = path.stat().st_size
+        if size != entry["size"]:
+            yield f"{path}: has {size} bytes; {manifest.name} says {entry['size']}"
+        elif sha256_of(path) != entry["sha256"]:
+            yield f"{path}: its SHA-256 is not the one in {manifest.name}: its content has changed"
+    if not listed:
+        yield f"{path}: no manifest beside it lists it, so its checksum is unknown"
+
+
+def _text_counts(
+    table: ArrowTable, schema: Mapping[str, str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the number of texts of each row, and the number of words of each text."""
+    column = next((name for name in TEXT_COLUMNS if name in schema), None)
+    counts: list[int] = []
+    lengths: list[int] = []
+    for array in table.column(column) if column is not None else ():
+        # Batch by batch: a file may be larger than memory.
+        for value in array.to_pylist():
+            texts = value if is_list(array.type) else [value]
+            counts.append(len(texts or ()))
+            lengths.extend(
+                len(str(text[-1] if isinstance(text, list) else text).split())
+                for text in texts or ()
+            )
+    return np.array(counts, np.int64), np.array(lengths, np.int64)
+
+
+def _rows_to_look_at(num_rows: int, check: bool) -> Sequence[int]:
+    if check or num_rows <= NUM_IMAGES:
+        return range(num_rows)
+    # Evenly over the file.
+    return [i * num_rows // NUM_IMAGES for i in range(NUM_IMAGES)]
+
+
+def _bytes(table: ArrowTable, column: str, row: int) -> bytes:
+    value = table.value(column, row)
+    return value.as_py() or b""
+
+
+def _range(values: Sequence[int]) -> tuple[int, int, int]:
+    if not values:
+        return 0, 0, 0
+    return min(values), int(np.median(values)), max(values)
+
+
+def _sample(table: ArrowTable, schema: Mapping[str, str], row: int) -> dict[str, str]:
+    described = {}
+    for column in schema:
+        value = table.value(column, row).as_py()
+        if isinstance(value, bytes):
+            digest = hashlib.sha256(value).hexdigest()[:8]
+            described[column] = f"{len(value):,} bytes, sha256 {digest}..."
+        else:
+            described[column] = str(value)
+    return described

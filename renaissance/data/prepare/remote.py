@@ -1,0 +1,57 @@
+"""Files at addresses such as s3://bucket/key, through fsspec, which is an optional extra."""
+
+from typing import IO, Any, cast
+
+from renaissance.errors import DataError
+
+
+def is_address(path: str) -> bool:
+    """Say whether a path is an address and not a local file."""
+    return "://" in path
+
+
+def read_address(address: str, start: int | None = None, end: int | None = None) -> bytes:
+    """Read a file, or the part of it from byte `start` to before byte `end`.
+
+    Raises:
+        DataError: If fsspec, or what it needs for this kind of address, is not installed.
+        OSError: If it cannot be read.
+    """
+    filesystem, path = _resolve(address)
+    return bytes(filesystem.cat_file(path, start=start, end=end))
+
+
+def open_address(address: str) -> IO[bytes]:
+    """Open a file for reading.
+
+    Raises:
+        DataError: If fsspec, or what it needs for this kind of address, is not installed.
+        OSError: If it cannot be read.
+    """
+    filesystem, path = _resolve(address)
+    return cast(IO[bytes], filesystem.open(path, "rb"))
+
+
+def list_addresses(pattern: str) -> list[str]:
+    """Return the addresses that match a pattern with `*`, sorted.
+
+    Raises:
+        DataError: If fsspec, or what it needs for this kind of address, is not installed.
+        OSError: If they cannot be listed.
+    """
+    filesystem, path = _resolve(pattern)
+    return sorted(str(filesystem.unstrip_protocol(found)) for found in filesystem.glob(path))
+
+
+def _resolve(address: str) -> tuple[Any, str]:
+    try:
+        import fsspec
+
+        filesystem, path = fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise DataError(
+            f"{address}: cannot be reached ({error}); expected fsspec with what this kind of "
+            "address needs. pip install 'renaissance[remote]' (and s3fs for s3://, gcsfs for "
+            "gs://, aiohttp for https://), or copy the files to a local folder"
+        ) from error
+    return filesystem, str(path)

@@ -1,0 +1,91 @@
+"""WebDataset tars: members `{key}.jpg`, `{key}.txt`, `{key}.json` of a sample follow each other."""
+
+import itertools
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from renaissance.data.prepare.records import ImageFile, LeftOut, Record, captioned
+from renaissance.data.prepare.remote import is_address, open_address
+from renaissance.errors import DataError
+
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
+# Where the JSON of a sample has its caption, if it has no text file.
+CAPTION_KEYS = ("caption", "text")
+
+
+def tar_records(table: str, path: str) -> Iterator[Record | LeftOut]:
+    """Yield the records of one tar; images stay in it, and are read by their place.
+
+    Args:
+        table: Name of the table.
+        path: The tar, or its address; not compressed.
+
+    Raises:
+        DataError: If it is not a whole tar.
+    """
+    try:
+        with (
+            open_address(path) if is_address(path) else open(path, "rb") as file,
+            tarfile.open(fileobj=file, mode="r:") as tar,
+        ):
+            for key, members in itertools.groupby(_members(tar), key=_key):
+                parts = {_suffix(member): member for member in members}
+                yield from _sample(table, path, key, tar, parts)
+    except (OSError, tarfile.TarError) as error:
+        raise DataError(
+            f"{path}: not a whole tar ({error}); expected an uncompressed tar of key.jpg, key.txt, "
+            "key.json. Unpack it if it is compressed, or download it again"
+        ) from error
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    while (member := tar.next()) is not None:
+        # It would keep them all.
+        tar.members.clear()  # type: ignore[attr-defined]
+        if member.isfile():
+            yield member
+
+
+def _key(member: tarfile.TarInfo) -> str:
+    path = PurePosixPath(member.name)
+    # Up to the first dot of the name, as WebDataset does.
+    return str(path.with_name(path.name.partition(".")[0] or path.name))
+
+
+def _suffix(member: tarfile.TarInfo) -> str:
+    return PurePosixPath(member.name).name.partition(".")[2].lower()
+
+
+def _sample(
+    table: str, path: str, key: str, tar: tarfile.TarFile, parts: Mapping[str, tarfile.TarInfo]
+) -> Iterator[Record | LeftOut]:
+    suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in parts), None)
+    if suffix is None:
+        yield LeftOut(table, f"{path}: {key}", f"no image among {', '.join(parts)}")
+        return
+    image = ImageFile(path, parts[suffix].offset_data, parts[suffix].size)
+    values = {"image_id": f"{key}.{suffix}", "split": "train"}
+    yield from captioned(table, image, _captions(tar, parts), values)
+
+
+def _captions(tar: tarfile.TarFile, parts: Mapping[str, tarfile.TarInfo]) -> list[Any]:
+    if "txt" in parts:
+        return [_read(tar, parts["txt"]).decode(errors="surrogateescape")]
+    if "json" in parts:
+        try:
+            content = json.loads(_read(tar, parts["json"]))
+        except ValueError:
+            return []
+        for key in CAPTION_KEYS:
+            if isinstance(content, dict) and key in content:
+                caption = content[key]
+                return caption if isinstance(caption, list) else [caption]
+    return []
+
+
+def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    return b"" if file is None else file.read()
