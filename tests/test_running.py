@@ -260,3 +260,33 @@ def test_checkpoints_kept_are_the_last_and_the_best(tmp_path: Path) -> None:
     assert (checkpoints / "best").resolve().name == f"step-{best:08d}"
     kept = {int(path.name.removeprefix("step-")) for path in checkpoints.glob("step-*")}
     assert kept == {best, 5, 6}
+
+
+def test_an_unknown_best_metric_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"best_metric: got 'itm/f1', but this run has: loss, mlm"):
+        run_here(write_spec(tmp_path), tmp_path, "checkpoint.best_metric=itm/f1")
+
+
+def test_the_stored_curve(tmp_path: Path) -> None:
+    """Guards the whole: data, order, masks, negatives, model, optimizer, schedule."""
+    run_here(write_spec(tmp_path), tmp_path)
+    found = [
+        [line["split"], line["step"], line["mlm/loss"], line["itm/loss"]]
+        for line in metrics(tmp_path / "tiny")
+    ]
+    stored = json.loads((Path(__file__).parent / "stored_curve.json").read_text())
+    assert [line[:2] for line in found] == [line[:2] for line in stored]
+    for ours, theirs in zip(found, stored, strict=True):
+        # Random initial weights and rounding differ a little between releases of torch.
+        assert ours[2:] == pytest.approx(theirs[2:], abs=2e-3), ours
+
+
+@pytest.mark.slow
+def test_compiled_training_follows_the_same_curve(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path)
+    run_here(spec, tmp_path / "eager", "train.max_steps=4")
+    run_here(spec, tmp_path / "compiled", "train.max_steps=4", "train.compile=true")
+    eager, compiled = (metrics(tmp_path / n / "tiny") for n in ("eager", "compiled"))
+    assert [line["loss"] for line in eager] == pytest.approx(
+        [line["loss"] for line in compiled], abs=1e-4
+    )

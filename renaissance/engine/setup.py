@@ -13,7 +13,7 @@ from renaissance.data.images import ImageTransform
 from renaissance.data.loader import BatchPlan
 from renaissance.data.tokenizer import load_tokenizer, tokenizer_source
 from renaissance.engine.task import Task
-from renaissance.errors import DataError
+from renaissance.errors import DataError, SpecError
 from renaissance.model.build import build_model, build_objectives
 from renaissance.plugins import Plugins
 from renaissance.spec.sections import DatasetSpec, RunSpec
@@ -78,6 +78,7 @@ def build(spec: RunSpec, plugins: Plugins, world_size: int, load_weights: bool) 
     task = build_task(spec, plugins, tokenizer, load_weights)
     for datasets in [train, *([validate] if validate else [])]:
         _check_offers(task, datasets)
+    _check_best_metric(spec, task)
     return Setup(
         spec=spec,
         plugins=plugins,
@@ -164,6 +165,19 @@ def _total_steps(spec: RunSpec, num_samples: int, plan: BatchPlan) -> int:
         # Rounded up: the last batch may take a few samples of the epoch after.
         limits.append(-(-spec.train.max_epochs * num_samples // plan.global_batch_size))
     return min(limits, default=DEFAULT_MAX_STEPS)
+
+
+def _check_best_metric(spec: RunSpec, task: Task) -> None:
+    known = ["loss"]
+    for name, objective in task.named_objectives().items():
+        known += [f"{name}/loss", *(f"{name}/{metric}" for metric in objective.metrics())]
+    if spec.checkpoint.best_metric not in known:
+        raise SpecError(
+            [
+                f"checkpoint.best_metric: got {spec.checkpoint.best_metric!r}, but this run has: "
+                f"{', '.join(known)}; choose one of these"
+            ]
+        )
 
 
 def _check_offers(task: Task, datasets: Concatenation) -> None:
