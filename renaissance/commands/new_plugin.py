@@ -1,0 +1,111 @@
+"""`renaissance plugins new`: write a ready plugin package."""
+
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from renaissance.contracts import KINDS, Kind
+from renaissance.errors import PluginError
+from renaissance.registry import require_kind
+
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+# The run spec's use of each kind: without the package's own component, and with it.
+BUILT_IN = {
+    "encoder": '[model.image_encoder]\ntype = "hf-image"\narchitecture = "vit"\nconfig = '
+    "{ patch_size = 16, hidden_size = 32, num_hidden_layers = 1, num_attention_heads = 2, "
+    "intermediate_size = 64 }",
+    "fusion": '[model.fusion]\ntype = "co-attention"\nhidden_size = 32\nnum_layers = 1\n'
+    "num_heads = 2\n",
+    "pooler": "",
+    "dataset": 'type = "shapes"\nnum_samples = 256\nimage_size = 32',
+    "objective": 'type = "itm"',
+    "head": "",
+}
+OWN = {
+    "encoder": '[model.image_encoder]\ntype = "$component"\nhidden_size = 32',
+    "fusion": '[model.fusion]\ntype = "$component"\nhidden_size = 32\n',
+    "pooler": '[model.pooler]\ntype = "$component"\noutput_size = 32\n',
+    "dataset": 'type = "$component"\nnum_samples = 256',
+    "objective": 'type = "$component"',
+    "head": '\n[objectives.head]\ntype = "$component"\ntemperature = 1.0\n',
+}
+
+
+def write_package(folder: Path, name: str, kinds: Sequence[str]) -> list[str]:
+    """Write a package with one small working component a kind, tests, and a run spec.
+
+    Args:
+        folder: Where to make the package's folder.
+        name: Name of the distribution; components are registered by it, without `renaissance-`.
+        kinds: Kinds of component.
+
+    Returns:
+        What was written, and what to do next, line by line.
+
+    Raises:
+        PluginError: If the name or a kind will not do, or the folder exists.
+    """
+    if not NAME.fullmatch(name):
+        raise PluginError(f"plugins new: got {name!r}, expected kebab-case, such as 'my-plugin'")
+    if not kinds:
+        raise PluginError(f"plugins new: no kind; add --kind, one of {', '.join(KINDS)}")
+    package = folder / name
+    if package.exists():
+        raise PluginError(f"plugins new: {package} exists; choose another name, or remove it")
+    wanted = {require_kind(kind) for kind in kinds}
+    written = render_package(name, [kind for kind in KINDS if kind in wanted])
+    for path, text in written.items():
+        (package / path).parent.mkdir(parents=True, exist_ok=True)
+        (package / path).write_text(text)
+    return [
+        *(f"wrote {package / path}" for path in written),
+        f"next: pip install -e {package} && pytest {package} && "
+        f"renaissance check {package / 'run.toml'} && torchrun -m renaissance "
+        f"{package / 'run.toml'}",
+    ]
+
+
+def render_package(name: str, kinds: Sequence[Kind]) -> dict[str, str]:
+    """Return the package's files by their paths in it."""
+    component = name.removeprefix("renaissance-")
+    words = {
+        "name": name,
+        "component": component,
+        "module": name.replace("-", "_"),
+        "camel": "".join(part.capitalize() for part in component.split("-")),
+        "list": "\n".join(f"- {kind} `{component}`" for kind in kinds),
+    }
+    own: dict[str, str] = {kind: Template(OWN[kind]).substitute(words) for kind in kinds}
+    sections: dict[str, str] = {**BUILT_IN, **own}
+    words["image_encoder"] = sections.pop("encoder")
+    module = words["module"]
+    package = {
+        "pyproject.toml": _render("pyproject.toml", words),
+        "README.md": _render("README.md", words),
+        "run.toml": _render("run.toml", words | sections),
+        f"{module}/__init__.py": _render_init(kinds, words),
+    }
+    for kind in kinds:
+        package[f"{module}/{kind}.py"] = _render(f"{kind}.py", words)
+        test = words | {"kind": kind, "title": kind.capitalize()}
+        # The package's name keeps tests of several packages apart.
+        package[f"tests/test_{module}_{kind}.py"] = _render("test.py", test)
+    return package
+
+
+def _render_init(kinds: Sequence[Kind], words: dict[str, str]) -> str:
+    classes = {kind: words["camel"] + kind.capitalize() for kind in kinds}
+    imports = [f"from {words['module']}.{kind} import {classes[kind]}" for kind in sorted(kinds)]
+    hooks = [
+        f'\n\n@hookimpl\ndef register_{kind}s(register):\n    """Register the {kind}."""\n'
+        f'    register("{words["component"]}", {classes[kind]})'
+        for kind in kinds
+    ]
+    return _render("init.py", {"imports": "\n".join(imports), "hooks": "\n".join(hooks)})
+
+
+def _render(template: str, words: dict[str, str]) -> str:
+    text = files("renaissance.commands").joinpath(f"templates/{template}.template").read_text()
+    return Template(text).substitute(words)
