@@ -9,7 +9,7 @@ ROOT = Path(renaissance.__file__).parent
 
 # Lowest first. The package's own __init__ (the public names) may be imported by built-ins.
 LAYERS = [
-    ["errors", "randomness", "options"],
+    ["errors", "randomness", "options", "initialization"],
     ["contracts"],
     ["registry", "hookspecs", "plugins", "plugin_files", "events", "spec"],
     ["model", "data"],

@@ -17,6 +17,7 @@ from renaissance.contracts import (
     Role,
     Tokens,
 )
+from renaissance.initialization import initialize_linear
 from renaissance.model.base import VisionLanguageModel, gather_pairs, new_token_types
 
 
@@ -95,6 +96,5 @@ class TwoTower(VisionLanguageModel):
 
 def _projection(input_size: int, output_size: int) -> nn.Linear:
     projection = nn.Linear(input_size, output_size)
-    nn.init.normal_(projection.weight, std=0.02)
-    nn.init.zeros_(projection.bias)
+    initialize_linear(projection)
     return projection

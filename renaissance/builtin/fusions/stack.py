@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from renaissance import Fusion, Reads, Tokens
+from renaissance import Fusion, Reads, Tokens, initialize_linear
 from renaissance.builtin.fusions.options import StackOptions
 
 Read = Literal["all", "first", "none"]
-
-INITIALIZER_STD = 0.02  # BERT's
 
 
 class FusionLayer(nn.Module, ABC):
@@ -33,7 +31,7 @@ class FusionLayer(nn.Module, ABC):
 class StackedFusion(Fusion):
     """A stack of layers, the last of which computes only what is read.
 
-    Weights start as BERT's: normal with standard deviation 0.02, biases 0.
+    Weights start as BERT's, scaled to the width (`initialize_linear`).
     """
 
     Options = StackOptions
@@ -42,7 +40,7 @@ class StackedFusion(Fusion):
         super().__init__()
         self.hidden_size = options.hidden_size
         self.layers = nn.ModuleList(layers)
-        self.apply(_initialize)
+        self.apply(initialize_linear)
         self._checkpointing = False
 
     def forward(self, text: Tokens, image: Tokens) -> tuple[Tokens, Tokens]:
@@ -115,9 +113,3 @@ def _split(tokens: Tokens, sizes: list[int]) -> list[Tokens]:
     # One split rather than a slice a run: its gradient is one concatenation.
     parts = zip(*(part.split(sizes) for part in tokens), strict=True)  # type: ignore[no-untyped-call]
     return [Tokens(*part) for part in parts]
-
-
-def _initialize(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=INITIALIZER_STD)
-        nn.init.zeros_(module.bias)

@@ -3,7 +3,7 @@
 import attrs
 from torch import Tensor, nn
 
-from renaissance import Head, fraction, option
+from renaissance import Head, fraction, initialize_linear, option
 
 
 class Linear(Head):
@@ -19,8 +19,7 @@ class Linear(Head):
         super().__init__()
         self.dropout = nn.Dropout(options.dropout)
         self.decoder = nn.Linear(input_size, output_size)
-        nn.init.normal_(self.decoder.weight, std=0.02)
-        nn.init.zeros_(self.decoder.bias)
+        initialize_linear(self.decoder)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """See the base class."""

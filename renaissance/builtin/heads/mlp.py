@@ -4,7 +4,7 @@ import attrs
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from renaissance import Head
+from renaissance import Head, initialize_linear
 
 
 class MLP(Head):
@@ -23,9 +23,7 @@ class MLP(Head):
         self.dense = nn.Linear(input_size, 2 * input_size)
         self.layer_norm = nn.LayerNorm(2 * input_size)
         self.decoder = nn.Linear(2 * input_size, output_size)
-        for linear in (self.dense, self.decoder):
-            nn.init.normal_(linear.weight, std=0.02)
-            nn.init.zeros_(linear.bias)
+        self.apply(initialize_linear)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """See the base class."""

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from renaissance import initialize_linear
+
 
 class DenseTanh(nn.Module):
     """A linear layer and tanh, as BERT's pooler: (pairs, hidden) in and out."""
@@ -9,8 +11,7 @@ class DenseTanh(nn.Module):
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.dense = nn.Linear(hidden_size, hidden_size)
-        nn.init.normal_(self.dense.weight, std=0.02)
-        nn.init.zeros_(self.dense.bias)
+        initialize_linear(self.dense)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Transform each vector."""
