@@ -15,7 +15,6 @@ from renaissance.errors import (
     SpecError,
 )
 from renaissance.hookspecs import hookimpl
-from renaissance.initialization import initialize_linear
 from renaissance.options import fraction, non_negative, option, positive
 from renaissance.randomness import keyed_generator
 
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
         Sample,
         Tokens,
     )
+    from renaissance.initialization import initialize_linear
 
 __version__ = version("renaissance")
 
@@ -83,9 +83,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Contracts import torch: three seconds and 300 MiB that preparing data does without.
     if name in __all__:
-        from renaissance import contracts
+        # These import torch: three seconds and 200 MiB that preparing data does without.
+        from renaissance import contracts, initialization
 
-        return getattr(contracts, name)
+        return getattr(initialization if hasattr(initialization, name) else contracts, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,6 @@ import typer
 
 from renaissance.commands.data import app as data_app
 from renaissance.commands.plugins import app as plugins_app
-from renaissance.engine.distributed import PeerError, is_lost_peer, rank_of_process
 from renaissance.errors import RenaissanceError, describe
 
 # Longer than a process takes to leave on a busy machine.
@@ -86,6 +85,9 @@ def _report(error: Exception) -> None:
     whoever has only lost a peer gives that one time: what is left to say after that, only this
     rank knows (a file that is missing on its machine).
     """
+    # It imports torch, which most commands do without.
+    from renaissance.engine.distributed import PeerError, is_lost_peer, rank_of_process
+
     rank = rank_of_process()
     is_peer = isinstance(error, PeerError)
     if is_lost_peer(error):

@@ -3,6 +3,8 @@ import json
 import multiprocessing
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -297,3 +299,10 @@ def test_json_cut_anywhere_is_refused(tmp_path: Path) -> None:
     path.write_text(whole + "]")
     with pytest.raises(DataError, match=f"more text after its end, at character {len(whole)}"):
         list(json_elements(path, "images"))
+
+
+def test_preparing_does_without_torch() -> None:
+    # It would take more memory than all the rest.
+    script = "import renaissance.cli, sys; print('torch' in sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert finished.stdout == "False\n"

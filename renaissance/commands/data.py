@@ -144,16 +144,16 @@ def write(source: Source, options: PrepareOptions) -> None:
 def _print_left_out(report: Report) -> None:
     if not report.left_out:
         return
+    shown = report.left_out[:MAX_SHOWN]
+    print_table(("left out of", "record", "reason"), [(e.table, e.record, e.reason) for e in shown])
+    if len(report.left_out) > len(shown):
+        typer.echo(f"and {len(report.left_out) - len(shown):,} more, listed in the manifest")
     # Reasons without their numbers and names, so that what is alike is counted together.
     reasons = Counter((entry.table, entry.kind) for entry in report.left_out)
     print_table(
         ("left out of", "number", "reason"),
         [(table, f"{number:,}", kind) for (table, kind), number in reasons.most_common(MAX_SHOWN)],
     )
-    shown = report.left_out[:MAX_SHOWN]
-    print_table(("left out of", "record", "reason"), [(e.table, e.record, e.reason) for e in shown])
-    if len(report.left_out) > len(shown):
-        typer.echo(f"and {len(report.left_out) - len(shown):,} more, listed in the manifest")
 
 
 def _names(splits: str | None) -> list[str] | None:

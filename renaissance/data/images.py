@@ -1,6 +1,9 @@
 """From the bytes of a picture to a square of pixels."""
 
+from __future__ import annotations
+
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +11,9 @@ from PIL import Image, UnidentifiedImageError
 
 from renaissance.data.randaugment import RandAugment
 from renaissance.errors import DataError
-from renaissance.spec.sections import TransformSection
+
+if TYPE_CHECKING:
+    from renaissance.spec.sections import TransformSection
 
 # `ImageTransform` checks sizes itself, against the run's limit and with the record's name.
 Image.MAX_IMAGE_PIXELS = None

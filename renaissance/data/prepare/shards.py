@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import attrs
+import numpy as np
 import pyarrow as pa
 
 from renaissance.data.prepare.image_files import decode_fault, image_fault, resized
@@ -18,8 +19,9 @@ from renaissance.data.prepare.records import LeftOut, Record, RecordFile
 from renaissance.errors import DataError
 
 # A batch is written when it holds this much: the most that preparation keeps in memory.
-BATCH_BYTES = 16 << 20
+BATCH_BYTES = 8 << 20
 BATCH_ROWS = 1000
+WRITE_BYTES = 256 << 10
 # Records that a thread reads at a time, and tasks that wait for each thread.
 TASK_RECORDS = 8
 TASKS_AHEAD = 2
@@ -133,16 +135,19 @@ def _batches(
 
 def _record_batch(batch: list[Row], schema: Any) -> Any:
     columns = [
-        pa.array(
-            [
-                images[field.name] if field.name in images else record.values[field.name]
-                for record, images in batch
-            ],
-            field.type,
-        )
+        _binary_array([images[field.name] for _, images in batch])
+        if field.name in batch[0][1]
+        else pa.array([record.values[field.name] for record, _ in batch], field.type)
         for field in schema
     ]
     return pa.record_batch(columns, schema=schema)
+
+
+def _binary_array(values: list[bytes]) -> Any:
+    # pyarrow's own way lets its buffer grow, which copies it again and again.
+    offsets = np.cumsum([0, *map(len, values)], dtype=np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))]
+    return pa.Array.from_buffers(pa.binary(), len(values), buffers)
 
 
 class _HashingFile:
@@ -155,11 +160,14 @@ class _HashingFile:
         self.sha256 = hashlib.sha256()
 
     def write(self, data: Any) -> int:
-        self.sha256.update(data)
         view = memoryview(data).cast("B")
-        # An unbuffered file may take less than it is given.
         while view:
-            view = view[self._file.write(view) :]
+            # What was digested is still in the processor's cache when it is written.
+            part, view = view[:WRITE_BYTES], view[WRITE_BYTES:]
+            self.sha256.update(part)
+            # An unbuffered file may take less than it is given.
+            while part:
+                part = part[self._file.write(part) :]
         return len(data)
 
     def flush(self) -> None:
