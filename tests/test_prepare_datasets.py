@@ -467,3 +467,30 @@ def test_a_folder_without_annotations_says_what_is_expected(tmp_path: Path) -> N
     for name in SOURCES:
         with pytest.raises(DataError, match=r"expected .*(json|\.p|jsonl)"):
             prepare(name, tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"regions": []}, r"region_descriptions\.json: after 1 records: KeyError: 'id'; expected"),
+        ({"id": 2, "regions": [{"phrase": "a"}]}, r"after 1 records: KeyError: 'width'"),
+        ([2], r"after 1 records: TypeError: list indices"),
+    ],
+)
+def test_annotations_of_another_form(tmp_path: Path, entry: Any, message: str) -> None:
+    region = {"width": 3, "height": 4, "x": 5, "y": 6, "phrase": "a red bus"}
+    entries = [{"id": 1, "regions": [region]}, entry]
+    put(tmp_path / "annotations" / "region_descriptions.json", entries)
+    put(tmp_path / "images" / "VG_100K" / "1.jpg", picture(1))
+    with pytest.raises(DataError, match=message):
+        prepare("vg", tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_values_that_do_not_fit_their_column(tmp_path: Path) -> None:
+    vqa(tmp_path, [["yes"] * 10] * 18)
+    path = tmp_path / "v2_OpenEnded_mscoco_train2014_questions.json"
+    path.write_text(path.read_text().replace('"image_id": 0', f'"image_id": {10**30}'))
+    (tmp_path / "train2014" / f"COCO_train2014_{10**30:012d}.jpg").write_bytes(picture())
+    with pytest.raises(DataError, match=r"a value does not fit its column \(.*too large"):
+        prepare("vqav2", tmp_path, tmp_path / "out", max_missing=1.0)

@@ -14,17 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+import pyarrow as pa
+from rich.progress import Progress
 
 from renaissance.data.order import Permutation
 from renaissance.data.prepare.manifest import (
@@ -35,7 +26,8 @@ from renaissance.data.prepare.manifest import (
     sha256_of,
     write_json,
 )
-from renaissance.data.prepare.records import LeftOut, RecordFile, Source
+from renaissance.data.prepare.progress import progress_bars
+from renaissance.data.prepare.records import LeftOut, Record, RecordFile, Source
 from renaissance.data.prepare.shards import Reading, read_in_order, write_shard
 from renaissance.errors import DataError
 from renaissance.randomness import keyed_seed
@@ -98,11 +90,16 @@ def write_tables(source: Source, options: PrepareOptions) -> Report:
     try:
         output.mkdir(parents=True, exist_ok=True)
         work.mkdir(exist_ok=True)
-        with _progress(options.progress) as progress:
+        with progress_bars(options.progress) as progress:
             tables = _list_records(source, work, gaps, progress)
             shards = list(_shards(source, tables, options))
             reports = _write_shards(shards, source, options, gaps, progress, work)
         _put_in_place(source, options, reports, gaps, work)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise DataError(
+            f"{source.path}: a value does not fit its column ({error}); expected the columns of "
+            "the official annotations. Correct it, or download the file again"
+        ) from error
     except OSError as error:
         raise DataError(
             f"{output}: cannot write ({error}); expected a folder with room for the images of "
@@ -123,7 +120,7 @@ def _list_records(
     """Return the records of each table whose image files exist, with a digest."""
     tables: dict[str, RecordFile] = {}
     task = progress.add_task("listing", total=None)
-    for entry in source.records():
+    for entry in _well_formed(source):
         if isinstance(entry, LeftOut):
             gaps.add(entry)
             gaps.num_rows += entry.is_row
@@ -146,6 +143,20 @@ def _list_records(
             f"{source.path}: no records; expected at least one. Check the source and its splits"
         )
     return {table: (records, records.finish()) for table, records in tables.items()}
+
+
+def _well_formed(source: Source) -> Iterator[Record | LeftOut]:
+    number = 0
+    try:
+        for entry in source.records():
+            yield entry
+            number += 1
+    # What parsing official annotations raises where they have another form.
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{source.path}: after {number} records: {type(error).__name__}: {error}; expected the "
+            "official annotations, of which something is missing here. Download the file again"
+        ) from error
 
 
 def _shards(
@@ -270,23 +281,3 @@ def _put_in_place(
 
 def _version() -> str:
     return f"renaissance {version('renaissance')}"
-
-
-def _progress(shown: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not shown,
-    )
-
-
-class _Rate(ProgressColumn):
-    """Records a second."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s")
