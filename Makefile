@@ -31,7 +31,8 @@ format: install
 	$(BIN)/ruff format .
 
 docs: install
-	$(BIN)/python -m renaissance.spec.document
+	$(BIN)/python -m renaissance.spec.document run-spec > docs/run-spec.md
+	$(BIN)/python -m renaissance.spec.document components > docs/components.md
 
 clean:
 	rm -rf .venv runs

@@ -6,8 +6,11 @@ from typing import Any, Literal
 import pytest
 from spec_components import COMPONENTS, ImageEncoder
 
+from renaissance.plugins import load_plugins
 from renaissance.spec.describe import describe_type
 from renaissance.spec.document import render_components, render_run_spec
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.mark.parametrize(
@@ -28,11 +31,13 @@ def test_types_in_words(annotation: Any, text: str) -> None:
     assert describe_type(annotation) == text
 
 
-def test_the_run_spec_page_is_up_to_date() -> None:
-    page = Path(__file__).parents[1] / "docs" / "run-spec.md"
-    assert page.read_text() == render_run_spec(), (
-        "stale; run: python -m renaissance.spec.document run-spec > docs/run-spec.md"
-    )
+def test_the_generated_pages_are_up_to_date() -> None:
+    pages = {
+        "run-spec.md": render_run_spec(),
+        "components.md": render_components(load_plugins().registry),
+    }
+    for name, text in pages.items():
+        assert (DOCS / name).read_text() == text, f"docs/{name} is stale; run: make docs"
 
 
 def test_the_run_spec_page_has_every_key() -> None:

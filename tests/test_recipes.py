@@ -22,6 +22,11 @@ def load(*arguments: Path | str) -> RunSpec:
     return load_spec([str(argument) for argument in arguments], load_plugins())
 
 
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.name)
+def test_a_recipe_at_the_top_is_complete(recipe: Path) -> None:
+    assert load(recipe).objectives
+
+
 @pytest.mark.parametrize("fragment", FRAGMENTS, ids=str)
 def test_a_fragment_is_of_use_over_a_complete_recipe(fragment: Path) -> None:
     base: list[Path] = [PRETRAIN]
