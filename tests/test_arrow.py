@@ -99,7 +99,7 @@ def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
     assert str(error.value) == (
         f"{tmp_path}/coco_vall.arrow: no such file; expected an Arrow file. Nearest names in "
         f"{tmp_path}: coco_val.arrow. Set data.root to the folder that holds it, or prepare it "
-        "with 'renaissance prepare'"
+        "with 'renaissance data prepare'"
     )
     with pytest.raises(DataError, match=r"Arrow files in .*: coco_val\.arrow"):
         ArrowTable([tmp_path / "x"], ["n"])
