@@ -3,6 +3,17 @@
 from typing import Any
 
 import pytest
+from sound_components import (
+    SoundDataset,
+    SoundFusion,
+    SoundHead,
+    SoundImage,
+    SoundJoint,
+    SoundObjective,
+    SoundPooler,
+    SoundText,
+    check,
+)
 
 from renaissance.builtin.datasets.shapes import Shapes
 from renaissance.builtin.encoders.hf_image import HFImageEncoder
@@ -84,3 +95,20 @@ def test_builtin_objectives(objective: Any, options: dict[str, Any]) -> None:
 
 def test_builtin_shapes() -> None:
     check_dataset(Shapes, Shapes.Options(num_samples=20))
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        SoundHead,
+        SoundText,
+        SoundImage,
+        SoundJoint,
+        SoundFusion,
+        SoundPooler,
+        SoundDataset,
+        SoundObjective,
+    ],
+)
+def test_sound_components_pass(sound: type) -> None:
+    check(sound)
