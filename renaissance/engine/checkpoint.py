@@ -138,7 +138,7 @@ def _load_strictly(folder: Path, model: nn.Module, found: dict[str, Tensor]) -> 
         if original in found:
             found.setdefault(name, found[original])
     faults = [f"{name}: missing" for name in expected if name not in found]
-    faults += [f"{name}: not in this model" for name in found if name not in expected]
+    faults += [f"{name}: not in this model" for name in sorted(found) if name not in expected]
     faults += [
         f"{name}: shape {tuple(found[name].shape)}, this model has {tuple(tensor.shape)}"
         for name, tensor in expected.items()
