@@ -18,6 +18,7 @@ from renaissance.spec.read import load_spec
 ALL = [part for kind in KINDS for part in ("--kind", kind)]
 
 
+@pytest.mark.slow
 def test_a_package_of_all_kinds_works_as_generated(tmp_path: Path) -> None:
     fresh = FreshEnvironment(tmp_path)
     fresh.run(f"renaissance plugins new renaissance-all-kinds {' '.join(ALL)}")

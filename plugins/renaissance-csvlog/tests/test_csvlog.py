@@ -4,12 +4,14 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
 from fresh_environment import FreshEnvironment, copy_package
 from running import TINY, write_spec
 
 SETTINGS = "evaluate.every_steps=4 train.log_every=2"
 
 
+@pytest.mark.slow
 def test_a_run_writes_its_figures(tmp_path: Path) -> None:
     fresh = FreshEnvironment(tmp_path)
     copy_package("renaissance-csvlog", tmp_path)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from fresh_environment import FreshEnvironment, copy_package
 from running import TINY, write_spec
 
@@ -19,6 +20,7 @@ print("kept")
 """
 
 
+@pytest.mark.slow
 def test_a_run_with_the_encoder(tmp_path: Path) -> None:
     fresh = FreshEnvironment(tmp_path)
     copy_package("renaissance-mixer", tmp_path)
