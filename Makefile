@@ -15,6 +15,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/python -m renaissance.demo
 
+# One thread a process: the tests run tiny models, and ranks and workers share the cores.
+test: export OMP_NUM_THREADS := 1
 test: install
 	$(BIN)/python -m pytest -m 'not slow'
 

@@ -6,6 +6,7 @@ DeiT-tiny and ELECTRA-small shapes with 6 fusion layers of 256, as in benchmarks
 """
 
 import argparse
+import contextlib
 import tempfile
 import time
 from collections import defaultdict
@@ -31,12 +32,21 @@ SPEC = """
 [model.text_encoder]
 type = "hf-text"
 architecture = "electra"
-config = { hidden_size = 256, embedding_size = 128, num_hidden_layers = 12, num_attention_heads = 4, intermediate_size = 1024 }
+[model.text_encoder.config]
+hidden_size = 256
+embedding_size = 128
+num_hidden_layers = 12
+num_attention_heads = 4
+intermediate_size = 1024
 
 [model.image_encoder]
 type = "hf-image"
 architecture = "vit"
-config = { hidden_size = 192, num_hidden_layers = 12, num_attention_heads = 3, intermediate_size = 768 }
+[model.image_encoder.config]
+hidden_size = 192
+num_hidden_layers = 12
+num_attention_heads = 3
+intermediate_size = 768
 
 [data]
 num_workers = 0
@@ -110,7 +120,7 @@ def measure(folder: Path, steps: int, batch: int, device: str) -> dict[str, floa
 
         return call
 
-    class Done(Exception):
+    class DoneError(Exception):
         pass
 
     def next_step(*args: Any, **kwargs: Any) -> Any:
@@ -120,7 +130,7 @@ def measure(folder: Path, steps: int, batch: int, device: str) -> dict[str, floa
             seconds["total"] = -time.perf_counter()
         if count == steps + 2:
             seconds["total"] += time.perf_counter()
-            raise Done
+            raise DoneError
         count += 1
         return fetch(*args, **kwargs)
 
@@ -129,10 +139,8 @@ def measure(folder: Path, steps: int, batch: int, device: str) -> dict[str, floa
     loop.module.forward = clocked("forward", loop.module.forward)
     torch.autograd.backward = clocked("backward", torch.autograd.backward)
     optimizer.step = clocked("optimizer", optimizer.step)
-    try:
+    with contextlib.suppress(DoneError):
         loop.run()
-    except Done:
-        pass
     return seconds
 
 

@@ -29,7 +29,10 @@ class StackOptions:
     )
     dropout: float = option(0.1, help="Dropout of hidden states.", validator=fraction)
     attention_dropout: float = option(
-        0.1, help="Dropout of attention probabilities.", validator=fraction
+        0.0,
+        help="Dropout of attention probabilities. Above 0, attention on a CPU leaves its fused "
+        "kernel and costs several times as much.",
+        validator=fraction,
     )
 
     @property

@@ -1,0 +1,331 @@
+"""How much faster is a training step here than the plain way, on the same data in one run?
+
+    python benchmarks/step.py
+
+Model: DeiT-tiny (distilled shapes) and ELECTRA-small with random weights, six LXMERT layers of 256,
+masked language modelling and image-text matching. Every step is forward, backward and AdamW.
+
+Plain: the whole model runs once an objective, as ViLT and METER do: two image encodes a sample
+(matching has false images), text padded to 40, vocabulary logits at every position, Hugging Face's
+own LXMERT layers, AdamW as torch makes it. Ours: the training task of this project.
+
+The two alternate in one process; a ratio is the median over pairs of neighbours in time.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torch import Tensor, nn
+from transformers import (
+    DeiTConfig,
+    DeiTModel,
+    ElectraConfig,
+    ElectraModel,
+    LxmertConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.bert.modeling_bert import BertConfig, BertLMPredictionHead
+from transformers.models.lxmert.modeling_lxmert import LxmertXLayer
+
+from renaissance import (
+    Encoder,
+    Fusion,
+    ObjectiveBatch,
+    ObjectiveContext,
+    Pairs,
+    Tokens,
+)
+from renaissance.builtin.fusions.co_attention import CoAttention
+from renaissance.builtin.fusions.lxmert import Lxmert
+from renaissance.builtin.fusions.merged_attention import MergedAttention
+from renaissance.builtin.heads.linear import Linear
+from renaissance.builtin.heads.mlm import MLMHead
+from renaissance.builtin.objectives.itm import ITM
+from renaissance.builtin.objectives.mlm import MLM
+from renaissance.builtin.poolers.double import Double
+from renaissance.data.collate import MicroBatch
+from renaissance.engine.task import Task
+from renaissance.model.two_tower import TwoTower
+
+FUSIONS: dict[str, Any] = {
+    "lxmert": Lxmert,
+    "co-attention": CoAttention,
+    "merged-attention": MergedAttention,
+}
+VOCAB_SIZE, MASK_ID, FIRST_WORD_ID = 30522, 103, 1000
+MAX_TEXT_LENGTH, IMAGE_SIZE, PAD_MULTIPLE = 40, 224, 8
+MASK_PROBABILITY = 0.15
+LEARNING_RATE = 1e-4
+
+
+@attrs.frozen
+class Data:
+    """One micro-batch, before either side arranges it.
+
+    Attributes:
+        input_ids: (samples, 40), int64.
+        masked_ids: The same with 15% masked, (samples, 40), int64.
+        mlm_labels: -100 where not masked, (samples, 40), int64.
+        attention_mask: (samples, 40), bool.
+        pixels: (samples, 3, 224, 224), uint8.
+        false_image_of: Row of each sample's image for matching: its own where true, (samples,).
+        itm_labels: 1 where true, (samples,), int64.
+    """
+
+    input_ids: Tensor
+    masked_ids: Tensor
+    mlm_labels: Tensor
+    attention_mask: Tensor
+    pixels: Tensor
+    matching_rows: Tensor
+    itm_labels: Tensor
+
+
+def caption_lengths() -> tuple[np.ndarray[Any, Any], str]:
+    """Return lengths to draw from, in tokens with two special ones, and where they are from."""
+    root = os.environ.get("RENAISSANCE_SHARED_DATA")
+    path = Path(root or "", "flickr8k", "karpathy", "dataset_flickr8k.json")
+    if root and path.is_file():
+        images = json.loads(path.read_text())["images"]
+        words = [len(s["raw"].split()) for image in images for s in image["sentences"]]
+        # A word piece a word and two special tokens: a little short of what BERT makes of them.
+        return np.array(words) + 2, f"{len(words)} Flickr8k captions"
+    lengths = np.arange(5, 33)
+    spread = np.exp(-((np.log(lengths) - np.log(14.5)) ** 2) / (2 * 0.3**2)) / lengths
+    drawn = np.random.default_rng(0).choice(lengths, size=10_000, p=spread / spread.sum())
+    return drawn, "a log-normal distribution about 13 words"
+
+
+def make_data(batch_size: int, seed: int = 0) -> tuple[Data, str]:
+    """Draw one micro-batch."""
+    generator = np.random.default_rng(seed)
+    lengths, source = caption_lengths()
+    drawn = np.minimum(generator.choice(lengths, size=batch_size), MAX_TEXT_LENGTH)
+    source = f"{source}; here {drawn.mean() - 2:.1f} words on average, {drawn.max() - 2} at most"
+    position = np.arange(MAX_TEXT_LENGTH)
+    real = position < drawn[:, None]
+    ids = generator.integers(FIRST_WORD_ID, VOCAB_SIZE, size=real.shape) * real
+    inner = (position > 0) & (position < drawn[:, None] - 1)
+    chosen = inner & (generator.random(real.shape) < MASK_PROBABILITY)
+    chosen[:, 1] = True  # at least one a sample
+    # Every other sample is matched with its neighbour's image.
+    rows = np.arange(batch_size)
+    false = rows % 2 == 1
+    tensors = (
+        ids,
+        np.where(chosen, MASK_ID, ids),
+        np.where(chosen, ids, -100),
+        real,
+        generator.integers(256, size=(batch_size, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8),
+        np.where(false, (rows + 1) % batch_size, rows),
+        (~false).astype(np.int64),
+    )
+    return Data(*map(torch.from_numpy, tensors)), source
+
+
+def text_encoder() -> ElectraModel:
+    return ElectraModel(ElectraConfig(intermediate_size=1024, num_attention_heads=4))
+
+
+class PlainModel(nn.Module):
+    """Both towers and LXMERT layers out of transformers, run whole for each objective."""
+
+    def __init__(self, attention_dropout: float) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder()
+        self.image_encoder = DeiTModel(deit_config(), add_pooling_layer=False)
+        self.text_projection = nn.Linear(256, 256)
+        self.image_projection = nn.Linear(192, 256)
+        self.token_types = nn.Embedding(2, 256)
+        config = LxmertConfig(
+            hidden_size=256,
+            num_attention_heads=4,
+            intermediate_size=1024,
+            hidden_dropout_prob=0.1,
+            attention_probs_dropout_prob=attention_dropout,
+        )
+        self.layers = nn.ModuleList(LxmertXLayer(config) for _ in range(6))
+        self.text_pooler = nn.Linear(256, 256)
+        self.image_pooler = nn.Linear(256, 256)
+        self.mlm_head = BertLMPredictionHead(BertConfig(hidden_size=256, vocab_size=VOCAB_SIZE))
+        self.itm_head = nn.Linear(512, 2)
+
+    def infer(self, input_ids: Tensor, mask: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        text = self.text_encoder(input_ids, attention_mask=mask).last_hidden_state
+        image = self.image_encoder(pixels).last_hidden_state
+        text = self.text_projection(text) + self.token_types.weight[0]
+        image = self.image_projection(image) + self.token_types.weight[1]
+        additive = (~mask)[:, None, None, :] * torch.finfo(text.dtype).min
+        for layer in self.layers:
+            text, image = layer(text, additive, image, None)
+        first = [self.text_pooler(text[:, 0]).tanh(), self.image_pooler(image[:, 0]).tanh()]
+        return text, torch.cat(first, dim=-1)
+
+    def forward(self, data: Data) -> Tensor:
+        mask, pixels = data.attention_mask, normalize(data.pixels)
+        text, _ = self.infer(data.masked_ids, mask, pixels)
+        logits = self.mlm_head(text)
+        mlm = F.cross_entropy(logits.flatten(0, 1), data.mlm_labels.flatten(), ignore_index=-100)
+        # The images of matching, true and false: a batch of their own, as the loader made it.
+        _, pooled = self.infer(data.input_ids, mask, pixels[data.matching_rows])
+        return mlm + F.cross_entropy(self.itm_head(pooled), data.itm_labels)
+
+
+def deit_config() -> DeiTConfig:
+    return DeiTConfig(
+        hidden_size=192, num_attention_heads=3, intermediate_size=768, image_size=IMAGE_SIZE
+    )
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    return (pixels.float() - 127.5) / 127.5
+
+
+class TextEncoder(Encoder):
+    modalities = frozenset({"text"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = text_encoder()
+        self.hidden_size = 256
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
+        states = self.model(input_ids, attention_mask=attention_mask).last_hidden_state
+        return Tokens(states, attention_mask)
+
+
+class ImageEncoder(Encoder):
+    modalities = frozenset({"image"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = DeiTModel(deit_config(), add_pooling_layer=False)
+        self.hidden_size = 192
+
+    def encode_image(self, pixel_values: Tensor) -> Tokens:
+        states = self.model(pixel_values).last_hidden_state
+        return Tokens(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
+
+
+def make_task(fusion: Fusion) -> Task:
+    model = TwoTower(TextEncoder(), ImageEncoder(), fusion, Double(Double.Options(), 256))
+    heads: dict[str, Any] = {"mlm": MLMHead, "linear": Linear}
+    words = {f"[{i}]": i for i in range(VOCAB_SIZE)}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel(words, unk_token="[0]")), mask_token=f"[{MASK_ID}]"
+    )
+    context = ObjectiveContext(
+        model.sizes, tokenizer, lambda i, o, name: heads[name](heads[name].Options(), i, o)
+    )
+    objectives = {"mlm": MLM(MLM.Options(), context), "itm": ITM(ITM.Options(), context)}
+    return Task(model, nn.ModuleDict(objectives), mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def collate(data: Data) -> MicroBatch:
+    """Arrange the micro-batch as this project's collator does: masked texts, then plain ones."""
+    batch_size = len(data.input_ids)
+    longest = int(data.attention_mask.sum(1).max())
+    length = min(-(-longest // PAD_MULTIPLE) * PAD_MULTIPLE, MAX_TEXT_LENGTH)
+    rows = torch.arange(batch_size)
+    pair_indices, positions = torch.nonzero(data.mlm_labels >= 0, as_tuple=True)
+    mlm = ObjectiveBatch(
+        num_targets=len(positions),
+        pairs=Pairs(text_rows=rows, image_rows=rows, reads=frozenset({"text"})),
+        tensors={
+            "pair_indices": pair_indices,
+            "positions": positions,
+            "labels": data.mlm_labels[pair_indices, positions],
+        },
+    )
+    itm = ObjectiveBatch(
+        num_targets=batch_size,
+        pairs=Pairs(text_rows=rows + batch_size, image_rows=data.matching_rows),
+        tensors={"labels": data.itm_labels},
+    )
+    return MicroBatch(
+        indices=rows,
+        input_ids=torch.cat([data.masked_ids, data.input_ids])[:, :length],
+        attention_mask=torch.cat([data.attention_mask] * 2)[:, :length],
+        pixel_values=data.pixels,
+        objectives={"mlm": mlm, "itm": itm},
+    )
+
+
+def plain_step(data: Data, attention_dropout: float, device: torch.device) -> Callable[[], None]:
+    model = PlainModel(attention_dropout).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(data).backward()
+        optimizer.step()
+
+    return step
+
+
+def our_step(task: Task, batch: MicroBatch, device: torch.device, bf16: bool) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(task.parameters(), lr=LEARNING_RATE, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            outputs = task(batch)
+        losses = [
+            output.loss_sum / batch.objectives[name].num_targets for name, output in outputs.items()
+        ]
+        torch.stack(losses).sum().backward()
+        optimizer.step()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--batch", type=int, default=16, help="samples a step")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds that are timed")
+    parser.add_argument("--fusion", choices=sorted(FUSIONS), default="lxmert", help="ours")
+    parser.add_argument("--attention-dropout", type=float, default=0.0, help="of the fusion, both")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    device = torch.device(arguments.device)
+    data, source = make_data(arguments.batch)
+    batch = collate(data)
+    steps = {"plain": plain_step(data, arguments.attention_dropout, device)}
+    fusion = FUSIONS[arguments.fusion]
+    task = make_task(fusion(fusion.Options(attention_dropout=arguments.attention_dropout)))
+    steps["ours"] = our_step(task.to(device).train(), batch.to(device), device, bf16=False)
+    steps["ours_bf16"] = our_step(task, batch.to(device), device, bf16=True)
+    print(source)
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for round_number in range(arguments.repeats + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if round_number > 0:  # the first warms up
+                seconds[name].append(time.perf_counter() - start)
+    for name, times in seconds.items():
+        print(f"{name}_samples_per_second={arguments.batch / statistics.median(times):.2f}")
+    for key, name in (("ratio", "ours"), ("ratio_bf16", "ours_bf16")):
+        ratios = [p / o for p, o in zip(seconds["plain"], seconds[name], strict=True)]
+        print(f"{key}={statistics.median(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()
