@@ -66,4 +66,4 @@ def checkpoint_saved(run: "RunInfo", step: int, folder: Path) -> None:
 
 @hookspec
 def run_finished(run: "RunInfo", reason: str, summary: dict[str, Any]) -> None:
-    """Called on rank 0 at the end: reason is "finished", "stopped" or "failed"."""
+    """Called on rank 0 at the end: reason is "finished", "stopped by SIGTERM" or "failed"."""
