@@ -234,7 +234,8 @@ def test_init_from_takes_the_model_and_begins_at_step_0(tmp_path: Path) -> None:
     old, new = weights(source, 2), weights(tmp_path / "second", 1)
     model = [name for name in old if name.startswith("model.")]
     assert model
-    assert all(torch.equal(old[name], new[name]) for name in model)
+    # One step at such a rate moves no weight but those that are exactly 0.
+    assert all(torch.allclose(old[name], new[name], rtol=0, atol=1e-28) for name in model)
     head = "objectives.itm.head"
     assert any(not torch.equal(old[n], new[n]) for n in old if n.startswith(head))
 
