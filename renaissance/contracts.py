@@ -11,13 +11,15 @@ nested frozen attrs class `Options`, and is made as
     Dataset(options, context: DatasetContext)
 """
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TextIO
 
 import attrs
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -113,11 +115,13 @@ class ObjectiveBatch:
         pairs: The pairs it wants fused; None for a text-only or image-only objective.
         tensors: Its labels and indices. Index tensors instead of boolean selection keep shapes
             independent of the data, which `check` and `torch.compile` need.
+        identifiers: What `predictions` needs to name its targets by, such as question ids.
     """
 
     num_targets: int
     pairs: Pairs | None = None
     tensors: Mapping[str, Tensor] = attrs.field(factory=dict)
+    identifiers: tuple[Any, ...] = ()
 
 
 @attrs.frozen
@@ -220,11 +224,13 @@ class ObjectiveContext:
         tokenizer: The run's tokenizer.
         make_head: Builds the head of the run spec's `[objectives.head]`, or else the component
             named by the third argument: `make_head(input_size, output_size, "mlp")`.
+        root: `data.root`, against which relative paths are resolved.
     """
 
     sizes: ModelSizes
     tokenizer: PreTrainedTokenizerFast
     make_head: Callable[[int, int, str], "Head"]
+    root: Path = Path()
 
 
 @attrs.frozen
@@ -320,6 +326,20 @@ class Encoder(nn.Module, Component, ABC):
     def encode_joint(self, tokens: Tokens) -> Tokens:
         """Run the joint stack over embedded tokens of one or both modalities."""
         raise TypeError(f"{type(self).__name__} is no joint encoder")
+
+    def resized(self, name: str, tensor: Tensor) -> Tensor | None:
+        """Fit a tensor of the same encoder, for other image sizes or text lengths, to this one.
+
+        Called by `model.init_from` for tensors whose shape differs: position tables, mostly.
+
+        Args:
+            name: Its name in this encoder's state dict.
+            tensor: As the checkpoint has it.
+
+        Returns:
+            The tensor in this encoder's shape, or None if it is of another model.
+        """
+        return None
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in backward. Encoders that cannot say so by raising ValueError."""
@@ -437,25 +457,112 @@ class Dataset(Component, ABC):
         """
 
 
+@attrs.frozen
+class EncodedSamples:
+    """Some samples' distinct texts and images, encoded once, on the device of the run.
+
+    Attributes:
+        text: Encoded texts, (texts, tokens, hidden), as `fuse` takes them.
+        image: Encoded images.
+        text_features: Texts encoded alone; None unless the similarity of the run needs them.
+        image_features: Images encoded alone; likewise.
+        text_rows: Row of each sample's text, (samples,), int64, CPU.
+        image_rows: Row of each sample's first image, (samples,), int64, CPU.
+    """
+
+    text: Tokens | None
+    image: Tokens | None
+    text_features: Tokens | None
+    image_features: Tokens | None
+    text_rows: Tensor
+    image_rows: Tensor
+
+
+class SplitEvaluator(Protocol):
+    """A whole split, for an objective whose metric needs more than one micro-batch at a time.
+
+    Attributes:
+        rank: This process.
+        world_size: Number of ranks.
+        device: Where tensors are.
+        is_final: True in `renaissance evaluate`, False during training.
+        micro_batch_size: `evaluate.micro_batch_size`.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+    is_final: bool
+    micro_batch_size: int
+
+    def __len__(self) -> int:
+        """Return the number of the split's samples that belong to this objective."""
+        ...
+
+    def image_ids(self) -> list[Hashable]:
+        """Return the identifier of every sample's first image, without decoding it."""
+        ...
+
+    def encode(self, indices: Sequence[int], modalities: frozenset[Modality]) -> EncodedSamples:
+        """Encode samples' plain texts, first images, or both; this rank alone."""
+        ...
+
+    def fuse(self, text: Tokens, image: Tokens, pairs: Pairs) -> Fused:
+        """Fuse pairs of encoded rows; this rank alone."""
+        ...
+
+    def similarity(self, text: Tokens, image: Tokens) -> Tensor | None:
+        """Return the run's cheap similarity of features, (texts, images); None if it has none."""
+        ...
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Return all ranks' rows one after the other, on the CPU; every rank must call it.
+
+        Args:
+            rows: (rows, ...), any number of rows, the same type and further sizes on every rank.
+        """
+        ...
+
+    def progress(self, steps: Iterable[int], total: int, unit: str) -> Iterator[int]:
+        """Pass steps on, showing rate and time left: each step says how many units it is."""
+        ...
+
+
 class Objective(nn.Module, Component, ABC):
     """A task: owns its head, its collation, its loss and its metrics.
 
     Attributes:
         requires: What samples must hold, in the words of `Dataset.offers`.
+        labels: What it also needs to learn and to measure. A split that does not offer them can
+            only be predicted: `collate` then counts no targets, and no metric is reported.
         unimodal: Modalities whose own encodings (`Features.text`, `.image`) it reads.
+        starts_from: Types of objectives whose weights fit it, for `model.init_from`.
     """
 
     requires: ClassVar[frozenset[str]]
+    labels: ClassVar[frozenset[str]] = frozenset()
     unimodal: ClassVar[frozenset[Modality]] = frozenset()
+    starts_from: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
         """Ask the builder for texts and images, and make labels; runs in loader workers."""
 
-    def pairs(
-        self, batch: ObjectiveBatch, text: Tokens | None, image: Tokens | None
-    ) -> Pairs | None:
-        """Return the pairs to fuse; override to choose them by the encoded tokens."""
+    def similarity(self, text: Tokens, image: Tokens) -> Tensor | None:
+        """Return a similarity of every text with every image, (texts, images), if it learns one.
+
+        Other objectives choose their pairs by it. It is given the features of `unimodal`.
+        """
+        return None
+
+    def pairs(self, batch: ObjectiveBatch, similarity: Tensor | None) -> Pairs | None:
+        """Return the pairs to fuse; override to choose them by similarity.
+
+        Args:
+            batch: What was collated.
+            similarity: Of the micro-batch's text rows and image rows, (texts, images), without
+                gradient; None where no objective of the run learns one.
+        """
         return batch.pairs
 
     @abstractmethod
@@ -470,6 +577,25 @@ class Objective(nn.Module, Component, ABC):
         self, metrics: Mapping[str, Metric], batch: ObjectiveBatch, output: ObjectiveOutput
     ) -> None:
         """Add one micro-batch to the metrics."""
+
+    def evaluate_split(self, split: SplitEvaluator) -> dict[str, float]:
+        """Return metrics that need the whole split, after the pass over its micro-batches.
+
+        Called on every rank, in evaluation mode without gradient; every rank returns the same.
+        """
+        return {}
+
+    def predictions(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[dict[str, Any]]:
+        """Return what it predicts for each target, for `renaissance evaluate --predictions`.
+
+        Rows hold what JSON holds; they are gathered in the order of the samples.
+        """
+        return []
+
+    def write_predictions(self, rows: Sequence[Mapping[str, Any]], file: TextIO) -> None:
+        """Write a split's predictions; JSON lines unless overridden."""
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
 
     def panel(
         self, batch: ObjectiveBatch, output: ObjectiveOutput, input_ids: Tensor | None

@@ -50,20 +50,41 @@ class Task(nn.Module):
             text = self.model.encode_text(batch.input_ids, batch.attention_mask)
         if batch.pixel_values is not None:
             image = self.model.encode_image(self._normalize(batch.pixel_values))
-        objectives = self.named_objectives()
-        fused = self._fuse(batch, objectives, text, image)
-        unimodal = self._unimodal(objectives, text, image)
+        present = {n: o for n, o in self.named_objectives().items() if n in batch.objectives}
+        alone = self.features_alone(present, text, image)
+        fused = self._fuse(batch, present, text, image, alone)
         return {
             name: objective(
                 batch.objectives[name],
                 Features(
-                    text=unimodal["text"] if "text" in objective.unimodal else None,
-                    image=unimodal["image"] if "image" in objective.unimodal else None,
+                    text=alone["text"] if "text" in objective.unimodal else None,
+                    image=alone["image"] if "image" in objective.unimodal else None,
                     fused=fused.get(name),
                 ),
             )
-            for name, objective in objectives.items()
+            for name, objective in present.items()
         }
+
+    def features_alone(
+        self, objectives: Mapping[str, Objective], text: Tokens | None, image: Tokens | None
+    ) -> dict[str, Tokens | None]:
+        """Return texts and images encoded by themselves, where an objective reads them."""
+        wanted = {modality for o in objectives.values() for modality in o.unimodal}
+        return {
+            "text": self.model.text_features(text) if text and "text" in wanted else None,
+            "image": self.model.image_features(image) if image and "image" in wanted else None,
+        }
+
+    def similarity(self, text: Tokens | None, image: Tokens | None) -> Tensor | None:
+        """Return the similarity that an objective learns, (texts, images), without gradient."""
+        if text is None or image is None:
+            return None
+        with torch.no_grad():
+            for objective in self.named_objectives().values():
+                similarity = objective.similarity(text, image)
+                if similarity is not None:
+                    return similarity
+        return None
 
     def _fuse(
         self,
@@ -71,10 +92,12 @@ class Task(nn.Module):
         objectives: Mapping[str, Objective],
         text: Tokens | None,
         image: Tokens | None,
+        alone: Mapping[str, Tokens | None],
     ) -> dict[str, Fused]:
+        similarity = self.similarity(alone["text"], alone["image"])
         requests: dict[str, Pairs] = {}
         for name, objective in objectives.items():
-            pairs = objective.pairs(batch.objectives[name], text, image)
+            pairs = objective.pairs(batch.objectives[name], similarity)
             if pairs is not None:
                 requests[name] = pairs
         if not requests:
@@ -83,15 +106,6 @@ class Task(nn.Module):
         assert image is not None
         fused = self.model.fuse(text, image, list(requests.values()))
         return dict(zip(requests, fused, strict=True))
-
-    def _unimodal(
-        self, objectives: Mapping[str, Objective], text: Tokens | None, image: Tokens | None
-    ) -> dict[str, Tokens | None]:
-        wanted = {modality for o in objectives.values() for modality in o.unimodal}
-        return {
-            "text": self.model.text_features(text) if text and "text" in wanted else None,
-            "image": self.model.image_features(image) if image and "image" in wanted else None,
-        }
 
     def _normalize(self, pixels: Tensor) -> Tensor:
         # Images travel as uint8, a quarter of the bytes, and become floats here.
