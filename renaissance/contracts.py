@@ -466,16 +466,16 @@ class EncodedSamples:
         image: Encoded images.
         text_features: Texts encoded alone; None unless the similarity of the run needs them.
         image_features: Images encoded alone; likewise.
-        text_rows: Row of each sample's text, (samples,), int64, CPU.
-        image_rows: Row of each sample's first image, (samples,), int64, CPU.
+        text_rows: Row of each sample's text, (samples,), int64, CPU; None without texts.
+        image_rows: Row of each sample's first image, likewise.
     """
 
     text: Tokens | None
     image: Tokens | None
     text_features: Tokens | None
     image_features: Tokens | None
-    text_rows: Tensor
-    image_rows: Tensor
+    text_rows: Tensor | None
+    image_rows: Tensor | None
 
 
 class SplitEvaluator(Protocol):

@@ -13,6 +13,7 @@ from running import environment as environment_of
 from running import metrics, run_here, torchrun, torchrun_command, weights, write_spec
 
 from renaissance.data.loader import BatchPlan, MicroBatchLoader, TrainingOrder
+from renaissance.data.order import SampleStream
 from renaissance.engine.setup import build
 from renaissance.plugins import load_plugins
 from renaissance.spec.read import load_spec
@@ -64,7 +65,7 @@ def test_number_of_workers_changes_nothing(tmp_path: Path, num_workers: int) -> 
     setup = build(spec, plugins, world_size=1, load_weights=True)
 
     def batches(workers: int) -> list[torch.Tensor]:
-        order = TrainingOrder(setup.plan, 0, setup.num_samples, seed=0, start=0, stop=80)
+        order = TrainingOrder(setup.plan, 0, setup.stream(), start=0, stop=80)
         loader = MicroBatchLoader(setup.train, order, workers, torch.device("cpu"))
         found = []
         for batch in loader:
@@ -134,12 +135,13 @@ def test_killed_and_resumed_is_bit_identical(tmp_path: Path) -> None:
 def test_resuming_on_other_ranks_sees_exactly_the_remaining_samples() -> None:
     num_samples, seed, total = 50, 3, 15
     two, one = (BatchPlan(8, 8 // n, 1, n) for n in (2, 1))
+    stream = SampleStream([num_samples], None, seed)
 
     def seen(plan: BatchPlan, start: int, stop: int) -> list[tuple[int, int]]:
         return [
             sample
             for rank in range(plan.world_size)
-            for request in TrainingOrder(plan, rank, num_samples, seed, start * 8, stop * 8)
+            for request in TrainingOrder(plan, rank, stream, start * 8, stop * 8)
             for sample in request
         ]
 

@@ -7,7 +7,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from renaissance.data.order import sample_at
 from renaissance.engine.checkpoint import (
     find_checkpoint,
     list_checkpoints,
@@ -60,10 +59,8 @@ def _build(spec: RunSpec, plugins: Plugins, num_ranks: int) -> Setup:
 def _estimate(setup: Setup, console: Console) -> Estimate | None:
     # In the order of training: neighbours in the data often share an image.
     num_samples = min(setup.plan.micro_batch_size, MAX_SAMPLES)
-    request = [
-        sample_at(position, setup.num_samples, setup.spec.run.seed)
-        for position in range(num_samples)
-    ]
+    stream = setup.stream()
+    request = [stream.at(position) for position in range(num_samples)]
     batch = setup.train[request]
     try:
         with torch.device("meta"):

@@ -36,7 +36,7 @@ class MicroBatch:
         input_ids: Distinct text views, (texts, tokens), int64; None where there is no text.
         attention_mask: True where real, (texts, tokens), bool.
         pixel_values: Distinct images, (images, 3, size, size), uint8: normalized on the device.
-        objectives: What each objective collated, by name.
+        objectives: What each objective collated, by name; one that gets no sample is absent.
         bad_samples: Messages about records that could not be read and were left out.
     """
 
@@ -129,15 +129,30 @@ class Collator:
                         f"no sample of a micro-batch of {len(request)} can be read: "
                         + "; ".join(bad.values())
                     )
-                objectives = {
-                    name: objective.collate(samples, builder)
-                    for name, objective in self.objectives.items()
-                }
+                objectives = self._collate(samples, builder, bad)
                 return builder.micro_batch(samples, objectives, tuple(bad.values()))
             except BadSampleError as error:
                 if not self.skip_bad_samples:
                     raise
                 bad[error.index] = str(error)
+
+    def _collate(
+        self, samples: Sequence[KeyedSample], builder: "RowBuilder", bad: Mapping[int, str]
+    ) -> dict[str, ObjectiveBatch]:
+        """Let each objective collate the samples that go to it; one without any is left out."""
+        objectives = {}
+        for name, objective in self.objectives.items():
+            own = [sample for sample in samples if self.datasets.goes_to(sample.index, name)]
+            if own:
+                objectives[name] = objective.collate(own, builder)
+            elif self.training:
+                # All ranks must have the same objectives in a step: they exchange gradients.
+                raise DataError(
+                    f"no sample for objective '{name}' in a micro-batch of "
+                    f"{len(samples) + len(bad)}: {'; '.join(bad.values())}; mend the data or "
+                    "raise train.micro_batch_size"
+                )
+        return objectives
 
 
 class RowBuilder:
@@ -217,7 +232,7 @@ class RowBuilder:
         """See `BatchBuilder`."""
         generator = sample.generator(purpose)
         for _ in range(MAX_DRAWS):
-            index = int(generator.integers(len(self._collator.datasets)))
+            index = self._collator.datasets.random_index(sample.index, generator)
             if index in self._bad:
                 continue
             other = self.sample(sample.epoch, index)

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from renaissance.data.collate import Collator, MicroBatch
-from renaissance.data.order import sample_at
+from renaissance.data.order import SampleStream
 from renaissance.errors import DataError, RunError, SpecError, describe
 from renaissance.spec.sections import TrainSection
 
@@ -76,12 +76,11 @@ class TrainingOrder:
     """
 
     def __init__(
-        self, plan: BatchPlan, rank: int, num_samples: int, seed: int, start: int, stop: int
+        self, plan: BatchPlan, rank: int, stream: SampleStream, start: int, stop: int
     ) -> None:
         self.plan = plan
         self.rank = rank
-        self.num_samples = num_samples
-        self.seed = seed
+        self.stream = stream
         self.start = start
         self.stop = stop
 
@@ -91,7 +90,7 @@ class TrainingOrder:
             first = position + self.rank * share
             for begin in range(first, first + share, self.plan.micro_batch_size):
                 positions = range(begin, begin + self.plan.micro_batch_size)
-                yield [sample_at(p, self.num_samples, self.seed) for p in positions]
+                yield [self.stream.at(position) for position in positions]
 
 
 def evaluation_order(

@@ -6,7 +6,10 @@ and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002).
 """
 
 import math
+from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -80,8 +83,75 @@ class Permutation:
         return row * self._columns + column
 
 
+class SampleStream:
+    """The endless stream of training samples: which sample stands at which position.
+
+    Without weights it is the concatenation of epochs, each a permutation of all datasets together.
+    With weights each dataset has epochs of its own, and the datasets take turns: of any n
+    consecutive positions each gets its share, to within a sample. Either way any position is found
+    in constant time, by the seed alone.
+
+    Args:
+        lengths: Number of samples of each dataset.
+        weights: How often each dataset's samples come, relative to the others; None to shuffle
+            all together.
+        seed: The run's seed.
+    """
+
+    def __init__(self, lengths: Sequence[int], weights: Sequence[float] | None, seed: int) -> None:
+        self.lengths = list(lengths)
+        self.weights = None if weights is None else list(weights)
+        self.seed = seed
+        self._starts = [0, *accumulate(self.lengths)]
+        # Exact fractions, since rounding would let two positions claim one sample.
+        exact = [Fraction(str(weight)) for weight in weights or ()]
+        totals = list(accumulate(exact))
+        # Share of each dataset among itself and those before it.
+        self._shares = [own / total for own, total in zip(exact, totals, strict=True)]
+
+    def __len__(self) -> int:
+        """Return the number of samples of all datasets: what an epoch of the run counts."""
+        return self._starts[-1]
+
+    def at(self, position: int) -> tuple[int, int]:
+        """Return (epoch, index): the sample's index in the concatenation of the datasets.
+
+        Args:
+            position: Position in the stream, samples from the start of the run.
+        """
+        if self.weights is None:
+            return sample_at(position, len(self), self.seed)
+        dataset, own_position = self._turn(position)
+        epoch, place = divmod(own_position, self.lengths[dataset])
+        order = _epoch_order(
+            self.lengths[dataset], keyed_seed(self.seed, "dataset", dataset), epoch
+        )
+        return epoch, self._starts[dataset] + order[place]
+
+    def least(self, num_positions: int) -> list[int]:
+        """Return how many of so many consecutive positions each dataset gets at least."""
+        numbers = []
+        for share in reversed(self._shares):
+            numbers.append(int(num_positions * share))
+            num_positions -= math.ceil(num_positions * share)
+        return numbers[::-1]
+
+    def _turn(self, position: int) -> tuple[int, int]:
+        """Return the dataset whose turn a position is, and how many turns it had before.
+
+        From the last dataset to the first, each takes its share of what the later ones leave.
+        """
+        for dataset in range(len(self.lengths) - 1, 0, -1):
+            share = self._shares[dataset]
+            before = position * share.numerator // share.denominator
+            if (position + 1) * share.numerator // share.denominator > before:
+                return dataset, before
+            position -= before
+        return 0, position
+
+
 def sample_at(position: int, length: int, seed: int) -> tuple[int, int]:
-    """Return the epoch and the sample index at a position of the training stream.
+    """Return the epoch and the sample index at a position of the stream of one dataset.
 
     The stream is the endless concatenation of epochs, each its own permutation of the dataset.
 
@@ -94,7 +164,7 @@ def sample_at(position: int, length: int, seed: int) -> tuple[int, int]:
     return epoch, _epoch_order(length, seed, epoch)[place]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _epoch_order(length: int, seed: int, epoch: int) -> Permutation:
     return Permutation(length, keyed_seed(seed, epoch, "order"))
 

@@ -38,6 +38,7 @@ class TrainState:
         position: Samples seen in the endless stream of epochs.
         num_samples: Size of the training data, which the stream depends on.
         seed: The run's seed, which the stream depends on.
+        weights: Weights of the training datasets, which it depends on as well.
         num_bad_samples: Unreadable records met.
         best: Best value of the watched metric, None before the first evaluation.
         scaler: State of fp16's gradient scaler.
@@ -47,6 +48,7 @@ class TrainState:
     position: int = 0
     num_samples: int = 0
     seed: int = 0
+    weights: list[float] | None = None
     num_bad_samples: int = 0
     best: float | None = None
     scaler: dict[str, Any] = attrs.field(factory=dict)

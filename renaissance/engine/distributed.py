@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from renaissance.errors import RenaissanceError, RunError, describe
 
@@ -74,17 +75,27 @@ class Ranks:
         if self.world_size == 1:
             return [text]
         data = torch.frombuffer(bytearray(text.encode() or b" "), dtype=torch.uint8)
+        return [bytes(part.numpy()).decode().strip() for part in self._gather(data)]
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """Return all ranks' rows one after the other, on the CPU.
+
+        Args:
+            rows: (rows, ...), any number of rows, alike on all ranks in type and further sizes.
+        """
+        rows = rows.detach().cpu()
+        return rows if self.world_size == 1 else torch.cat(self._gather(rows))
+
+    def _gather(self, rows: Tensor) -> list[Tensor]:
+        """Return every rank's rows, of which there may be different numbers."""
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
-        dist.all_gather(sizes, torch.tensor([len(data)]))
+        dist.all_gather(sizes, torch.tensor([len(rows)]))
         longest = max(int(size) for size in sizes)
-        padded = torch.zeros(longest, dtype=torch.uint8)
-        padded[: len(data)] = data
-        gathered = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.world_size)]
+        padded = rows.new_zeros((longest, *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        gathered = [torch.zeros_like(padded) for _ in range(self.world_size)]
         dist.all_gather(gathered, padded)
-        return [
-            bytes(part[: int(size)].numpy()).decode().strip()
-            for part, size in zip(gathered, sizes, strict=True)
-        ]
+        return [part[: int(size)] for part, size in zip(gathered, sizes, strict=True)]
 
     def together(self, function: Callable[[], T]) -> T:
         """Call a function that may fail on some ranks only; if it does, all ranks raise.

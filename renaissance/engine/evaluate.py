@@ -1,5 +1,8 @@
 """One pass over a split, every sample exactly once over all ranks."""
 
+import json
+from typing import Any
+
 import attrs
 import torch
 from PIL import Image, ImageOps
@@ -9,6 +12,7 @@ from renaissance.data.loader import MicroBatchLoader, evaluation_order
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.metrics import MetricBook
 from renaissance.engine.setup import autocast
+from renaissance.engine.split import Split
 from renaissance.engine.task import Task
 from renaissance.errors import DataError
 from renaissance.events import PanelImage
@@ -17,20 +21,43 @@ from renaissance.spec.sections import RunSpec
 
 @attrs.frozen
 class SplitResult:
-    """Figures and pictures of a pass over a split."""
+    """What a pass over a split gave.
+
+    Attributes:
+        metrics: "loss", "<objective>/loss" and the objectives' metrics.
+        panel: Pictures with what the objectives say of them.
+        predictions: Rows by objective, in the order of the samples, on rank 0; empty unless asked.
+    """
 
     metrics: dict[str, float]
     panel: list[PanelImage]
+    predictions: dict[str, list[dict[str, Any]]]
 
 
-def evaluate(task: Task, collator: Collator, spec: RunSpec, ranks: Ranks) -> SplitResult:
+def evaluate(
+    task: Task,
+    collator: Collator,
+    spec: RunSpec,
+    ranks: Ranks,
+    is_final: bool = False,
+    predict: bool = False,
+) -> SplitResult:
     """Evaluate; every rank must call it, and every rank gets the same figures.
+
+    Args:
+        task: Model and objectives, on the device.
+        collator: Of the split.
+        spec: The run spec.
+        ranks: The processes of the run.
+        is_final: True in `renaissance evaluate`, where costly metrics are computed too.
+        predict: Collect predictions.
 
     Raises:
         DataError: If more records cannot be read than `data.max_bad_samples` allows.
     """
     weights = {o.name or o.type: o.weight for o in spec.objectives}
-    book = MetricBook(task.named_objectives(), weights, ranks.device)
+    objectives = task.named_objectives()
+    book = MetricBook(objectives, weights, ranks.device)
     requests = evaluation_order(
         len(collator.datasets), spec.evaluate.micro_batch_size, ranks.rank, ranks.world_size
     )
@@ -39,6 +66,8 @@ def evaluate(task: Task, collator: Collator, spec: RunSpec, ranks: Ranks) -> Spl
     loader = MicroBatchLoader(collator, requests, num_workers, ranks.device)
     panel: list[PanelImage] = []
     bad: list[str] = []
+    # Each with the index of its micro-batch's first sample, by which they are put in order.
+    rows: list[tuple[int, str, list[dict[str, Any]]]] = []
     was_training = task.training
     task.eval()
 
@@ -49,26 +78,50 @@ def evaluate(task: Task, collator: Collator, spec: RunSpec, ranks: Ranks) -> Spl
             with torch.no_grad(), autocast(spec.train.precision, ranks.device):
                 outputs = task(on_device)
             book.update(on_device, outputs)
+            if predict:
+                first = int(micro_batch.indices[0])
+                for name, batch in on_device.objectives.items():
+                    rows.append((first, name, objectives[name].predictions(batch, outputs[name])))
             if ranks.is_main and len(panel) < spec.evaluate.num_panel_images:
                 panel.extend(_panel(task, on_device, outputs))
 
     # Ranks have different samples, so one may fail alone.
     ranks.together(run)
-    task.train(was_training)
     num_bad = int(ranks.sum([len(bad)])[0])
     if num_bad > spec.data.max_bad_samples:
         raise DataError(
             f"evaluation: {num_bad} records cannot be read (data.max_bad_samples = "
             f"{spec.data.max_bad_samples}), such as: {'; '.join(bad[:3]) or 'on another rank'}"
         )
-    return SplitResult(book.compute(), panel[: spec.evaluate.num_panel_images])
+    metrics = book.compute()
+    for name, objective in objectives.items():
+        with torch.no_grad():
+            split = Split(task, collator, name, spec, ranks, is_final)
+            found = objective.evaluate_split(split)
+        metrics.update({f"{name}/{metric}": value for metric, value in found.items()})
+    task.train(was_training)
+    panel = panel[: spec.evaluate.num_panel_images]
+    return SplitResult(metrics, panel, _ordered(rows, ranks) if predict else {})
+
+
+def _ordered(
+    rows: list[tuple[int, str, list[dict[str, Any]]]], ranks: Ranks
+) -> dict[str, list[dict[str, Any]]]:
+    """Return all ranks' predictions by objective, in the order of the samples."""
+    everyone = [tuple(r) for text in ranks.gather_text(json.dumps(rows)) for r in json.loads(text)]
+    ordered: dict[str, list[dict[str, Any]]] = {}
+    for _, name, found in sorted(everyone, key=lambda row: row[0]):
+        if found:
+            ordered.setdefault(name, []).extend(found)
+    return ordered
 
 
 def _panel(task: Task, batch: MicroBatch, outputs: dict) -> list[PanelImage]:  # type: ignore[type-arg]
     """Return the micro-batch's images with what each objective has to say of them."""
     lines: dict[int, list[str]] = {}
-    for name, objective in task.named_objectives().items():
-        for entry in objective.panel(batch.objectives[name], outputs[name], batch.input_ids):
+    objectives = task.named_objectives()
+    for name, output in outputs.items():
+        for entry in objectives[name].panel(batch.objectives[name], output, batch.input_ids):
             lines.setdefault(entry.image_row, []).extend(entry.lines)
     if batch.pixel_values is None:
         return []

@@ -153,7 +153,7 @@ class Loop:
             error = caught
         names = list(self.objectives)
         bad = [message for batch in batches for message in batch.bad_samples]
-        counts = [sum(b.objectives[name].num_targets for b in batches) for name in names]
+        counts = [sum(_num_targets(b, name) for b in batches) for name in names]
         totals = self.ranks.sum([*counts, len(bad), float(error is not None)])
         # The largest signal number that any rank got.
         signals = self.ranks.sum(_one_hot(request.signal))
@@ -194,8 +194,7 @@ class Loop:
         order = TrainingOrder(
             plan,
             self.ranks.rank,
-            self.setup.num_samples,
-            self.spec.run.seed,
+            self.setup.stream(),
             start=self.state.position,
             stop=self.setup.total_steps * plan.global_batch_size,
         )
@@ -219,6 +218,11 @@ def _wrap(task: nn.Module, ranks: Ranks) -> nn.Module:
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {name: has_statistics}
     return DistributedDataParallel(task, gradient_as_bucket_view=True, **options)
+
+
+def _num_targets(batch: MicroBatch, name: str) -> int:
+    objective = batch.objectives.get(name)
+    return 0 if objective is None else objective.num_targets
 
 
 def _one_hot(signal_number: int) -> list[float]:

@@ -42,11 +42,16 @@ class MetricBook:
             )
 
     def compute(self) -> dict[str, float]:
-        """Return "loss", "<objective>/loss" and "<objective>/<metric>"; every rank must call it."""
+        """Return "loss", "<objective>/loss" and "<objective>/<metric>"; every rank must call it.
+
+        An objective that had no target is left out.
+        """
         results: dict[str, float] = {"loss": 0.0}
         for name in self._objectives:
             num_targets = float(self._num_targets[name].compute())
-            loss = float(self._loss_sums[name].compute()) / max(1.0, num_targets)
+            if num_targets == 0:
+                continue
+            loss = float(self._loss_sums[name].compute()) / num_targets
             results[f"{name}/loss"] = loss
             results["loss"] += self._weights[name] * loss
             for metric_name, metric in self._metrics[name].items():

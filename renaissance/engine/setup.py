@@ -11,6 +11,7 @@ from renaissance.data.collate import Collator
 from renaissance.data.concatenation import Concatenation
 from renaissance.data.images import ImageTransform
 from renaissance.data.loader import BatchPlan
+from renaissance.data.order import SampleStream
 from renaissance.data.tokenizer import load_tokenizer, tokenizer_source
 from renaissance.engine.task import Task
 from renaissance.errors import DataError, SpecError
@@ -50,6 +51,10 @@ class Setup:
         """Size of the training data."""
         return len(self.train.datasets)
 
+    def stream(self) -> SampleStream:
+        """Return the order of training samples."""
+        return self.train.datasets.stream(self.spec.run.seed)
+
     def steps_in(self, epochs: float) -> int:
         """Return the steps that cover so many epochs, at least 1."""
         return max(1, round(epochs * self.num_samples / self.plan.global_batch_size))
@@ -77,7 +82,8 @@ def build(spec: RunSpec, plugins: Plugins, world_size: int, load_weights: bool) 
     tokenizer = load_tokenizer(tokenizer_source(spec), spec.data.max_text_length, train.datasets)
     task = build_task(spec, plugins, tokenizer, load_weights)
     for datasets in [train, *([validate] if validate else [])]:
-        _check_offers(task, datasets)
+        check_offers(task, datasets)
+    _check_shares(train, plan)
     _check_best_metric(spec, task)
     return Setup(
         spec=spec,
@@ -122,7 +128,9 @@ def build_datasets(
         dataset = component(section.options, context)  # type: ignore[call-arg]
         assert isinstance(dataset, Dataset)
         built.append((f"{where}[{number}] ('{section.type}')", dataset))
-    return Concatenation(built)
+    weights = [section.weight for section in sections if section.weight is not None]
+    routes = [frozenset(section.objectives) or None for section in sections]
+    return Concatenation(built, weights or None, routes)
 
 
 def make_collator(
@@ -180,13 +188,43 @@ def _check_best_metric(spec: RunSpec, task: Task) -> None:
         )
 
 
-def _check_offers(task: Task, datasets: Concatenation) -> None:
+def check_offers(task: Task, datasets: Concatenation, labelled: bool = True) -> None:
+    """Check that datasets hold what the objectives that read them need.
+
+    Args:
+        task: The model and its objectives.
+        datasets: The datasets of a split.
+        labelled: False for a split that shall only be predicted.
+
+    Raises:
+        DataError: Naming objective, dataset and what is lacking.
+    """
     for name, objective in task.named_objectives().items():
-        for dataset_name, dataset in zip(datasets.names, datasets.datasets, strict=True):
-            lacking = sorted(objective.requires - dataset.offers)
-            if lacking:
+        needs = objective.requires | (objective.labels if labelled else frozenset())
+        for dataset_name, dataset, route in zip(
+            datasets.names, datasets.datasets, datasets.routes, strict=True
+        ):
+            lacking = sorted(needs - dataset.offers)
+            if lacking and (route is None or name in route):
                 raise DataError(
                     f"objective '{name}' needs {', '.join(lacking)}, which {dataset_name} does "
                     f"not offer (it offers {', '.join(sorted(dataset.offers))}); choose another "
-                    "dataset or leave the objective out"
+                    "dataset or split, leave the objective out, or name in the dataset's "
+                    "objectives those that it is for"
                 )
+
+
+def _check_shares(train: Concatenation, plan: BatchPlan) -> None:
+    """Check that every micro-batch holds samples for every objective, as DDP needs it to."""
+    if all(route is None for route in train.routes):
+        return
+    least = train.stream(seed=0).least(plan.micro_batch_size)
+    for name, number in zip(train.names, least, strict=True):
+        if number == 0:
+            raise SpecError(
+                [
+                    f"{name}: its weight gives it less than one sample in a micro-batch of "
+                    f"{plan.micro_batch_size}; datasets for different objectives need one each. "
+                    "Raise its weight or train.micro_batch_size"
+                ]
+            )

@@ -49,7 +49,7 @@ class Task(nn.Module):
         if batch.input_ids is not None and batch.attention_mask is not None:
             text = self.model.encode_text(batch.input_ids, batch.attention_mask)
         if batch.pixel_values is not None:
-            image = self.model.encode_image(self._normalize(batch.pixel_values))
+            image = self.model.encode_image(self.normalize(batch.pixel_values))
         present = {n: o for n, o in self.named_objectives().items() if n in batch.objectives}
         alone = self.features_alone(present, text, image)
         fused = self._fuse(batch, present, text, image, alone)
@@ -107,7 +107,8 @@ class Task(nn.Module):
         fused = self.model.fuse(text, image, list(requests.values()))
         return dict(zip(requests, fused, strict=True))
 
-    def _normalize(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Return pixels, uint8, as the image encoder takes them: (images, 3, height, width)."""
         # Images travel as uint8, a quarter of the bytes, and become floats here.
         mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
         return (pixels.to(mean.dtype) - mean) / std

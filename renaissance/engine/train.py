@@ -58,13 +58,14 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     if last is None and spec.model.init_from is not None:
         source = find_checkpoint(Path(spec.model.init_from), prefer_best=True)
         ranks.together(lambda: load_model_weights(source, task.model))
-    request = [(0, index) for index in range(min(NUM_PROBE_SAMPLES, setup.num_samples))]
-    probe = ranks.together(lambda: setup.train[request])
+    probe = ranks.together(lambda: setup.train[_probe_request(setup)])
     with autocast(spec.train.precision, ranks.device):
         unread = release_unread_parameters(task, probe, ranks)
     optimizer = make_optimizer(task, spec.optimizer)
     scaler = torch.amp.GradScaler(ranks.device.type, enabled=spec.train.precision == "fp16")
-    state = TrainState(num_samples=setup.num_samples, seed=spec.run.seed)
+    state = TrainState(
+        num_samples=setup.num_samples, seed=spec.run.seed, weights=setup.stream().weights
+    )
     if last is not None:
         checkpoint = last
         state = ranks.together(lambda: _resume(checkpoint, setup, optimizer, scaler))
@@ -143,7 +144,11 @@ def _resume(
     scaler: torch.amp.GradScaler,
 ) -> TrainState:
     state = load_checkpoint(folder, setup.task, optimizer)
-    expected = {"seed": setup.spec.run.seed, "num_samples": setup.num_samples}
+    expected = {
+        "seed": setup.spec.run.seed,
+        "num_samples": setup.num_samples,
+        "weights": setup.stream().weights,
+    }
     for name, value in expected.items():
         found = getattr(state, name)
         if found != value:
@@ -161,6 +166,16 @@ def _resume(
     if scaler.is_enabled():
         scaler.load_state_dict(state.scaler)
     return state
+
+
+def _probe_request(setup: Setup) -> list[tuple[int, int]]:
+    """Return a few samples of each dataset, so that every objective has some."""
+    request: list[tuple[int, int]] = []
+    start = 0
+    for length in setup.train.datasets.lengths:
+        request += [(0, start + place) for place in range(min(NUM_PROBE_SAMPLES, length))]
+        start += length
+    return request
 
 
 def _enable_gradient_checkpointing(setup: Setup) -> None:

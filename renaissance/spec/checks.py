@@ -13,6 +13,7 @@ from renaissance.plugins import Plugins
 from renaissance.spec.faults import Faults
 from renaissance.spec.sections import (
     DataSection,
+    DatasetSpec,
     EncoderSpec,
     ModelSection,
     RunSpec,
@@ -97,6 +98,17 @@ def _(section: DataSection, plugins: Plugins) -> None:
     faults = Faults()
     if not getattr(section, "train", True):
         faults.add("missing; a run needs at least one table [[data.train]]", "train")
+    datasets = getattr(section, "train", ())
+    weighted = [dataset for dataset in datasets if dataset.weight is not None]
+    for index, dataset in enumerate(datasets):
+        if weighted and dataset.weight is None:
+            faults.add(
+                "missing; other datasets have one: give each its own", "train", index, "weight"
+            )
+    for index, dataset in enumerate(getattr(section, "validate", ())):
+        if dataset.weight is not None:
+            message = "evaluation takes every sample once; remove this key"
+            faults.add(message, "validate", index, "weight")
     faults.raise_any()
 
 
@@ -115,4 +127,25 @@ def _(section: RunSpec, plugins: Plugins) -> None:
                 index,
                 "name",
             )
+    if names and hasattr(section, "data"):
+        _check_routes(section.data, names, faults)
     faults.raise_any()
+
+
+def _check_routes(data: DataSection, names: list[str], faults: Faults) -> None:
+    """Check that datasets name objectives of this run, and that none of these gets nothing."""
+    for split in ("train", "validate"):
+        datasets: tuple[DatasetSpec, ...] = getattr(data, split, ())
+        for index, dataset in enumerate(datasets):
+            for name in dataset.objectives:
+                if name not in names:
+                    faults.add(
+                        f"'{name}' is no objective of this run; it has {', '.join(names)}",
+                        *("data", split, index, "objectives"),
+                    )
+        for name in names:
+            if datasets and all(d.objectives and name not in d.objectives for d in datasets):
+                faults.add(
+                    f"no dataset is for objective '{name}'; name it in one's objectives",
+                    *("data", split),
+                )

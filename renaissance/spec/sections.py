@@ -67,6 +67,15 @@ class DatasetSpec(ComponentSpec):
     """One dataset; several are concatenated."""
 
     kind = "dataset"
+    weight: float | None = option(
+        None,
+        help="How often training draws from it, relative to the others, which then need a weight "
+        "too. Where absent, all are shuffled together.",
+        validator=positive,
+    )
+    objectives: tuple[str, ...] = option(
+        (), help="Names of the objectives that its samples are for; all where absent."
+    )
 
 
 @attrs.frozen
