@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -56,6 +57,34 @@ def check(
 
     plugins = load_plugins()
     check_run(load_spec(spec, plugins), plugins, ranks)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN_OR_SPEC... [section.key=value]...",
+            help="A run folder, or run specs; then single settings.",
+        ),
+    ],
+    split: Annotated[
+        str,
+        typer.Option(
+            help="validate or train: the run's own data; test, or another: that split of the "
+            "datasets of [[data.validate]]."
+        ),
+    ] = "validate",
+    checkpoint: Annotated[str, typer.Option(help="best, last, or a checkpoint's folder.")] = "best",
+    predictions: Annotated[
+        Path | None, typer.Option(help="File for what is predicted, in the task's own format.")
+    ] = None,
+) -> None:
+    """Evaluate a trained run; with torchrun, on several ranks."""
+    from renaissance.commands.evaluate import Request, evaluate_run
+    from renaissance.plugins import load_plugins
+
+    evaluate_run(Request(run, split, checkpoint, predictions), load_plugins())
 
 
 def main() -> None:

@@ -190,12 +190,15 @@ class EncoderContext:
         vocab_size: Size of the tokenizer's vocabulary.
         load_weights: False while only the shape of the model is wanted (`renaissance check`, or
             a run about to load a checkpoint): pretrained weights need not be read then.
+        separator_id: The token after whose first occurrence a second text begins; None if the
+            tokenizer gives both texts the same type.
     """
 
     image_size: int
     max_text_length: int
     vocab_size: int
     load_weights: bool = True
+    separator_id: int | None = None
 
 
 @attrs.frozen

@@ -17,6 +17,7 @@ from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import evaluate
 from renaissance.engine.metrics import MetricBook
 from renaissance.engine.setup import Setup
+from renaissance.errors import SpecError
 from renaissance.events import Evaluation, RunInfo, StepReport
 
 
@@ -121,7 +122,14 @@ class Recorder:
         spec = self.setup.spec
         result = evaluate(self.setup.task, self.setup.validate, spec, self.ranks)
         self.last_evaluation = result.metrics
-        value = result.metrics[spec.checkpoint.best_metric]
+        value = result.metrics.get(spec.checkpoint.best_metric)
+        if value is None:
+            raise SpecError(
+                [
+                    f"checkpoint.best_metric: {spec.checkpoint.best_metric!r} is not among what "
+                    f"this evaluation measures: {', '.join(result.metrics)}; choose one of these"
+                ]
+            )
         sign = 1 if spec.checkpoint.best_mode == "max" else -1
         improved = state.best is None or sign * value > sign * state.best
         if improved:

@@ -6,13 +6,13 @@ import attrs
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from renaissance.contracts import Dataset, DatasetContext, EncoderContext
+from renaissance.contracts import Dataset, DatasetContext, EncoderContext, Objective
 from renaissance.data.collate import Collator
 from renaissance.data.concatenation import Concatenation
 from renaissance.data.images import ImageTransform
 from renaissance.data.loader import BatchPlan
 from renaissance.data.order import SampleStream
-from renaissance.data.tokenizer import load_tokenizer, tokenizer_source
+from renaissance.data.tokenizer import load_tokenizer, separator_id, tokenizer_source
 from renaissance.engine.task import Task
 from renaissance.errors import DataError, SpecError
 from renaissance.model.build import build_model, build_objectives
@@ -108,6 +108,7 @@ def build_task(
         max_text_length=spec.data.max_text_length,
         vocab_size=len(tokenizer),
         load_weights=load_weights,
+        separator_id=separator_id(tokenizer),
     )
     model = build_model(spec, plugins, context)
     objectives = build_objectives(spec, plugins, model, tokenizer)
@@ -179,6 +180,10 @@ def _check_best_metric(spec: RunSpec, task: Task) -> None:
     known = ["loss"]
     for name, objective in task.named_objectives().items():
         known += [f"{name}/loss", *(f"{name}/{metric}" for metric in objective.metrics())]
+        # Metrics of a whole split are known by name only once they are measured.
+        measures_splits = type(objective).evaluate_split is not Objective.evaluate_split
+        if measures_splits and spec.checkpoint.best_metric.startswith(f"{name}/"):
+            return
     if spec.checkpoint.best_metric not in known:
         raise SpecError(
             [

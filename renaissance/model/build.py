@@ -1,5 +1,6 @@
 """From the run spec's `[model]` to a model."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,6 +49,7 @@ def build_objectives(
                 sizes=model.sizes,
                 tokenizer=tokenizer,
                 make_head=_head_maker(objective, plugins),
+                root=Path(spec.data.root),
             )
             component: Any = registration.component
             objectives[name] = component(objective.options, context)

@@ -1,0 +1,190 @@
+"""`renaissance evaluate`: measure a trained run on a split, and write what it predicts."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+from rich.console import Console
+from rich.table import Table
+
+from renaissance.contracts import Objective
+from renaissance.data.concatenation import Concatenation
+from renaissance.data.tokenizer import load_tokenizer, tokenizer_source
+from renaissance.engine.checkpoint import (
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+)
+from renaissance.engine.distributed import Ranks
+from renaissance.engine.evaluate import SplitResult, evaluate
+from renaissance.engine.setup import build_datasets, build_task, check_offers, make_collator
+from renaissance.engine.start import start_from
+from renaissance.engine.task import Task
+from renaissance.errors import CheckpointError, SpecError
+from renaissance.plugins import Plugins
+from renaissance.spec.read import load_spec
+from renaissance.spec.sections import RunSpec
+
+RESULTS = "results.json"
+
+
+@attrs.frozen
+class Request:
+    """What to evaluate.
+
+    Attributes:
+        arguments: A run folder or run specs, then settings, as on the command line.
+        split: "validate" or "train" for the run's own data, or another split of those datasets.
+        checkpoint: "best", "last", or a checkpoint's folder.
+        predictions: File to write predictions to, if any.
+    """
+
+    arguments: Sequence[str]
+    split: str
+    checkpoint: str
+    predictions: Path | None
+
+
+def evaluate_run(request: Request, plugins: Plugins) -> None:
+    """Evaluate, on every rank; rank 0 prints a table and writes `results.json`.
+
+    Raises:
+        RenaissanceError: If spec, data or checkpoint do not fit; the same on every rank.
+    """
+    spec = _read_spec(request, plugins)
+    if request.predictions is not None and not request.predictions.parent.is_dir():
+        raise SpecError(
+            [f"--predictions: there is no folder {request.predictions.parent}; make it first"]
+        )
+    ranks = Ranks(spec.train.device)
+    try:
+        _evaluate(request, spec, plugins, ranks)
+    finally:
+        ranks.close()
+
+
+def _evaluate(request: Request, spec: RunSpec, plugins: Plugins, ranks: Ranks) -> None:
+    datasets = ranks.together(lambda: _datasets(request, spec, plugins))
+    tokenizer = load_tokenizer(tokenizer_source(spec), spec.data.max_text_length, datasets.datasets)
+    task = ranks.together(lambda: build_task(spec, plugins, tokenizer, load_weights=False))
+    check_offers(task, datasets, labelled=False)
+    if request.predictions is not None:
+        _require_predictions(task)
+    weights = ranks.together(lambda: _load(request, spec, task))
+    collator = make_collator(spec, task, tokenizer, datasets, training=False)
+    result = evaluate(
+        task.to(ranks.device),
+        collator,
+        spec,
+        ranks,
+        is_final=True,
+        predict=request.predictions is not None,
+    )
+    ranks.together(lambda: _report(request, spec, task, weights, result, ranks))
+
+
+def _read_spec(request: Request, plugins: Plugins) -> RunSpec:
+    first, *more = request.arguments
+    if Path(first).is_dir():
+        if not (Path(first) / "spec.toml").is_file():
+            raise SpecError(
+                [
+                    f"{first}: no spec.toml there; expected a run folder (runs/NAME) or a spec"
+                ]
+            )
+        # A folder that was moved or is named from elsewhere is still the run's folder.
+        folder = Path(first).resolve()
+        place = [f"run.output_dir={folder.parent}", f"run.name={folder.name}"]
+        first, more = str(folder / "spec.toml"), [*place, *more]
+    spec = load_spec([first, *more], plugins)
+    if request.split in ("train", "validate"):
+        return spec
+    if not spec.data.validate:
+        raise SpecError(
+            [f"--split {request.split}: the run has no [[data.validate]] to take that split of"]
+        )
+    splits = [f"data.validate.{i}.split={request.split}" for i in range(len(spec.data.validate))]
+    return load_spec([first, *more, *splits], plugins)
+
+
+def _datasets(request: Request, spec: RunSpec, plugins: Plugins) -> Concatenation:
+    if request.split == "train":
+        return build_datasets(spec, plugins, spec.data.train, "data.train")
+    if not spec.data.validate:
+        raise SpecError(["data.validate: missing; there is nothing to evaluate on"])
+    return build_datasets(spec, plugins, spec.data.validate, "data.validate")
+
+
+def _load(request: Request, spec: RunSpec, task: Task) -> str:
+    """Load the weights; return where they are from."""
+    if request.checkpoint not in ("best", "last"):
+        folder = find_checkpoint(Path(request.checkpoint), prefer_best=True)
+    elif list_checkpoints(spec.folder / "checkpoints"):
+        folder = find_checkpoint(spec.folder, prefer_best=request.checkpoint == "best")
+    elif spec.model.init_from is not None:
+        # Without training of its own, such as retrieval by a pretrained matching head.
+        return start_from(spec, task).source
+    else:
+        raise CheckpointError(
+            f"{spec.folder}: no checkpoint there; train the run first, or set model.init_from to "
+            "a run whose weights shall be evaluated as they are"
+        )
+    load_checkpoint(folder, task, optimizer=None)
+    return str(folder)
+
+
+def _predicting(task: Task) -> list[str]:
+    return [
+        name
+        for name, objective in task.named_objectives().items()
+        if type(objective).predictions is not Objective.predictions
+    ]
+
+
+def _require_predictions(task: Task) -> None:
+    if not _predicting(task):
+        names = ", ".join(task.named_objectives())
+        raise SpecError([f"--predictions: none of the objectives ({names}) makes predictions"])
+
+
+def _report(
+    request: Request, spec: RunSpec, task: Task, weights: str, result: SplitResult, ranks: Ranks
+) -> None:
+    if not ranks.is_main:
+        return
+    _write_results(spec, request.split, weights, result)
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table("metric", title=f"{spec.folder.name}, {request.split}", box=None)
+    table.add_column("value", justify="right")
+    for name, value in result.metrics.items():
+        table.add_row(name, f"{value:.4f}")
+    console.print(table)
+    console.print(f"weights: {weights}", markup=False)
+    console.print(f"written: {spec.folder / RESULTS}", markup=False)
+    if request.predictions is not None:
+        for path in _write_predictions(request.predictions, task, result):
+            console.print(f"written: {path}", markup=False)
+
+
+def _write_results(spec: RunSpec, split: str, weights: str, result: SplitResult) -> None:
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    path = spec.folder / RESULTS
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    results[split] = {"weights": weights, "metrics": result.metrics}
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(results, indent=1) + "\n")
+    partial.replace(path)
+
+
+def _write_predictions(path: Path, task: Task, result: SplitResult) -> list[Path]:
+    """Write each objective's predictions: to the file, or beside it by name where several do."""
+    names = _predicting(task)
+    written = []
+    for name in names:
+        own = path if len(names) == 1 else path.with_stem(f"{path.stem}-{name}")
+        with own.open("w", encoding="utf-8") as file:
+            rows = result.predictions.get(name, [])
+            task.named_objectives()[name].write_predictions(rows, file)
+        written.append(own)
+    return written
