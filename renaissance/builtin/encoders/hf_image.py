@@ -5,11 +5,13 @@ import torch
 from torch import Tensor
 
 from renaissance import Encoder, EncoderContext, Tokens
+from renaissance.builtin.encoders.positions import resized_image_table
 from renaissance.builtin.encoders.pretrained import (
     PretrainedOptions,
     enable_checkpointing,
     load_image_model,
 )
+from renaissance.builtin.encoders.sizes import patch_grid
 
 
 class HFImageEncoder(Encoder):
@@ -51,6 +53,13 @@ class HFImageEncoder(Encoder):
             # (images, hidden, height, width) -> (images, tokens, hidden)
             states = states.flatten(2).transpose(1, 2)
         return Tokens(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
+
+    def resized(self, name: str, tensor: Tensor) -> Tensor | None:
+        """Interpolate a position table; see the base class."""
+        if not hasattr(self.model.config, "patch_size"):
+            return None
+        own = self.state_dict()[name]
+        return resized_image_table(name, tensor, own, patch_grid(self.model.config))
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in backward; see the base class."""

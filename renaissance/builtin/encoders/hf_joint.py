@@ -12,13 +12,14 @@ from renaissance.builtin.encoders.joint_embeddings import (
     TextEmbeddings,
 )
 from renaissance.builtin.encoders.joint_stack import REMEDY, JointStack, take_stack
+from renaissance.builtin.encoders.positions import resized_image_table, resized_text_table
 from renaissance.builtin.encoders.pretrained import (
     PretrainedOptions,
     load_image_model,
     load_text_model,
     reads_images,
 )
-from renaissance.builtin.encoders.sizes import check_patch_size
+from renaissance.builtin.encoders.sizes import check_patch_size, patch_grid
 
 WHERE = "hf-joint"
 DEFAULT_PATCH_SIZE = 16
@@ -106,6 +107,15 @@ class HFJointEncoder(Encoder):
         """Run the stack over embedded texts, images, or texts followed by images."""
         fused: Tokens = self.stack(tokens)
         return fused
+
+    def resized(self, name: str, tensor: Tensor) -> Tensor | None:
+        """Fit a position table of either modality; see the base class."""
+        own = self.state_dict()[name]
+        if self.image_embeddings is None and not name.startswith("text_embeddings."):
+            return resized_image_table(name, tensor, own, patch_grid(self.embedder.config))
+        if self.image_embeddings is not None and name.startswith("image_embeddings."):
+            return resized_image_table(name, tensor, own, self.image_embeddings.grid)
+        return resized_text_table(name, tensor, own)
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in backward; see the base class."""

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from renaissance import Encoder, EncoderContext, Tokens
 from renaissance.builtin.encoders.attention import mask_argument
+from renaissance.builtin.encoders.positions import resized_text_table
 from renaissance.builtin.encoders.pretrained import (
     PretrainedOptions,
     enable_checkpointing,
@@ -43,6 +44,10 @@ class HFTextEncoder(Encoder):
         mask = mask_argument(self.model.config, attention_mask)
         output = self.model(input_ids=input_ids, attention_mask=mask)
         return Tokens(output.last_hidden_state, attention_mask)
+
+    def resized(self, name: str, tensor: Tensor) -> Tensor | None:
+        """Cut a position table, or keep the further positions of this one; see the base class."""
+        return resized_text_table(name, tensor, self.state_dict()[name])
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in backward; see the base class."""

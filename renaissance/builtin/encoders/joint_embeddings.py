@@ -30,11 +30,15 @@ class ImageEmbeddings(nn.Module):
         new: Width, dropout and scale.
         image_size: Side of the images, pixels; a multiple of the patch size.
         patch_size: Side of the patches, pixels.
+
+    Attributes:
+        grid: Height and width of an image in patches.
     """
 
     def __init__(self, new: NewWeights, image_size: int, patch_size: int) -> None:
         super().__init__()
-        num_tokens = (image_size // patch_size) ** 2 + 1
+        self.grid = image_size // patch_size, image_size // patch_size
+        num_tokens = self.grid[0] * self.grid[1] + 1
         self.projection = nn.Conv2d(3, new.hidden_size, kernel_size=patch_size, stride=patch_size)
         self.class_token = nn.Parameter(torch.empty(1, 1, new.hidden_size))
         self.position_embeddings = nn.Parameter(torch.empty(1, num_tokens, new.hidden_size))

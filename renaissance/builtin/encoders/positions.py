@@ -1,11 +1,11 @@
-"""Position tables fitted to another image size, once, when a model is loaded.
+"""Position tables fitted to another image size or text length, once, when weights are loaded.
 
 Resized tables are trained at the run's size and cost nothing a step, unlike interpolation in
 every forward pass. The rules are those that the library's models themselves interpolate by.
 """
 
 from copy import deepcopy
-from math import prod
+from math import prod, sqrt
 
 import torch
 from torch import Tensor
@@ -36,6 +36,65 @@ def resize_positions(where: str, model: PreTrainedModel, image_size: int) -> Pre
             state[name] = _resize_table(state[name], patch_grid(model.config), patch_grid(config))
     resized.load_state_dict(state)
     return resized
+
+
+def resized_image_table(
+    name: str, table: Tensor, own: Tensor, grid: tuple[int, int]
+) -> Tensor | None:
+    """Return a position table interpolated from another image size; None if it is none.
+
+    Args:
+        name: Its name in the state dict.
+        table: As it is for the other size, (..., rows, dim).
+        own: As it is for this size, (..., own rows, dim).
+        grid: Height and width of an image of this size in patches.
+    """
+    old = _old_grid(table.shape[-2], own.shape[-2], grid) if _is_table(name, table, own) else None
+    return None if old is None else _resize_table(table, old, grid)
+
+
+def resized_text_table(name: str, table: Tensor, own: Tensor) -> Tensor | None:
+    """Return a table of learned text positions for another length; None if it is none.
+
+    Positions that the table does not have keep the values that they have here.
+
+    Args:
+        name: Its name in the state dict.
+        table: As it is for the other length, (positions, dim).
+        own: As it is for this length, (own positions, dim).
+    """
+    if not _is_table(name, table, own):
+        return None
+    num_common = min(len(table), len(own))
+    resized = own.clone()
+    resized[:num_common] = table[:num_common]
+    return resized
+
+
+def _is_table(name: str, table: Tensor, own: Tensor) -> bool:
+    return (
+        "position" in name
+        and table.dim() >= 2
+        and table.shape[:-2] == own.shape[:-2]
+        and table.shape[-1] == own.shape[-1]
+    )
+
+
+def _old_grid(num_rows: int, num_own_rows: int, grid: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the grid that a table is for, given the rows that this grid makes."""
+    own_distances = _distances(grid)
+    if num_own_rows == prod(own_distances) + NUM_CLASS_DISTANCES:
+        distances = _scaled(own_distances, num_rows - NUM_CLASS_DISTANCES)
+        return distances and ((distances[0] + 1) // 2, (distances[1] + 1) // 2)
+    num_special = num_own_rows - prod(grid)
+    return _scaled(grid, num_rows - num_special) if num_special >= 0 else None
+
+
+def _scaled(sides: tuple[int, int], area: int) -> tuple[int, int] | None:
+    """Return sides of the same proportions with another area, if there are any."""
+    scale = sqrt(max(area, 0) / prod(sides))
+    scaled = round(sides[0] * scale), round(sides[1] * scale)
+    return scaled if area > 0 and prod(scaled) == area else None
 
 
 def _resize_table(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
