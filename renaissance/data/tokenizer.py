@@ -59,6 +59,15 @@ def load_tokenizer(
     return tokenizer
 
 
+def separator_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """Return the token after whose first occurrence a second text begins, as BERT's tokenizer has.
+
+    None for a tokenizer that gives the tokens of both texts the same type, as RoBERTa's does.
+    """
+    types = tokenizer.backend_tokenizer.encode("a", "a").type_ids
+    return int(tokenizer.sep_token_id) if len(set(types)) > 1 else None
+
+
 def _from_vocabulary(datasets: Sequence[Dataset]) -> PreTrainedTokenizerFast:
     words = datasets[0].vocabulary if datasets else None
     if words is None:

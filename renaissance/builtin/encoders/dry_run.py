@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from renaissance import EncoderContext, PluginError
 from renaissance.builtin.encoders.attention import mask_argument
+from renaissance.builtin.encoders.segments import segment_argument
 
 Modality = Literal["text", "image"]
 
@@ -44,7 +45,10 @@ def dry_run(
             if modality == "text":
                 input_ids, attention_mask = example_text(context, model.device)
                 mask = mask_argument(model.config, attention_mask)
-                output = model(input_ids=input_ids, attention_mask=mask)
+                segments = segment_argument(
+                    model.config, input_ids, attention_mask, context.separator_id
+                )
+                output = model(input_ids=input_ids, attention_mask=mask, **segments)
             else:
                 output = model(pixel_values=example_image(context, model.device))
     # The library reports inputs that a family does not take by whatever error it runs into.

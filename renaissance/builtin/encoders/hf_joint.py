@@ -19,6 +19,7 @@ from renaissance.builtin.encoders.pretrained import (
     load_text_model,
     reads_images,
 )
+from renaissance.builtin.encoders.segments import segment_argument
 from renaissance.builtin.encoders.sizes import check_patch_size, patch_grid
 
 WHERE = "hf-joint"
@@ -74,6 +75,7 @@ class HFJointEncoder(Encoder):
         self.hidden_size = config.hidden_size
         # Without its layers, the model returns its embeddings.
         self.embedder = model
+        self.separator_id = context.separator_id
         dropout = getattr(config, "hidden_dropout_prob", getattr(config, "dropout", 0.0))
         std = getattr(config, "initializer_range", DEFAULT_STD)
         new = NewWeights(config.hidden_size, dropout, std)
@@ -93,7 +95,11 @@ class HFJointEncoder(Encoder):
         """Embed texts; see the base class."""
         if self.text_embeddings is not None:
             return Tokens(self.text_embeddings(input_ids), attention_mask)
-        return Tokens(self.embedder(input_ids=input_ids).last_hidden_state, attention_mask)
+        segments = segment_argument(
+            self.embedder.config, input_ids, attention_mask, self.separator_id
+        )
+        states = self.embedder(input_ids=input_ids, **segments).last_hidden_state
+        return Tokens(states, attention_mask)
 
     def encode_image(self, pixel_values: Tensor) -> Tokens:
         """Embed images; see the base class."""

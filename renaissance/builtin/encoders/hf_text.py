@@ -11,6 +11,7 @@ from renaissance.builtin.encoders.pretrained import (
     enable_checkpointing,
     load_text_model,
 )
+from renaissance.builtin.encoders.segments import segment_argument
 
 
 class HFTextEncoder(Encoder):
@@ -38,11 +39,13 @@ class HFTextEncoder(Encoder):
         self.model = load_text_model("hf-text", options, context)
         self.hidden_size = self.model.config.hidden_size
         self.weights_source = options.weights_source
+        self.separator_id = context.separator_id
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
         """Encode texts; see the base class."""
         mask = mask_argument(self.model.config, attention_mask)
-        output = self.model(input_ids=input_ids, attention_mask=mask)
+        segments = segment_argument(self.model.config, input_ids, attention_mask, self.separator_id)
+        output = self.model(input_ids=input_ids, attention_mask=mask, **segments)
         return Tokens(output.last_hidden_state, attention_mask)
 
     def resized(self, name: str, tensor: Tensor) -> Tensor | None:

@@ -60,8 +60,10 @@ class MLM(Objective):
                 "objective 'mlm': the tokenizer has no mask token; use one of a masked language "
                 "model, or set data.tokenizer"
             )
-        self.vocab_size = len(self.tokenizer)
-        self.head = context.make_head(context.sizes.fused, self.vocab_size, "mlm")
+        vocab_size = len(self.tokenizer)
+        # A separator where none belongs would begin a second text.
+        self.ordinary_ids = np.setdiff1d(np.arange(vocab_size), self.tokenizer.all_special_ids)
+        self.head = context.make_head(context.sizes.fused, vocab_size, "mlm")
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
         """Mask each text and note where its targets are."""
@@ -96,6 +98,8 @@ class MLM(Objective):
     ) -> tuple[Ids, Ids]:
         """Choose targets and hide them: 80% [MASK], 10% a random token, 10% left as they are.
 
+        A random token is never a special one.
+
         At least one token (or word) of a text that has any is chosen: a short caption would
         otherwise often teach nothing.
 
@@ -117,7 +121,9 @@ class MLM(Objective):
             chosen = generator.choice(candidates, size=1)
         targets = np.flatnonzero(np.isin(units, chosen))
         fate = generator.random(len(targets))
-        random_ids = generator.integers(self.vocab_size, size=len(targets))
+        random_ids = self.ordinary_ids[
+            generator.integers(len(self.ordinary_ids), size=len(targets))
+        ]
         masked = input_ids.copy()
         hide = fate < MASKED
         masked[targets[hide]] = self.tokenizer.mask_token_id
