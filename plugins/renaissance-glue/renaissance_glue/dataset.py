@@ -1,0 +1,142 @@
+"""The sentences of a GLUE task, from the official files."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import numpy as np
+
+from renaissance import DataError, Dataset, DatasetContext, Sample, option
+from renaissance_glue.tasks import COLA_COLUMNS, TASKS, Task, TaskName
+from renaissance_glue.tsv import AGAIN, TsvFile
+
+Split = Literal["train", "validate", "test"]
+FILES: dict[Split, str] = {"train": "train", "validate": "dev", "test": "test"}
+# The corpus of MRPC as its authors divide it, for those who have no GLUE download of it.
+MSR_FILES: dict[Split, str] = {
+    "train": "msr_paraphrase_train.txt",
+    "validate": "msr_paraphrase_test.txt",
+    "test": "msr_paraphrase_test.txt",
+}
+# Number of a sentence in test files, by which predictions are handed in.
+INDEX_COLUMNS = ("index", "id")
+
+
+class Glue(Dataset):
+    """Sentences or pairs of them, one sample a line of `<data.root>/<TASK>/{train,dev,test}.tsv`.
+
+    Offers the label, the class's number, under the name of the task: an objective for another task
+    finds none. Test files have no labels, whatever they hold. `index` is a line's own number in
+    test files that have one, and otherwise its place, from 0.
+
+    Args:
+        options: The dataset's options.
+        context: The run's side.
+
+    Raises:
+        DataError: If the file is missing, or has not the task's columns.
+    """
+
+    @attrs.frozen(kw_only=True)
+    class Options:
+        """Options of `glue`."""
+
+        task: TaskName = option(help="Which task.")
+        split: Split | None = option(
+            None, help="Split; train for training and validate for validation where absent."
+        )
+        matched: bool = option(
+            True,
+            help="For mnli's validate and test: the genres that the training has (true), or the "
+            "others.",
+        )
+
+    def __init__(self, options: Options, context: DatasetContext) -> None:
+        self._arguments = (options, context)
+        self._name = options.task
+        self._task = TASKS[options.task]
+        split: Split = options.split or ("train" if context.training else "validate")
+        self._is_test = split == "test"
+        path = _path(context.root, options, self._task, split)
+        is_bare = options.task == "cola" and not self._is_test
+        self._file = TsvFile(path, COLA_COLUMNS if is_bare else None)
+        needed = [
+            self._task.text,
+            self._task.text_pair,
+            None if self._is_test else self._task.label,
+        ]
+        _check_columns(self._file, [column for column in needed if column is not None])
+        self.offers = frozenset(
+            {"text", "index"}
+            | ({"text_pair"} if self._task.text_pair else set())
+            | (set() if self._is_test else {options.task})
+        )
+
+    def __len__(self) -> int:
+        return len(self._file)
+
+    def __reduce__(self) -> tuple[type["Glue"], tuple[Any, ...]]:
+        # A loader process that does not inherit memory opens the file again.
+        return type(self), self._arguments
+
+    def sample(self, index: int, generator: np.random.Generator) -> Sample:
+        """Return one line.
+
+        Raises:
+            DataError: If a column is missing, a sentence is empty, or the label is unknown.
+        """
+        source = self._file.source(index)
+        row = self._file.row(index)
+        labels = {"index": self._index(index, row, source)}
+        if not self._is_test:
+            label = row[self._task.label]
+            _check_one_of(source, self._task.label, label, self._task.classes)
+            labels[self._name] = self._task.classes.index(label)
+        pair = self._task.text_pair
+        return Sample(
+            text=_sentence(source, self._task.text, row),
+            text_pair=None if pair is None else _sentence(source, pair, row),
+            labels=labels,
+            source=source,
+        )
+
+    def _index(self, index: int, row: dict[str, str], source: str) -> int:
+        for column in INDEX_COLUMNS if self._is_test else ():
+            if column in row:
+                if not row[column].isdecimal():
+                    raise DataError(
+                        f"{source}: {column} is {row[column]!r}, expected a number. {AGAIN}"
+                    )
+                return int(row[column])
+        return index
+
+
+def _path(root: Path, options: Glue.Options, task: Task, split: Split) -> Path:
+    folder = root / task.folder
+    matching = "matched" if options.matched else "mismatched"
+    genres = f"_{matching}" if options.task == "mnli" and split != "train" else ""
+    path = folder / f"{FILES[split]}{genres}.tsv"
+    other = folder / MSR_FILES[split]
+    return other if options.task == "mrpc" and other.exists() and not path.exists() else path
+
+
+def _check_columns(file: TsvFile, needed: list[str]) -> None:
+    lacking = [column for column in needed if column not in file.columns]
+    if lacking:
+        raise DataError(
+            f"{file.path}: no column {', '.join(map(repr, lacking))} in its first line, which has "
+            f"{', '.join(map(repr, file.columns))}; expected the file of GLUE's own download"
+        )
+
+
+def _check_one_of(source: str, column: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise DataError(
+            f"{source}: {column} is {value!r}, expected one of {', '.join(known)}. {AGAIN}"
+        )
+
+
+def _sentence(source: str, column: str, row: dict[str, str]) -> str:
+    if not row[column].strip():
+        raise DataError(f"{source}: {column} is empty ({row[column]!r}), expected text. {AGAIN}")
+    return row[column]
