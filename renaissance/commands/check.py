@@ -1,21 +1,16 @@
 """`renaissance check`: validate a run and say what it will take, before it starts."""
 
 import warnings
-from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from renaissance.engine.checkpoint import (
-    find_checkpoint,
-    list_checkpoints,
-    load_checkpoint,
-    load_model_weights,
-)
+from renaissance.engine.checkpoint import list_checkpoints, load_checkpoint
 from renaissance.engine.estimate import Estimate, estimate, part_sizes
 from renaissance.engine.optim import warmup_steps
 from renaissance.engine.setup import Setup, build
+from renaissance.engine.start import start_from
 from renaissance.plugins import Plugins
 from renaissance.spec.sections import RunSpec
 
@@ -128,7 +123,7 @@ def _memory_lines(costs: Estimate | None) -> list[str]:
     ]
 
 
-def _weights_lines(setup: Setup) -> list[str]:
+def _weights_lines(setup: Setup) -> list[str | Table]:
     """Say where the weights come from; a checkpoint must be there, whole, and of this model."""
     spec, task = setup.spec, setup.task
     checkpoints = list_checkpoints(spec.folder / "checkpoints")
@@ -139,9 +134,7 @@ def _weights_lines(setup: Setup) -> list[str]:
             state = load_checkpoint(checkpoints[-1], task, optimizer=None)
             return [f"weights: resumes from {checkpoints[-1]}, step {state.step:,}"]
         if spec.model.init_from is not None:
-            source = find_checkpoint(Path(spec.model.init_from), prefer_best=True)
-            load_model_weights(source, task.model)
-            return [f"weights: the model's from {source}; heads are new"]
+            return [start_from(spec, task).table()]
     sources = {
         name: part.weights_source
         for name, part in task.model.parts().items()

@@ -120,23 +120,19 @@ def load_checkpoint(
     return TrainState(**{key: value for key, value in record.items() if key in known})
 
 
-def load_model_weights(folder: Path, model: nn.Module) -> None:
-    """Start a new run from a checkpoint's model; heads of its objectives are left behind.
+def load_model_tensors(folder: Path) -> dict[str, Tensor]:
+    """Return a checkpoint's weights by their names; tied ones under the first of theirs alone.
 
     Raises:
-        CheckpointError: If it is missing, damaged, or of another model.
+        CheckpointError: If it is missing or damaged.
     """
     verify(folder)
-    prefix = "model."
-    tensors = _read(folder / "model.safetensors")
-    own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    _load_strictly(folder, model, own)
+    return _read(folder / "model.safetensors")
 
 
 def _load_strictly(folder: Path, model: nn.Module, found: dict[str, Tensor]) -> None:
     expected = model.state_dict()
-    aliases = _aliases(expected)
-    for name, original in aliases.items():
+    for name, original in aliases(expected).items():
         if original in found:
             found.setdefault(name, found[original])
     faults = [f"{name}: missing" for name in expected if name not in found]
@@ -275,6 +271,21 @@ def load_optimizer_tensors(
         }
 
 
+def aliases(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return tied tensors by name, each with the first name of the same memory."""
+    first: dict[tuple[int, int, int], str] = {}
+    found = {}
+    for name, tensor in tensors.items():
+        # Not the data's address, which is the same for all tensors on the meta device.
+        storage = tensor.untyped_storage()._cdata
+        key = (storage, int(tensor.storage_offset()), tensor.numel())
+        if tensor.numel() and key in first:
+            found[name] = first[key]
+        else:
+            first[key] = name
+    return found
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
@@ -283,28 +294,13 @@ def _read(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _aliases(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return tied tensors by name, each with the first name of the same memory."""
-    first: dict[tuple[int, int, int], str] = {}
-    aliases = {}
-    for name, tensor in tensors.items():
-        # Not the data's address, which is the same for all tensors on the meta device.
-        storage = tensor.untyped_storage()._cdata
-        key = (storage, int(tensor.storage_offset()), tensor.numel())
-        if tensor.numel() and key in first:
-            aliases[name] = first[key]
-        else:
-            first[key] = name
-    return aliases
-
-
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     # safetensors refuses tensors that share memory (tied weights): each is stored once.
-    aliases = _aliases(tensors)
+    tied = aliases(tensors)
     return {
         name: tensor.detach().cpu().contiguous()
         for name, tensor in tensors.items()
-        if name not in aliases
+        if name not in tied
     }
 
 

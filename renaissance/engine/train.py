@@ -5,20 +5,16 @@ import signal
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from renaissance.contracts import Encoder, Fusion
-from renaissance.engine.checkpoint import (
-    TrainState,
-    find_checkpoint,
-    list_checkpoints,
-    load_checkpoint,
-    load_model_weights,
-)
+from renaissance.engine.checkpoint import TrainState, list_checkpoints, load_checkpoint
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.loop import Loop
 from renaissance.engine.optim import make_optimizer
 from renaissance.engine.recorder import Recorder
 from renaissance.engine.setup import Setup, autocast, build
+from renaissance.engine.start import may_keep_encoder, start_from
 from renaissance.engine.unread import release_unread_parameters
 from renaissance.errors import CheckpointError, RenaissanceError, SpecError
 from renaissance.events import RunInfo
@@ -50,14 +46,15 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     ranks.together(lambda: _prepare_folder(spec, ranks))
     checkpoints = list_checkpoints(spec.folder / "checkpoints")
     last = checkpoints[-1] if checkpoints else None
-    is_new = last is None and spec.model.init_from is None
-    setup = ranks.together(lambda: build(spec, plugins, ranks.world_size, load_weights=is_new))
+    load_weights = last is None and (spec.model.init_from is None or may_keep_encoder(spec.model))
+    setup = ranks.together(lambda: build(spec, plugins, ranks.world_size, load_weights))
     task = setup.task.to(ranks.device)
     if spec.train.gradient_checkpointing:
         _enable_gradient_checkpointing(setup)
     if last is None and spec.model.init_from is not None:
-        source = find_checkpoint(Path(spec.model.init_from), prefer_best=True)
-        ranks.together(lambda: load_model_weights(source, task.model))
+        start = ranks.together(lambda: start_from(spec, task))
+        if ranks.is_main:
+            Console(highlight=False).print(start.table())
     probe = ranks.together(lambda: setup.train[_probe_request(setup)])
     with autocast(spec.train.precision, ranks.device):
         unread = release_unread_parameters(task, probe, ranks)

@@ -11,7 +11,13 @@ from attrs.validators import deep_iterable, optional
 
 from renaissance.contracts import Kind
 from renaissance.options import fraction, non_negative, option, positive
-from renaissance.spec.validators import at_most_30, folder_name, log_name, steps_or_fraction
+from renaissance.spec.validators import (
+    at_most_30,
+    folder_name,
+    log_name,
+    needs_init_from,
+    steps_or_fraction,
+)
 
 
 @attrs.frozen
@@ -124,6 +130,13 @@ class ModelSection:
     pooler: PoolerSpec | None = option(None, help="Pooler; double where absent.")
     init_from: str | None = option(
         None, help="Start from the weights of this checkpoint or run folder (a new run, step 0)."
+    )
+    init_allow: tuple[str, ...] = option(
+        (),
+        help="Modules that need not be as in init_from, such as 'pooler', "
+        "'text_encoder.model.pooler' or 'objectives.vqa': what does not fit there is newly "
+        "initialized, and left behind in the checkpoint.",
+        validator=needs_init_from,
     )
 
 

@@ -34,3 +34,14 @@ def log_name(instance: Any, attribute: "attrs.Attribute[Any]", value: str | None
     # Modules are called so too, and PyTorch allows no dots; slashes separate metrics.
     if value is not None and not re.fullmatch(r"[\w+-]+", value):
         raise ValueError(f"got {value!r}, expected letters, digits, '-', '_' and '+' only")
+
+
+def needs_init_from(
+    instance: Any, attribute: "attrs.Attribute[tuple[str, ...]]", value: tuple[str, ...]
+) -> None:
+    """Validator: a choice about `init_from`, empty without it."""
+    if value and instance.init_from is None:
+        raise ValueError(
+            "allows what model.init_from would refuse, but there is no model.init_from; set it, "
+            "or remove this key"
+        )
