@@ -20,6 +20,7 @@ from renaissance.builtin.fusions.merged_attention import MergedAttention
 from renaissance.builtin.heads.linear import Linear
 from renaissance.builtin.heads.mlm import MLMHead
 from renaissance.builtin.heads.mlp import MLP
+from renaissance.builtin.objectives.itc import ITC
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.mlm import MLM
 from renaissance.builtin.poolers.double import Double
@@ -66,6 +67,7 @@ def register_objectives(register: Register) -> None:
     """Register the built-in objectives."""
     register("mlm", MLM)
     register("itm", ITM)
+    register("itc", ITC)
 
 
 @hookimpl

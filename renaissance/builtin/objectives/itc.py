@@ -1,0 +1,195 @@
+"""Image-text contrastive learning: each text finds its image among all, and each image its text.
+
+Radford et al., "CLIP", ICML 2021; several positives a sample as in Li et al., "ALBEF", NeurIPS
+2021.
+"""
+
+import hashlib
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import attrs
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+
+from renaissance import (
+    BatchBuilder,
+    Features,
+    KeyedSample,
+    Objective,
+    ObjectiveBatch,
+    ObjectiveContext,
+    ObjectiveOutput,
+    Tokens,
+    initialize_linear,
+    option,
+    positive,
+)
+
+INITIAL_SCALE, MAX_SCALE = 1 / 0.07, 100.0
+
+
+class ITC(Objective):
+    """Image-text contrastive learning, before fusion.
+
+    In training each sample is compared with those of all ranks; in evaluation, where ranks have
+    different numbers of micro-batches, with those of its micro-batch.
+    """
+
+    requires = frozenset({"text", "image"})
+    unimodal = frozenset({"text", "image"})
+
+    @attrs.frozen
+    class Options:
+        """Options of `itc`."""
+
+        projection_size: int = option(
+            256, help="Size of the vectors that are compared.", validator=positive
+        )
+
+    def __init__(self, options: Options, context: ObjectiveContext) -> None:
+        super().__init__()
+        sizes, size = context.sizes, options.projection_size
+        self.text_projection = nn.Linear(sizes.text, size, bias=False)
+        self.image_projection = nn.Linear(sizes.image, size, bias=False)
+        self.apply(initialize_linear)
+        # Its logarithm is learned, so that it stays positive.
+        self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
+
+    def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
+        """Note each sample's rows, and which samples have the same image."""
+        rows = {
+            "text_rows": [builder.text(sample) for sample in samples],
+            "image_rows": [builder.image(sample) for sample in samples],
+            "image_keys": [_key(sample.sample.image_ids[0]) for sample in samples],
+        }
+        return ObjectiveBatch(
+            num_targets=len(samples),
+            tensors={name: torch.tensor(values) for name, values in rows.items()},
+        )
+
+    def similarity(self, text: Tokens, image: Tokens) -> Tensor:
+        """Return the cosine of every text with every image, (texts, images), float32."""
+        texts = self._project(self.text_projection, text)
+        images = self._project(self.image_projection, image)
+        with _full_precision(texts):
+            return texts @ images.transpose(0, 1)
+
+    def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
+        """Compare this rank's samples, one way and the other, with all samples."""
+        assert features.text is not None
+        assert features.image is not None
+        tensors = batch.tensors
+        # (samples, projection)
+        text = self._project(self.text_projection, features.text)[tensors["text_rows"]]
+        image = self._project(self.image_projection, features.image)[tensors["image_rows"]]
+        keys = tensors["image_keys"]
+        all_text, all_image, all_keys = text, image, keys
+        if self.training and dist.is_initialized():
+            all_text, all_image, all_keys = _gather_samples(text, image, keys)
+        with torch.no_grad():
+            # CLIP's limit, kept on the parameter itself: beyond it there would be no gradient.
+            self.log_scale.clamp_(max=math.log(MAX_SCALE))
+        scale = self.log_scale.exp()
+        # Every sample with the same image is as right as the sample itself.
+        positives = keys[:, None] == all_keys
+        with _full_precision(text):
+            to_image = scale * text @ all_image.transpose(0, 1)
+            to_text = scale * image @ all_text.transpose(0, 1)
+        loss_sum = (_cross_entropy(to_image, positives) + _cross_entropy(to_text, positives)) / 2
+        return ObjectiveOutput(
+            loss_sum,
+            {
+                "text_to_image_right": _is_right(to_image, positives),
+                "image_to_text_right": _is_right(to_text, positives),
+            },
+        )
+
+    def metrics(self) -> dict[str, Metric]:
+        """Share of the samples whose nearest neighbour is right, each way."""
+        return {
+            "text_to_image_accuracy": MeanMetric(nan_strategy="disable"),
+            "image_to_text_accuracy": MeanMetric(nan_strategy="disable"),
+        }
+
+    def update_metrics(
+        self, metrics: Mapping[str, Metric], batch: ObjectiveBatch, output: ObjectiveOutput
+    ) -> None:
+        """See the base class."""
+        for way in ("text_to_image", "image_to_text"):
+            metrics[f"{way}_accuracy"].update(output.predictions[f"{way}_right"].float())
+
+    @staticmethod
+    def _project(projection: nn.Linear, tokens: Tokens) -> Tensor:
+        """Return the first token of each row as a vector of length 1, (rows, projection)."""
+        with _full_precision(tokens.hidden_states):
+            return F.normalize(projection(tokens.hidden_states[:, 0].float()), dim=-1)
+
+
+def _full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    """Return a context without autocast: a scale of 100 makes much of small differences."""
+    device_type = tensor.device.type
+    # The meta device, where `renaissance check` computes shapes, has no autocast to leave.
+    return nullcontext() if device_type == "meta" else torch.autocast(device_type, enabled=False)
+
+
+def _key(image_id: Hashable) -> int:
+    """Return a number for an image identifier, the same in every process: 63 bits."""
+    digest = hashlib.blake2b(repr(image_id).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
+    """Return the cross-entropy with targets spread evenly over the positives, summed over rows."""
+    targets = positives / positives.sum(1, keepdim=True)
+    return F.cross_entropy(logits, targets, reduction="sum")
+
+
+def _is_right(logits: Tensor, positives: Tensor) -> Tensor:
+    """Return whether each row's largest logit is a positive's: (rows,), bool."""
+    return positives.gather(1, logits.detach().argmax(1, keepdim=True))[:, 0]
+
+
+def _gather_samples(text: Tensor, image: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the vectors and keys of all ranks' samples, with gradient to all ranks."""
+    # Ranks may differ: a record that cannot be read is left out of its micro-batch.
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor([len(keys)]))
+    counts = [int(size) for size in sizes]
+    missing = max(counts) - len(keys)
+    # (ranks, longest, 2 * projection): one exchange for both.
+    padded = F.pad(torch.cat([text, image], dim=1), (0, 0, 0, missing))
+    vectors: Tensor = _AllGather.apply(padded)  # type: ignore[no-untyped-call]
+    padded_keys = F.pad(keys, (0, missing))
+    gathered_keys = [torch.empty_like(padded_keys) for _ in counts]
+    dist.all_gather(gathered_keys, padded_keys)
+    all_vectors = torch.cat([part[:count] for part, count in zip(vectors, counts, strict=True)])
+    all_keys = torch.cat([part[:count] for part, count in zip(gathered_keys, counts, strict=True)])
+    all_text, all_image = all_vectors.chunk(2, dim=1)
+    return all_text, all_image, all_keys
+
+
+class _AllGather(torch.autograd.Function):
+    """Stack the tensors of all ranks: (...) to (ranks, ...), the same shape on every rank.
+
+    Every rank's loss depends on every rank's tensor; backward adds these gradients up.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        """Exchange."""
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Add up, and keep this rank's part."""
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        return total[dist.get_rank()]
