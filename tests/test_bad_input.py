@@ -228,8 +228,8 @@ def test_a_checkpoint_of_another_model(tmp_path: Path) -> None:
         deeper = ["model.fusion.num_layers=3", "run.name=new", f"model.init_from={tmp_path}/tiny"]
         assert_refused(
             renaissance(command, spec, output, *deeper),
-            "is a checkpoint of another model: fusion.layers.2.text_stream.",
-            "missing",
+            "step-00000001 does not fit this run: fusion.layers.2.text_stream.",
+            'set model.init_allow = ["fusion"]',
         )
 
 

@@ -18,7 +18,6 @@ from renaissance.engine.checkpoint import (
     keep_checkpoints,
     list_checkpoints,
     load_checkpoint,
-    load_model_weights,
     mark_best,
     save_checkpoint,
 )
@@ -222,17 +221,6 @@ def test_the_state_of_another_optimizer_is_refused(tmp_path: Path) -> None:
         "model.0.weight; frozen modules, objectives and the optimizer must be those of the run "
         "that is resumed"
     )
-
-
-def test_a_new_run_takes_the_model_and_leaves_the_heads(tmp_path: Path) -> None:
-    old, new = Task(), Task()
-    folder = saved(tmp_path, old)
-    head = new.objectives["itm"].weight.clone()
-    load_model_weights(folder, new.model)
-    assert torch.equal(new.model[1].weight, old.model[1].weight)
-    assert torch.equal(new.objectives["itm"].weight, head)
-    with pytest.raises(CheckpointError, match=r"another model: 2\.weight: missing; 2\.bias:"):
-        load_model_weights(folder, Task(depth=3).model)
 
 
 def test_checkpoints_are_found_in_the_order_of_their_steps(tmp_path: Path) -> None:
