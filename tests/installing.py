@@ -11,9 +11,13 @@ DISTRIBUTIONS = Path(__file__).parent / "distributions"
 
 def install_source(source: Path, site: Path) -> None:
     """Put a source folder's modules and metadata into a folder on the import path."""
-    project = tomli.loads((source / "pyproject.toml").read_text())["project"]
+    content = tomli.loads((source / "pyproject.toml").read_text())
+    project = content["project"]
     for module in source.glob("*.py"):
         shutil.copy(module, site)
+    for package in content.get("tool", {}).get("setuptools", {}).get("packages", ()):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source / package, site / package, ignore=ignore)
     metadata = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(
