@@ -333,6 +333,7 @@ def test_nlvr2(tmp_path: Path) -> None:
         "questions": ["a", "c"],
         "answers": ["True", "False"],
         "identifier": "train-1-0",
+        "identifiers": ["train-1-0-0", "train-1-0-1"],
     }
     (dev,) = rows_of(output, "nlvr2_dev")
     assert (dev["image_1"], dev["answers"]) == (picture(5, "PNG"), ["True"])

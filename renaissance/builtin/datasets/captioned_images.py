@@ -1,16 +1,15 @@
 """Images with captions in Arrow tables: what all caption datasets share."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
 import numpy as np
-from PIL import Image
 
-from renaissance import DataError, Dataset, DatasetContext, Sample, option
-from renaissance.data.arrow import ArrowTable, CaptionIndex, is_binary, is_list, is_text
-from renaissance.data.images import open_image
+from renaissance import DataError, DatasetContext, Sample, option
+from renaissance.builtin.datasets.image_rows import ImageRows, is_texts
+from renaissance.data.arrow import is_list, is_text
 
 Split = Literal["train", "validate", "test"]
 
@@ -75,12 +74,10 @@ def numbered_files(root: Path, pattern: str) -> list[Path]:
     return [root / pattern.format(number) for number in sorted(present)]
 
 
-class CaptionedImages(Dataset):
+class CaptionedImages(ImageRows):
     """Rows of (image, captions, image_id), one row an image.
 
-    Captions come as they are written: in order, repeated ones too; a null counts as empty. An
-    image is identified by its `image_id`, or by file and row where it has none; identifiers of
-    two datasets are never equal.
+    Captions come as they are written: in order, repeated ones too; a null counts as empty.
 
     Args:
         options: The dataset's options.
@@ -98,26 +95,13 @@ class CaptionedImages(Dataset):
     def __init__(
         self, options: CaptionOptions, context: DatasetContext, paths: Sequence[Path]
     ) -> None:
-        self._arguments = (options, context)
-        self._table = ArrowTable(paths, ("image", "caption"), self.optional_columns)
-        self._table.check_type("image", is_binary, "binary: the encoded image file")
+        arguments = (options, context)
+        super().__init__(arguments, paths, "caption", optional_columns=self.optional_columns)
         self._table.check_type("caption", _holds_captions, "strings or lists of strings")
-        self._captions = CaptionIndex(self._table.column("caption"))
         self._draws_caption = options.captions == "random"
-        # Tells equal identifiers of different datasets apart.
-        self._namespace = "; ".join(map(str, paths))
-        if len(self._captions) == 0:
-            raise DataError(
-                f"{', '.join(map(str, paths))}: no caption in {len(self._table)} rows; expected at "
-                "least one in column 'caption'. Prepare the data again"
-            )
 
     def __len__(self) -> int:
-        return len(self._table) if self._draws_caption else len(self._captions)
-
-    def __reduce__(self) -> tuple[type["CaptionedImages"], tuple[Any, ...]]:
-        # A loader process that does not inherit memory opens the files again.
-        return type(self), self._arguments
+        return len(self._table) if self._draws_caption else super().__len__()
 
     def sample(self, index: int, generator: np.random.Generator) -> Sample:
         """Return one sample; `generator` draws the caption if `captions` is "random".
@@ -129,7 +113,7 @@ class CaptionedImages(Dataset):
         if self._draws_caption:
             row, position = index, self._drawn_caption(index, generator)
         else:
-            row, position = self._captions.locate(index)
+            row, position = self._texts.locate(index)
         source = self._table.source(row)
         return Sample(
             text=self._caption(row, position),
@@ -156,23 +140,6 @@ class CaptionedImages(Dataset):
             caption = caption.values[position]
         return caption.as_py() or ""
 
-    def _image(self, row: int, source: str) -> Image.Image:
-        image = self._table.value("image", row)
-        if not image.is_valid:
-            raise DataError(
-                f"{source}: image is null; expected the bytes of an image file. Prepare the data "
-                "again, or let the run skip it with data.max_bad_samples"
-            )
-        return open_image(image.as_buffer(), source)
-
-    def _image_id(self, row: int) -> Hashable:
-        scalar = self._table.value("image_id", row) if self.optional_columns else None
-        value = None if scalar is None else scalar.as_py()
-        # pandas writes a missing number as NaN, the one value that is not equal to itself.
-        if value is None or value != value:
-            return self._namespace, "row", row
-        return self._namespace, value
-
 
 def _holds_captions(arrow_type: Any) -> bool:
-    return is_text(arrow_type) or (is_list(arrow_type) and is_text(arrow_type.value_type))
+    return is_text(arrow_type) or is_texts(arrow_type)

@@ -27,6 +27,8 @@ SCHEMA = pa.schema(
         ("questions", pa.list_(pa.string())),
         ("answers", pa.list_(pa.string())),
         ("identifier", pa.string()),
+        # Official identifier of each sentence: its number is not its position.
+        ("identifiers", pa.list_(pa.string())),
     ]
 )
 
@@ -53,7 +55,7 @@ def nlvr2_source(source: Path, splits: Sequence[str] | None = None) -> Source:
 
 
 def _records(table: str, source: Path, split: str, path: Path) -> Iterator[Record | LeftOut]:
-    pairs: dict[str, tuple[Path, list[str], list[str]]] = {}
+    pairs: dict[str, tuple[Path, list[str], list[str], list[str]]] = {}
     for place, entry in json_lines(path):
         fault = _fault(entry)
         if fault is not None:
@@ -62,12 +64,18 @@ def _records(table: str, source: Path, split: str, path: Path) -> Iterator[Recor
         # dev-850-0-1 is sentence 1 about pair dev-850-0.
         pair_id = entry["identifier"].rpartition("-")[0]
         if pair_id not in pairs:
-            pairs[pair_id] = (_folder(source, split, entry), [], [])
+            pairs[pair_id] = (_folder(source, split, entry), [], [], [])
         pairs[pair_id][1].append(entry["sentence"])
         pairs[pair_id][2].append(str(entry["label"]))
-    for pair_id, (folder, sentences, answers) in pairs.items():
+        pairs[pair_id][3].append(entry["identifier"])
+    for pair_id, (folder, sentences, answers, identifiers) in pairs.items():
         images = {f"image_{i}": ImageFile(str(folder / f"{pair_id}-img{i}.png")) for i in range(2)}
-        values = {"questions": sentences, "answers": answers, "identifier": pair_id}
+        values = {
+            "questions": sentences,
+            "answers": answers,
+            "identifier": pair_id,
+            "identifiers": identifiers,
+        }
         yield Record(table, images, values, len(sentences))
 
 

@@ -1,0 +1,67 @@
+"""SNLI-VE: does an image entail a sentence?"""
+
+from typing import Literal
+
+import attrs
+import numpy as np
+
+from renaissance import DataError, DatasetContext, Sample, option
+from renaissance.builtin.datasets.image_rows import ImageRows, whole_number, written_text
+
+Split = Literal["train", "validate", "test"]
+FILES: dict[Split, str] = {
+    "train": "snli_train.arrow",
+    "validate": "snli_dev.arrow",
+    "test": "snli_test.arrow",
+}
+NUM_CLASSES = 3
+
+
+class SNLIVE(ImageRows):
+    """SNLI-VE (Xie et al., 2019): a sample a hypothesis about an image.
+
+    The premise, a caption of the image, is not shown. Labels: `entailment`, 0 for contradiction,
+    1 for neutral, 2 for entailment; and `identifier`, row and position in the file, such as 12:0.
+    """
+
+    offers = frozenset({"text", "image", "entailment", "identifier"})
+
+    @attrs.frozen(kw_only=True)
+    class Options:
+        """Options of `snli-ve`."""
+
+        split: Split | None = option(
+            None, help="Split; train for training and validate (dev) for validation where absent."
+        )
+
+    def __init__(self, options: Options, context: DatasetContext) -> None:
+        split = options.split or ("train" if context.training else "validate")
+        path = context.root / FILES[split]
+        super().__init__((options, context), [path], "sentences", columns=("labels",))
+
+    def sample(self, index: int, generator: np.random.Generator) -> Sample:
+        """Return one hypothesis.
+
+        Raises:
+            DataError: If the record cannot be read.
+            IndexError: If there is no such sample.
+        """
+        row, position = self._texts.locate(index)
+        source = f"{self._table.source(row)}, sentence {position}"
+        pair = self._item("sentences", row, position, source)
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise DataError(
+                f"{source}: column 'sentences' holds {pair!r}; expected a premise and a "
+                "hypothesis. Prepare the data again"
+            )
+        label = self._item("labels", row, position, source)
+        return Sample(
+            text=written_text(pair[1], source),
+            images=(self._image(row, source),),
+            image_ids=(self._image_id(row),),
+            labels={
+                "entailment": whole_number(label, "labels", source, NUM_CLASSES),
+                "identifier": f"{row}:{position}",
+            },
+            source=source,
+        )
