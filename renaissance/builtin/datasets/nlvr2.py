@@ -30,7 +30,7 @@ IMAGES = ("image_0", "image_1")
 ANSWERS = {"False": 0, "True": 1}
 
 
-class NLVR2(ImageRows):
+class NLVR2Data(ImageRows):
     """NLVR2 (Suhr et al., 2019): a sample a sentence, with two images.
 
     Labels: `answer`, 1 where the sentence is true; and `identifier`, the official one, such as

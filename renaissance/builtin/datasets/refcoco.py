@@ -86,7 +86,7 @@ class ReferringExpressions(ImageRows):
         )
 
 
-class RefCOCO(ReferringExpressions):
+class RefCOCOData(ReferringExpressions):
     """RefCOCO (Yu et al., 2016), in the division of UNC."""
 
     prefix = "refcoco_unc"
@@ -108,7 +108,7 @@ class RefCOCOPlus(ReferringExpressions):
     prefix = "refcoco+_unc"
 
     @attrs.frozen(kw_only=True)
-    class Options(RefCOCO.Options):
+    class Options(RefCOCOData.Options):
         """Options of `refcoco+`."""
 
 

@@ -17,7 +17,7 @@ FILES: dict[Split, str] = {
 NUM_CLASSES = 3
 
 
-class SNLIVE(ImageRows):
+class SNLIVEData(ImageRows):
     """SNLI-VE (Xie et al., 2019): a sample a hypothesis about an image.
 
     The premise, a caption of the image, is not shown. Labels: `entailment`, 0 for contradiction,
