@@ -1,6 +1,8 @@
 import json
 import multiprocessing
+import os
 import pickle
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,35 @@ def test_columns_are_views_of_the_mapped_file(tmp_path: Path) -> None:
     index = CaptionIndex(table.column("caption"))
     assert (len(table), len(index)) == (1000, 2000)
     assert pa.total_allocated_bytes() == before
+
+
+def test_opening_leaves_the_rows_on_the_disk(tmp_path: Path) -> None:
+    rows = {"image": [bytes(100_000)] * 40, "caption": [["a"]] * 40}
+    path = write(tmp_path / "a.arrow", [rows] * 10)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    before = bytes_read()
+    table = ArrowTable([path], ["image", "caption"])
+    assert len(CaptionIndex(table.column("caption"))) == 400
+    # On a file system in memory nothing is ever read.
+    assert bytes_read() - before < path.stat().st_size / 10
+
+
+def bytes_read() -> int:
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["read_bytes"])
+
+
+def test_too_many_open_files_are_no_damage(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{number}.arrow", [{"n": [number]}]) for number in range(100)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 50, hard))
+    try:
+        with pytest.raises(DataError, match=r"cannot be opened \(Too many open .* 'ulimit -n'"):
+            ArrowTable(paths, ["n"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_the_stream_layout_is_read_too(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Arrow tables read in place, and the index of the captions in them."""
 
 import difflib
+import mmap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -179,8 +180,9 @@ def _open_batches(path: Path, columns: Sequence[str]) -> list[Any]:
             "'renaissance data prepare'"
         )
     try:
-        mapped = pa.memory_map(str(path))
-        schema, is_file = _read_schema(mapped)
+        mapping = _mapped(path)
+        whole = pa.py_buffer(mapping)
+        schema, is_file = _read_schema(whole)
         missing = [name for name in columns if name not in schema.names]
         if missing:
             raise DataError(
@@ -188,42 +190,54 @@ def _open_batches(path: Path, columns: Sequence[str]) -> list[Any]:
                 f"{', '.join(schema.names)}; expected {', '.join(columns)}. "
                 "Prepare the file with these columns, or use a dataset type that reads its own"
             )
-        mapped.seek(0)
         # IpcReadOptions.included_fields would copy the columns instead of mapping them.
         if is_file:
-            reader = pa.ipc.open_file(mapped)
+            reader = pa.ipc.open_file(whole)
             batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         else:
-            batches = list(pa.ipc.open_stream(mapped))
+            batches = list(pa.ipc.open_stream(whole))
         for batch in batches:
             batch.validate()
-    except (pa.ArrowException, OSError) as error:
+    # An empty file cannot be mapped, which is a ValueError.
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(
             f"{path}: not a whole Arrow file of {path.stat().st_size} bytes ({error}); expected an "
             "uncompressed Arrow IPC file. It may be cut short: copy or prepare it again"
         ) from error
-    _check_in_place(path, mapped, batches)
+    _check_in_place(path, whole, batches)
+    # An image is many pages.
+    mapping.madvise(mmap.MADV_NORMAL)
     return batches
 
 
-def _read_schema(mapped: Any) -> tuple[Any, bool]:
+def _mapped(path: Path) -> mmap.mmap:
+    # Arrow's own mapping asks the system to read ahead every batch that is opened, and the system
+    # reads ahead of every page that is touched: opening would read whole files from the disk.
+    try:
+        with path.open("rb") as file:
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be opened ({error.strerror}); expected a file that can be read. "
+            "Allow reading it; if too many files are open, raise 'ulimit -n'"
+        ) from error
+    mapping.madvise(mmap.MADV_RANDOM)
+    return mapping
+
+
+def _read_schema(whole: Any) -> tuple[Any, bool]:
     """Return the schema, and whether the layout is IPC file (else IPC stream)."""
-    is_file = mapped.read(len(FILE_MAGIC)) == FILE_MAGIC
-    mapped.seek(0)
-    if is_file:
-        return pa.ipc.open_file(mapped).schema, True
-    schema = pa.ipc.open_stream(mapped).schema
+    if whole[: len(FILE_MAGIC)] == FILE_MAGIC:
+        return pa.ipc.open_file(whole).schema, True
+    schema = pa.ipc.open_stream(whole).schema
     # A stream has no footer: without its end mark, missing batches would pass unseen.
-    mapped.seek(mapped.size() - len(END_OF_STREAM))
-    if mapped.read(len(END_OF_STREAM)) != END_OF_STREAM:
+    if whole[-len(END_OF_STREAM) :] != END_OF_STREAM:
         raise pa.ArrowInvalid("the stream has no end mark")
     return schema, False
 
 
-def _check_in_place(path: Path, mapped: Any, batches: Sequence[Any]) -> None:
+def _check_in_place(path: Path, whole: Any, batches: Sequence[Any]) -> None:
     # Compressed buffers are expanded into memory, the whole file in every process.
-    mapped.seek(0)
-    whole = mapped.read_buffer()
     buffers = (b for batch in batches for column in batch.columns for b in column.buffers())
     first = next((buffer for buffer in buffers if buffer is not None and buffer.size), None)
     if first is not None and not 0 <= first.address - whole.address < whole.size:
