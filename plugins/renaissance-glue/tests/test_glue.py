@@ -64,7 +64,7 @@ FORMATS: dict[str, tuple[str, list[str], str, list[str], tuple[str, str | None, 
     "mnli": (
         f"index\t{MNLI}\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label\n",
         [
-            "0\tp\tq\tfiction\t( a )\t( b )\t(A a)\t(B b)\tWe go.\tWe stay.\tneutral\tcontradiction",
+            "0\tp\tq\tslate\t( a )\t( b )\t(A a)\t(B b)\tWe go.\tWe stay.\tneutral\tcontradiction",
             "1\tp\tq\tfiction\t( a )\t( b )\t(A a)\t(B b)\tWe go.\tWe move.\tneutral\tentailment",
         ],
         f"index\t{MNLI}\tsentence2_parse\tsentence1\tsentence2\n",
@@ -198,8 +198,8 @@ def test_the_corpus_of_mrpc_as_its_authors_divide_it(tmp_path: Path) -> None:
     [
         (
             "5\tA text.\tentailment",
-            "3 columns, expected 4, separated by tabs: index, sentence1, sentence2, label. Download "
-            "it again, or let the run skip such lines with data.max_bad_samples",
+            "3 columns, expected 4, separated by tabs: index, sentence1, sentence2, label. "
+            "Download it again, or let the run skip such lines with data.max_bad_samples",
         ),
         ("", "1 columns, expected 4, separated by tabs"),
         ("5\tA\tB\tmaybe", "label is 'maybe', expected one of entailment, not_entailment"),

@@ -1,0 +1,97 @@
+"""The pickled batches of CIFAR-10, read without running what a pickle may say.
+
+A pickle is a program. This one may make dicts, lists, strings and numbers; where it calls for NumPy
+to build an array, a stand-in notes what the array is said to be, and no code of NumPy runs.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from renaissance import DataError
+
+# Old and new homes of the function that pickled arrays begin with.
+RECONSTRUCT = (
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+)
+UNSIGNED_BYTES = "u1"
+
+
+class _Type:
+    """Stands in for numpy.dtype and numpy.ndarray, of which only the name matters."""
+
+    def __init__(self, name: str = "", *flags: object) -> None:
+        self.name = name
+
+    def __setstate__(self, state: object) -> None:
+        """Ignore byte order and such: single bytes have none."""
+
+
+class _Array:
+    """Stands in for an array."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.state: Any = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+    def decoded(self) -> NDArray[np.uint8]:
+        _, shape, dtype, in_columns, content = self.state
+        if dtype.name != UNSIGNED_BYTES or in_columns:
+            raise ValueError(
+                f"an array of type {dtype.name!r}, expected {UNSIGNED_BYTES!r} in rows"
+            )
+        # Python 2 wrote bytes as strings.
+        data = content.encode("latin-1") if isinstance(content, str) else content
+        return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in RECONSTRUCT:
+            return _Array
+        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+            return _Type
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError(f"it asks for the persistent object {pid!r}")
+
+
+@attrs.frozen
+class Batch:
+    """Pictures and their classes.
+
+    Attributes:
+        pixels: Red, then green, then blue, row by row, (pictures, 3072), uint8.
+        labels: Class of each picture, (pictures,).
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[Any]
+
+
+def read_pickled_batch(path: Path) -> Batch:
+    """Read `data_batch_1` and its like.
+
+    Raises:
+        DataError: If it is damaged, or asks for anything but plain values and arrays of bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            content = _Unpickler(file, encoding="latin-1").load()
+        return Batch(content["data"].decoded(), np.array(content["labels"], dtype=np.int64))
+    # Damaged pickles raise all manner of errors.
+    except Exception as error:
+        raise DataError(
+            f"{path}: not read ({type(error).__name__}: {error}); expected a batch of "
+            "cifar-10-python.tar.gz: a pickled dict with 'data', an array of bytes, and 'labels'; "
+            "loads no other. Download it again from a source that you trust, or take the binary "
+            "version"
+        ) from error
