@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import tomli
-from fresh_environment import FreshEnvironment
+from fresh_environment import ROOT, FreshEnvironment, copy_source
 from installing import install_source
 from running import TINY, metrics, run_here, write_spec
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -31,7 +31,10 @@ def test_every_code_block_is_tested_below() -> None:
         page: re.findall(r"^```(\w*)\n.*?^```", (FOLDER / f"{page}.md").read_text(), re.S | re.M)
         for page in PAGES
     }
-    assert languages.pop("index") == ["console", "python", "toml", "toml", "toml"]
+    assert languages.pop("index") == [
+        *("console", "diff", "diff", "console"),
+        *("python", "toml", "toml", "toml"),
+    ]
     assert languages.pop("hooks") == ["python"]
     assert languages.pop("versioning") == ["python"]
     assert languages == {kind: ["python", "toml"] for kind in sorted(KINDS)}
@@ -116,21 +119,53 @@ def test_the_tutorial_task_trains(tmp_path: Path, installed: object) -> None:
         assert 0 <= last["counting/off_by"] <= 3
 
 
-@pytest.mark.slow
-def test_the_transcript_of_a_new_user(tmp_path: Path) -> None:
-    (transcript,) = blocks("index", "console")
-    fresh = FreshEnvironment(tmp_path)
-    commands = transcript.splitlines()
-    printed = {command: fresh.run(command) for command in commands[:-1]}
-    # What a new user would then do: change the objective, and see the change in TensorBoard.
-    objective = tmp_path / "my-task" / "my_task" / "objective.py"
-    objective.write_text(objective.read_text().replace('"accuracy"', '"share_right"'))
-    fresh.run(commands[-1].replace("torchrun", "torchrun --standalone"))
+def apply(change: str, folder: Path) -> None:
+    """Make the change of a diff in a file of a folder, as a reader would by hand."""
+    head, *hunks = change.split("@@\n")
+    file = folder / head.removeprefix("--- ").strip()
+    text = file.read_text()
+    for hunk in hunks:
+        before, after = (
+            "".join(line[1:] for line in hunk.splitlines(True) if line[0] in kept)
+            for kept in (" -", " +")
+        )
+        assert text.count(before) == 1, before
+        text = text.replace(before, after)
+    file.write_text(text)
+
+
+def follow_the_tutorial(fresh: FreshEnvironment) -> None:
+    """Do what a new user reads, and look into TensorBoard's files for what it promises."""
+    copy_source(fresh.folder / "renaissance")
+    start, end = blocks("index", "console")
+    printed = {command: fresh.run(command) for command in start.splitlines()}
+    for change in blocks("index", "diff"):
+        apply(change, fresh.folder)
+    printed |= {command: fresh.run(command) for command in end.splitlines()}
     assert "2 passed" in printed["pytest my-task"]
-    assert "label_smoothing\tnumber\t0.0" in printed["renaissance plugins show objective my-task"]
-    run = tmp_path / "runs" / "my-task"
+    shown = printed["renaissance plugins show objective my-task"]
+    assert "focus\tnumber\t2.0\tHow much less easy pairs count." in shown
+    assert "ok: this run can start" in printed["renaissance check my-task/run.toml --ranks 2"]
+    run = fresh.folder / "runs" / "my-task"
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
-    tags = events.Tags()["scalars"]
-    assert [tag for tag in tags if "my-task" in tag and tag.endswith("share_right")] != []
-    assert not any(tag.endswith("my-task/accuracy") for tag in tags)
+    for split, steps in (("train", [5, 10, 15, 20]), ("validate", [10, 20])):
+        lines = [line for line in metrics(run) if line["split"] == split]  # type: ignore[comparison-overlap]
+        for name in ("my-task/loss", "my-task/accuracy", "my-task/sureness"):
+            scalars = events.Scalars(f"{split}/{name}")
+            assert [scalar.step for scalar in scalars] == steps
+            values = [scalar.value for scalar in scalars]
+            assert values == pytest.approx([line[name] for line in lines], rel=1e-5)
+            assert all(0 < value < 2 for value in values)
+
+
+def test_a_new_user_from_nothing_to_tensorboard(tmp_path: Path) -> None:
+    follow_the_tutorial(FreshEnvironment(tmp_path, with_project=False))
+
+
+@pytest.mark.slow
+def test_a_new_user_with_nothing_borrowed(tmp_path: Path) -> None:
+    fresh = FreshEnvironment(tmp_path, with_project=False, is_bare=True)
+    # What the tutorial takes for granted: pytest, and a torch that fits the machine.
+    fresh.run(f"pip install --constraint {ROOT / 'constraints.txt'} pytest torch")
+    follow_the_tutorial(fresh)
