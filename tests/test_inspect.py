@@ -101,10 +101,49 @@ def test_a_flipped_bit_in_a_text_is_found_by_the_checksum(prepared: Path) -> Non
     assert "its content has changed" in fault
 
 
-def test_a_cut_file_is_named(prepared: Path) -> None:
-    prepared.write_bytes(prepared.read_bytes()[:-100])
-    with pytest.raises(DataError, match=r"mine_0\.arrow: not a whole Arrow file of \d+ bytes"):
+def test_a_cut_file_is_named_with_the_rows_before_the_cut(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("renaissance.data.prepare.shards.BATCH_ROWS", 4)
+    source = image_text_source(str(prepared.parent.parent / "source"), name="mine")
+    write_tables(source, PrepareOptions(output=prepared.parent, progress=False))
+    with pa.memory_map(str(prepared)) as mapped:
+        images = [image.as_py() for image in pa.ipc.open_file(mapped).read_all()["image"]]
+    whole = prepared.read_bytes()
+    for row, num_whole in ((9, 8), (5, 4)):
+        prepared.write_bytes(whole[: whole.index(images[row])])
+        with pytest.raises(DataError) as error:
+            inspect_file(prepared, check=True)
+        assert f"{prepared}: not a whole Arrow file of " in str(error.value)
+        assert str(error.value).endswith(f"The first {num_whole} rows are whole")
+    prepared.write_bytes(whole[: whole.index(images[3])])
+    with pytest.raises(DataError, match=r"copy or prepare it again$"):
         inspect_file(prepared, check=True)
+
+
+def test_texts_that_are_no_utf8_are_named_with_the_rows_of_their_batch(tmp_path: Path) -> None:
+    batches = [pa.RecordBatch.from_pydict({"caption": [f"photo {n}"] * 3}) for n in range(3)]
+    with pa.ipc.new_file(tmp_path / "a.arrow", batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    content = (tmp_path / "a.arrow").read_bytes()
+    (tmp_path / "a.arrow").write_bytes(content.replace(b"photo 1", b"ph\xefto 1", 1))
+    with pytest.raises(
+        DataError, match=r"a\.arrow: rows 3 to 5: column 'caption' is damaged \(.*8"
+    ):
+        inspect_file(tmp_path / "a.arrow")
+
+
+def test_offsets_that_lead_nowhere_are_named(tmp_path: Path) -> None:
+    batch = pa.RecordBatch.from_pydict({"caption": [["ab"], ["cde"], ["f"]]})
+    with pa.ipc.new_file(tmp_path / "a.arrow", batch.schema) as writer:
+        writer.write_batch(batch)
+    content = (tmp_path / "a.arrow").read_bytes()
+    offsets, wrong = (np.array(o, np.int32).tobytes() for o in ([0, 2, 5, 6], [0, 2, 5000, 6]))
+    assert content.count(offsets) == 1
+    (tmp_path / "a.arrow").write_bytes(content.replace(offsets, wrong))
+    with pytest.raises(DataError, match=r"a\.arrow: rows 0 to 2: column 'caption' is damaged"):
+        inspect_file(tmp_path / "a.arrow")
 
 
 def test_broken_images_are_named_without_a_full_check(tmp_path: Path) -> None:
@@ -179,6 +218,24 @@ def test_contact_sheets_show_the_images_and_the_box_that_is_meant(tmp_path: Path
         assert tuple(pixels[MARGIN + meant, left + meant + 25]) == (224, 32, 32)
         assert tuple(pixels[MARGIN + other, left + other + 25]) == (154, 154, 154)
     # The texts are black on white.
-    below = pixels[MARGIN + CELL : MARGIN + CELL + 20, MARGIN : MARGIN + CELL]
+    below = pixels[MARGIN + CELL : MARGIN + CELL + 40, MARGIN : MARGIN + CELL]
     assert below.min() < 100
     assert below.max() == 255
+
+
+def test_contact_sheets_say_how_many_texts_have_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(
+        "PIL.ImageDraw.ImageDraw.text", lambda _, place, text, *more: drawn.append(text)
+    )
+    captions = ["one of them", "a " * 30, "short", "a second " * 20]
+    columns = {"image": [picture((9, 9))] * 3, "caption": [captions, captions[:1], ["b " * 999]]}
+    draw_contact_sheet(write(tmp_path / "a.arrow", columns))
+    second = ["a a a a a a a a a a a a a a a a a", "    a a a a a a a a a a a a a"]
+    assert drawn[:6] == ["row 0", "one of them", *second, "short", "and 1 more"]
+    assert drawn[6:8] == ["row 1", "one of them"]
+    assert drawn[8] == "row 2"
+    assert len(drawn) == 9 + 7
+    assert drawn[-1].endswith("b ...")

@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import attrs
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -119,6 +121,47 @@ def test_killed_at_any_moment_it_ends_with_the_same_files(tmp_path: Path) -> Non
         prepare_folder(folder, output)
         assert contents(output) == expected
     assert killed
+
+
+def prepare_slowly(folder: Path, output: Path, waiting: Any, go_on: Any) -> None:
+    def records() -> Iterator[Record | LeftOut]:
+        yield from records_of(folder)
+        waiting.set()
+        go_on.wait(30)
+
+    source = attrs.evolve(source_of(folder), records=records)
+    write_tables(source, PrepareOptions(output=output, progress=False))
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_one_preparation_of_a_name_at_a_time(tmp_path: Path, killed: bool) -> None:
+    folder, output = photos(tmp_path / "photos", 10, (16, 16)), tmp_path / "out"
+    fork = multiprocessing.get_context("fork")
+    waiting, go_on = fork.Event(), fork.Event()
+    first = fork.Process(target=prepare_slowly, args=(folder, output, waiting, go_on))
+    first.start()
+    assert waiting.wait(30)
+    with pytest.raises(DataError) as error:
+        prepare_folder(folder, output)
+    assert str(error.value) == (
+        f"{output}: another process is preparing photos in this folder; expected one at a time. "
+        "Wait until it has ended, or choose another output"
+    )
+    # Another name may go in beside it.
+    write_tables(
+        attrs.evolve(source_of(folder), name="others", beside={}),
+        PrepareOptions(output=output, progress=False),
+    )
+    if killed:
+        first.kill()
+    else:
+        go_on.set()
+    first.join()
+    assert first.exitcode == (-signal.SIGKILL if killed else 0)
+    # What the first one wrote, or left, is in nobody's way.
+    prepare_folder(folder, output)
+    assert not list(output.glob("*.lock"))
+    assert not list(output.glob("*.partial"))
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, number: int) -> None:

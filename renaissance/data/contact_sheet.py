@@ -14,11 +14,14 @@ from renaissance.data.inspect import IMAGE_COLUMNS, row_texts, schema_of
 
 COLUMNS = 4
 CELL = 220
-TEXT_LINES = 7
-LINE = 13
+TEXT_LINES = 9
+LINE = 14
 MARGIN = 8
-FONT_SIZE = 11
-CHARACTERS = 38
+FONT_SIZE = 12
+CHARACTERS = 34
+# Of the row's number, and of the texts.
+INK = ("#707070", "black")
+# Of the boxes, and of the one that is meant.
 BOX_COLOURS = ("#9a9a9a", "#e02020")
 # What stands for a label, where the file has numbers.
 SNLI_LABELS = ("contradiction", "neutral", "entailment")
@@ -47,13 +50,9 @@ def draw_contact_sheet(path: Path, num_rows: int = 12) -> Image.Image:
         left = MARGIN + place % COLUMNS * (CELL + MARGIN)
         top = MARGIN + place // COLUMNS * height
         sheet.paste(_picture(table, list(schema), row), (left, top))
-        lines = [
-            line
-            for text in row_labels(table, list(schema), row)
-            for line in textwrap.wrap(text, CHARACTERS)
-        ]
-        for number, line in enumerate(lines[:TEXT_LINES]):
-            draw.text((left, top + CELL + 2 + number * LINE), line, "black", font)
+        lines = [f"row {row}", *_lines(row_labels(table, list(schema), row))]
+        for number, line in enumerate(lines):
+            draw.text((left, top + CELL + 2 + number * LINE), line, INK[number > 0], font)
     return sheet
 
 
@@ -80,6 +79,25 @@ def row_labels(table: ArrowTable, columns: Sequence[str], row: int) -> list[str]
     return texts
 
 
+def _lines(texts: Sequence[str]) -> list[str]:
+    """Return the lines that the texts take; how many are left out, if they take too many."""
+    lines: list[str] = []
+    for number, text in enumerate(texts):
+        more = textwrap.wrap(
+            text,
+            CHARACTERS,
+            subsequent_indent="    ",
+            max_lines=TEXT_LINES - 2,
+            placeholder=" ...",
+        )
+        rest = len(texts) - number
+        # Beside the row's number, and a line for how many are left out.
+        if len(lines) + len(more) + (rest > 1) > TEXT_LINES - 1:
+            return [*lines, f"and {rest} more"]
+        lines += more
+    return lines
+
+
 def _picture(table: ArrowTable, columns: Sequence[str], row: int) -> Image.Image:
     """Return the images of a row side by side in one cell, boxes drawn."""
     names = [name for name in IMAGE_COLUMNS if name in columns]
@@ -93,7 +111,8 @@ def _picture(table: ArrowTable, columns: Sequence[str], row: int) -> Image.Image
             _draw_boxes(picture, table, row)
         picture = upright(image, picture)
         picture.thumbnail((width - 2 * (len(names) > 1), CELL))
-        cell.paste(picture, (number * width, (CELL - picture.height) // 2))
+        left = number * width + (width - picture.width) // 2
+        cell.paste(picture, (left, (CELL - picture.height) // 2))
     return cell
 
 

@@ -1,5 +1,6 @@
 """What prepared Arrow files hold, and whether all of it can be read."""
 
+import contextlib
 import hashlib
 import io
 from collections import Counter
@@ -12,13 +13,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from renaissance.data.arrow import ArrowTable, is_list
+from renaissance.data.arrow import FILE_MAGIC, ArrowTable, is_list
 from renaissance.data.prepare.image_files import decode_fault
 from renaissance.data.prepare.manifest import read_json, sha256_of
 from renaissance.errors import DataError
 
 IMAGE_COLUMNS = ("image", "image_0", "image_1")
 TEXT_COLUMNS = ("caption", "questions", "sentences")
+# Of the magic at the start of an IPC file, with its padding.
+MAGIC_BYTES = 8
 # Headers of so many images are read unless all are checked.
 NUM_IMAGES = 1000
 NUM_SAMPLES = 3
@@ -64,10 +67,12 @@ def inspect_file(path: Path, check: bool = False) -> Inspection:
         check: Whether to decode every image, and to compare the file with its manifest.
 
     Raises:
-        DataError: If it is no whole Arrow file, or has neither images nor texts.
+        DataError: If it is no whole Arrow file, has values that are damaged, or neither images nor
+            texts.
     """
-    schema = schema_of(path)
+    schema = _schema_or_cut(path) if check else schema_of(path)
     table = ArrowTable([path], tuple(schema))
+    _check_values(path, table, schema)
     faults = list(_manifest_faults(path)) if check else []
     counts, lengths = _text_counts(table, schema)
     columns = [name for name in IMAGE_COLUMNS if name in schema]
@@ -136,6 +141,47 @@ def schema_of(path: Path) -> dict[str, str]:
             f"{', '.join((*IMAGE_COLUMNS, *TEXT_COLUMNS))}. It is no file that was prepared here"
         )
     return found
+
+
+def _schema_or_cut(path: Path) -> dict[str, str]:
+    """Return the type of each column; of a file cut short, say how many of its rows are whole."""
+    try:
+        return schema_of(path)
+    except DataError as error:
+        num_rows = _num_whole_rows(path) if path.is_file() else 0
+        if num_rows == 0:
+            raise
+        raise DataError(f"{error}. The first {num_rows:,} rows are whole") from error
+
+
+def _num_whole_rows(path: Path) -> int:
+    """Count the rows before the first record batch that cannot be read."""
+    num_rows = 0
+    with path.open("rb") as file, contextlib.suppress(pa.ArrowException, OSError):
+        # Either layout is a stream of batches; the IPC file puts its magic, padded, in front.
+        file.seek(MAGIC_BYTES if file.read(len(FILE_MAGIC)) == FILE_MAGIC else 0)
+        for batch in pa.ipc.open_stream(file):
+            num_rows += batch.num_rows
+    return num_rows
+
+
+def _check_values(path: Path, table: ArrowTable, columns: Collection[str]) -> None:
+    """Check offsets and UTF-8, which reading a damaged file would stumble over.
+
+    Raises:
+        DataError: If they are damaged; the message names the rows of their record batch.
+    """
+    for column in columns:
+        first = 0
+        for array in table.column(column):
+            try:
+                array.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise DataError(
+                    f"{path}: rows {first} to {first + len(array) - 1}: column '{column}' is "
+                    f"damaged ({error}). Copy or prepare the file again"
+                ) from error
+            first += len(array)
 
 
 def _manifest_faults(path: Path) -> Iterator[str]:

@@ -5,7 +5,9 @@ the folder `{name}.partial`, each with the digest of the records and options tha
 """
 
 import contextlib
+import fcntl
 import hashlib
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -89,12 +91,15 @@ def write_tables(source: Source, options: PrepareOptions) -> Report:
     gaps = Gaps(source.path, options.max_missing)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        work.mkdir(exist_ok=True)
-        with progress_bars(options.progress) as progress:
-            tables = _list_records(source, work, gaps, progress)
-            shards = list(_shards(source, tables, options))
-            reports = _write_shards(shards, source, options, gaps, progress, work)
-        _put_in_place(source, options, reports, gaps, work)
+        with _locked(output, source.name), progress_bars(options.progress) as progress:
+            work.mkdir(exist_ok=True)
+            try:
+                tables = _list_records(source, work, gaps, progress)
+                shards = list(_shards(source, tables, options))
+                reports = _write_shards(shards, source, options, gaps, progress, work)
+                _put_in_place(source, options, reports, gaps, work)
+            finally:
+                _remove_if_empty(work)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise DataError(
             f"{source.path}: a value does not fit its column ({error}); expected the columns of "
@@ -107,11 +112,43 @@ def write_tables(source: Source, options: PrepareOptions) -> Report:
             "where it stopped"
         ) from error
     finally:
-        # They stay as long as they hold anything.
-        for folder in (work, output):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        _remove_if_empty(output)
     return Report(output / f"{source.name}_manifest.json", reports, tuple(gaps.left_out))
+
+
+@contextlib.contextmanager
+def _locked(output: Path, name: str) -> Iterator[None]:
+    """Keep others from preparing the same name in the same folder.
+
+    The system frees the lock of a process that ends, be it killed.
+
+    Raises:
+        DataError: If another process is at it.
+    """
+    path = output / f"{name}.lock"
+    while True:
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataError(
+                    f"{output}: another process is preparing {name} in this folder; expected one "
+                    "at a time. Wait until it has ended, or choose another output"
+                ) from None
+            except OSError:
+                pass  # Some file systems of clusters have no locks.
+            # Between opening and locking, the one before may have removed the file.
+            if os.fstat(file.fileno()).st_nlink:
+                try:
+                    yield
+                finally:
+                    path.unlink()
+                return
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _list_records(
