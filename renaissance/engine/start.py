@@ -1,7 +1,7 @@
 """Start a new run from the weights of a checkpoint: strictly, module by module."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,9 +77,10 @@ class Start:
 def start_from(spec: RunSpec, task: Task) -> Start:
     """Give a new run's model and objectives the weights of `model.init_from`.
 
-    Every tensor of the model must find its like in the checkpoint and the other way round, but for
-    the modules of `model.init_allow`. An objective takes the weights of the objective of its name,
-    or else of the first that fits of its type or of those in its class's `starts_from`.
+    Every tensor of the model must find its like in the checkpoint and the other way round. A module
+    of `model.init_allow` may differ, and is then newly initialized as a whole. An objective takes
+    the weights of the objective of its name, or else of the first that fits of its type or of
+    those in its class's `starts_from`; heads that only one side has are as expected.
 
     Raises:
         CheckpointError: If the checkpoint is missing or damaged, or its weights do not fit.
@@ -132,7 +133,13 @@ class _Fit:
     left: dict[str, Tensor]
 
     @classmethod
-    def of(cls, module: nn.Module | None, found: Mapping[str, Tensor]) -> "_Fit":
+    def of(
+        cls,
+        module: nn.Module | None,
+        found: Mapping[str, Tensor],
+        excluded: Collection[str] = (),
+    ) -> "_Fit":
+        """Fit the checkpoint's tensors by name, all but the excluded."""
         own: dict[str, Tensor] = dict(module.state_dict()) if module is not None else {}
         # Checkpoints too hold tied tensors once, under the first of their names.
         for name in aliases(own):
@@ -140,7 +147,7 @@ class _Fit:
         loaded, resized = {}, {}
         for name, tensor in own.items():
             old = found.get(name)
-            if old is None:
+            if old is None or name in excluded:
                 continue
             if old.shape == tensor.shape:
                 loaded[name] = old
@@ -209,16 +216,14 @@ class _Starter:
             part, found = parts.get(name), self._tensors_of(name)
             old_type, own_type = self._types(name)
             if old_type == own_type:
-                fit = _Fit.of(part, found)
-                self._add_faults(name, fit)
-                self._add(name, fit, found)
+                self._fit(name, part, found)
                 continue
             # Between components of two types, equal names and shapes mean nothing.
             difference = f"'{old_type}' in the checkpoint, '{own_type}' in this run"
             if not self._is_allowed(name):
                 self._faults.append(f"{name}: {difference}")
                 self._faulty_modules.append(name)
-            self._add(name, attrs.evolve(_Fit.of(part, {}), left=found), found, difference)
+            self._add(name, _Fit.of(part, found, excluded=found), found, difference)
 
     def add_objectives(self) -> None:
         """Fit the objectives; heads that only one side has are as expected."""
@@ -230,13 +235,14 @@ class _Starter:
         for objective in self._spec.objectives:
             name = objective.name or objective.type
             source = self._source(name, objective.type, old_types)
+            module = self._task.objectives[name]
             found = self._tensors_of(OBJECTIVES + source) if source else {}
-            fit = _Fit.of(self._task.objectives[name], found)
-            if found:
-                sources.add(source)
-                self._add_faults(OBJECTIVES + name, fit)
-            note = f"from objective '{source}'" if source not in (None, name) else ""
-            self._add(OBJECTIVES + name, fit, found, note)
+            if not found:
+                self._add(OBJECTIVES + name, _Fit.of(module, found), found)
+                continue
+            sources.add(source)
+            note = f"from objective '{source}'" if source != name else ""
+            self._fit(OBJECTIVES + name, module, found, note)
         for name in old_types:
             if name not in sources:
                 found = self._tensors_of(OBJECTIVES + name)
@@ -283,12 +289,19 @@ class _Starter:
     def _is_allowed(self, name: str) -> bool:
         return any(_is_in(name, entry) for entry in self._spec.model.init_allow)
 
-    def _add_faults(self, module: str, fit: _Fit) -> None:
-        for tensor, fault in fit.faults().items():
-            name = f"{module}.{tensor}"
-            if not self._is_allowed(name):
-                self._faults.append(f"{name}: {fault}")
-                self._faulty_modules.append(module)
+    def _fit(
+        self, name: str, module: nn.Module | None, found: Mapping[str, Tensor], note: str = ""
+    ) -> None:
+        faults = {f"{name}.{n}": fault for n, fault in _Fit.of(module, found).faults().items()}
+        allow = self._spec.model.init_allow
+        # Whole or not at all: half of a module beside another half would be neither.
+        given_up = [entry for entry in allow if any(_is_in(fault, entry) for fault in faults)]
+        excluded = [n for n in found if any(_is_in(f"{name}.{n}", entry) for entry in given_up)]
+        for tensor, fault in faults.items():
+            if not self._is_allowed(tensor):
+                self._faults.append(f"{tensor}: {fault}")
+                self._faulty_modules.append(name)
+        self._add(name, _Fit.of(module, found, excluded), found, note)
 
     def _add(self, module: str, fit: _Fit, found: Mapping[str, Tensor], note: str = "") -> None:
         prefix = "" if module.startswith(OBJECTIVES) else MODEL

@@ -133,9 +133,8 @@ class ModelSection:
     )
     init_allow: tuple[str, ...] = option(
         (),
-        help="Modules that need not be as in init_from, such as 'pooler', "
-        "'text_encoder.model.pooler' or 'objectives.vqa': what does not fit there is newly "
-        "initialized, and left behind in the checkpoint.",
+        help="Modules that may differ from those in init_from, such as 'pooler', 'fusion.layers.5' "
+        "or 'objectives.vqa'; one that does is newly initialized as a whole.",
         validator=needs_init_from,
     )
 
