@@ -1,4 +1,3 @@
-import json
 import multiprocessing
 import os
 import pickle
@@ -185,31 +184,6 @@ def test_compressed_files_are_refused(tmp_path: Path, compression: str) -> None:
         writer.write_batch(batch)
     with pytest.raises(DataError, match=r"compressed; expected uncompressed.*compression=None"):
         ArrowTable([tmp_path / "a.arrow"], ["n"])
-
-
-def test_files_written_through_pandas_are_read_unchanged(tmp_path: Path) -> None:
-    fields = [("image", "object", None), ("caption", "object", None), ("image_id", "float64", None)]
-    metadata = {
-        "index_columns": [{"kind": "range", "name": None, "start": 0, "stop": 2, "step": 1}],
-        "columns": [
-            {"name": name, "pandas_type": kind, "numpy_type": kind, "metadata": more}
-            for name, kind, more in fields
-        ],
-        "pandas_version": "1.5.3",
-    }
-    columns = {
-        "image": pa.array([b"a", b"b"]),
-        "caption": pa.array([["x", "y"], ["z"]], LISTS),
-        "image_id": pa.array([12.0, None], pa.float64()),
-        "width": pa.array([640, 480], pa.int64()),
-    }
-    table = pa.table(columns).replace_schema_metadata({"pandas": json.dumps(metadata)})
-    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
-        writer.write_table(table)
-    read = ArrowTable([tmp_path / "a.arrow"], ["image", "caption"], ["image_id", "width"])
-    assert read.value("image_id", 0).as_py() == 12.0
-    assert read.value("width", 1).as_py() == 480
-    assert located(CaptionIndex(read.column("caption"))) == [(0, 0), (0, 1), (1, 0)]
 
 
 @pytest.mark.parametrize("lists", [LISTS, pa.large_list(pa.string()), pa.list_(pa.large_string())])
