@@ -1,15 +1,19 @@
 """Broken objectives: the kit says in words which promise is not kept."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from sound_components import (
+    NoOptions,
     SoundObjective,
+    after_init,
     breaking,
     check,
 )
@@ -17,6 +21,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from renaissance import (
+    Objective,
     ObjectiveBatch,
     ObjectiveOutput,
     Pairs,
@@ -153,22 +158,156 @@ def test_an_objective_that_compares_samples_says_so() -> None:
     check_objective(Contrastive, compares_samples=True)
 
 
-class Labelled(SoundObjective):
-    """Needs a label."""
+def predicting(function: Callable[[ObjectiveBatch, ObjectiveOutput], Any], **more: Any) -> type:
+    return breaking(SoundObjective, predictions=lambda s, b, o: function(b, o), **more)
 
-    requires = frozenset({"text", "image", "answer"})
+
+def logits_of(batch: ObjectiveBatch, output: ObjectiveOutput) -> list[dict[str, Any]]:
+    return [{"logits": row} for row in output.predictions["logits"].tolist()]
+
+
+def closing(self: Any, rows: Any, file: Any) -> None:
+    file.close()
+
+
+@pytest.mark.parametrize(
+    ("objective", "text"),
+    [
+        (predicting(lambda b, o: {"answer": 1}), "predictions returned .* expected a list of one"),
+        (
+            predicting(lambda b, o: [{"logits": o.predictions["logits"][0]}]),
+            "JSON does not give back as it was; use strings, numbers",
+        ),
+        (predicting(lambda b, o: [{"pair": (1, 2)}]), "JSON does not give back as it was"),
+        (
+            predicting(lambda b, o: [{"number": len(o.predictions["logits"])}]),
+            r"predictions are \[{'number': 8}\] in one micro-batch and .* one row a target",
+        ),
+        (
+            predicting(logits_of, write_predictions=lambda s, rows, file: None),
+            "write_predictions wrote nothing of 8 rows",
+        ),
+        (predicting(logits_of, write_predictions=closing), "write_predictions closed the file"),
+        (breaking(SoundObjective, labels={"answer"}), "labels is {'answer'}, expected a frozenset"),
+        (
+            breaking(SoundObjective, labels=frozenset({"text"})),
+            "requires and labels both name text",
+        ),
+        (breaking(SoundObjective, starts_from="itm"), "starts_from is 'itm', expected a tuple"),
+        (
+            breaking(SoundObjective, labels=frozenset({"answer"})),
+            "it requires answer, which the kit cannot make up",
+        ),
+    ],
+)
+def test_broken_predictions(objective: type, text: str) -> None:
+    with pytest.raises(ContractError, match=text):
+        check(objective)
+
+
+def test_sound_predictions_pass() -> None:
+    check_objective(predicting(logits_of))
+
+
+def answered(number: int) -> list[Sample]:
+    return [
+        Sample(
+            "a text",
+            None,
+            (Image.new("RGB", (32, 32), (60 * index, 0, 0)),),
+            (index,),
+            {"answer": index % 2, "question_id": index},
+            "here",
+        )
+        for index in range(number)
+    ]
+
+
+class Answering(Objective):
+    """Answers yes or no, with or without knowing better."""
+
+    Options = NoOptions
+    requires = frozenset({"text", "image", "question_id"})
+    labels = frozenset({"answer"})
+
+    def __init__(self, options: Any, context: Any) -> None:
+        super().__init__()
+        self.root = context.root
+        self.head = context.make_head(context.sizes.pooled, 2, "linear")
 
     def collate(self, samples: Any, builder: Any) -> ObjectiveBatch:
-        assert [sample.sample.labels["answer"] for sample in samples]
-        return super().collate(samples, builder)
+        labels = [s.sample.labels["answer"] for s in samples if "answer" in s.sample.labels]
+        return ObjectiveBatch(
+            len(labels),
+            Pairs(
+                torch.tensor([builder.text(sample) for sample in samples]),
+                torch.tensor([builder.image(sample) for sample in samples]),
+            ),
+            {"labels": torch.tensor(labels)} if labels else {},
+            tuple(s.sample.labels["question_id"] for s in samples),
+        )
+
+    def forward(self, batch: ObjectiveBatch, features: Any) -> ObjectiveOutput:
+        logits = self.head(features.fused.pooled).float()
+        predictions = {"logits": logits.detach()}
+        if "labels" not in batch.tensors:
+            return ObjectiveOutput(logits.sum() * 0, predictions)
+        loss_sum = F.cross_entropy(logits, batch.tensors["labels"], reduction="sum")
+        return ObjectiveOutput(loss_sum, predictions)
+
+    def predictions(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[dict[str, Any]]:
+        answers = output.predictions["logits"].argmax(-1).tolist()
+        return [
+            {"question_id": identifier, "answer": answer}
+            for identifier, answer in zip(batch.identifiers, answers, strict=True)
+        ]
 
 
 def test_samples_with_labels_are_passed_in() -> None:
-    images = [Image.new("RGB", (32, 32), (60 * index, 0, 0)) for index in range(4)]
-    samples = [
-        Sample("a text", None, (image,), (index,), {"answer": 1}, "here")
-        for index, image in enumerate(images)
-    ]
-    check_objective(Labelled, samples=samples)
+    check_objective(Answering, samples=answered(4))
     with pytest.raises(ContractError, match="got 3 samples, expected at least 4"):
-        check_objective(Labelled, samples=samples[:3])
+        check_objective(Answering, samples=answered(3))
+
+
+def test_root_reaches_the_objective(tmp_path: Path) -> None:
+    (tmp_path / "answers.txt").write_text("no yes")
+
+    def read(objective: Any) -> None:
+        assert (objective.root / "answers.txt").read_text() == "no yes"
+
+    reading = breaking(Answering, __init__=after_init(read))
+    check_objective(reading, samples=answered(4), root=tmp_path)
+
+
+def counting_all(self: Any, samples: Any, builder: Any) -> ObjectiveBatch:
+    return attrs.evolve(Answering.collate(self, samples, builder), num_targets=len(samples))
+
+
+def averaging(self: Any, batch: ObjectiveBatch, features: Any) -> ObjectiveOutput:
+    output = Answering.forward(self, batch, features)
+    return attrs.evolve(output, loss_sum=output.loss_sum / batch.num_targets)
+
+
+def repeating_labels(self: Any, batch: Any, output: Any) -> list[dict[str, Any]]:
+    return [{"answer": label} for label in batch.tensors.get("labels", torch.zeros(4)).tolist()]
+
+
+def counting_right(self: Any, metrics: Any, batch: Any, output: Any) -> None:
+    assert len(batch.tensors["labels"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"collate": counting_all},
+            "of samples without answer num_targets is 4, expected 0: they teach",
+        ),
+        ({"forward": averaging}, "of samples without labels loss_sum is nan, expected a finite"),
+        ({"predictions": repeating_labels}, "predictions are others, or fewer, without labels"),
+        ({"update_metrics": counting_right}, "without labels: it raised KeyError: 'labels'"),
+    ],
+)
+def test_broken_without_labels(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ContractError, match=text):
+        check_objective(breaking(Answering, **changes), samples=answered(4))

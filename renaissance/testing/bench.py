@@ -1,6 +1,7 @@
 """What surrounds an objective under examination."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,10 +20,11 @@ NAME = "objective"
 class Bench:
     """An objective's surroundings: samples, a tokenizer, a tiny frozen model, heads."""
 
-    def __init__(self, component: Any, options: Any, dataset: SampleList) -> None:
+    def __init__(self, component: Any, options: Any, dataset: SampleList, root: Path) -> None:
         self.component = component
         self.options = options
         self.dataset = dataset
+        self.root = root
         self.tokenizer = tokenizer_of(dataset)
         self.model = tiny_model(len(self.tokenizer)).eval().requires_grad_(False)
         self.plugins = load_plugins()
@@ -30,7 +32,7 @@ class Bench:
 
     def make(self) -> Objective:
         """Make the objective in evaluation mode, with the heads it asks for by name."""
-        context = ObjectiveContext(self.model.sizes, self.tokenizer, self._make_head)
+        context = ObjectiveContext(self.model.sizes, self.tokenizer, self._make_head, self.root)
         objective: Objective = self.component(self.options, context)
         return objective.eval()
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from renaissance.testing.bench import NAME, Bench
 from renaissance.testing.examination import BreachError, Examination, require
 from renaissance.testing.inputs import shape_of
 from renaissance.testing.module import Subject, check_module
+from renaissance.testing.predictions import check_predictions, check_without_labels
 from renaissance.testing.randomness import global_state
 from renaissance.testing.samples import SampleList, made_up_samples
 
@@ -34,6 +36,7 @@ def check_objective(
     options: Any = None,
     *,
     samples: Sequence[Sample] | None = None,
+    root: Path = Path(),
     compares_samples: bool = False,
 ) -> None:
     """Check an objective against its contract, on a tiny model.
@@ -41,8 +44,9 @@ def check_objective(
     Args:
         component: The class.
         options: An instance of its `Options`; the defaults where absent.
-        samples: What to train on, at least 4; made up where absent, which works for objectives
-            that require no labels.
+        samples: What to train on, at least 4, with all labels; made up where absent, which works
+            for objectives that need none. What is in `labels` is taken off them to try prediction.
+        root: What `data.root` would be.
         compares_samples: True for an objective whose loss compares the samples of a micro-batch
             with each other (a contrastive one): it may depend on who is in the micro-batch.
 
@@ -53,12 +57,14 @@ def check_objective(
     examination.declaration()
     options = examination.options(options)
     with examination.part("samples"):
-        made = made_up_samples(component.requires) if samples is None else list(samples)
+        _check_names(component)
+        needs = component.requires | component.labels
+        made = made_up_samples(needs) if samples is None else list(samples)
         require(
             len(made) >= MIN_SAMPLES, f"got {len(made)} samples, expected at least {MIN_SAMPLES}"
         )
     examination.stop_if_broken()
-    bench = Bench(component, options, SampleList(made))
+    bench = Bench(component, options, SampleList(made), root)
     with examination.part("making"):
         objective = bench.make()
         require(
@@ -76,11 +82,35 @@ def check_objective(
         with examination.part("batch splits"):
             _check_splits(bench, objective)
     with examination.part("metrics"):
-        _check_metrics(bench, objective)
+        _check_metrics(bench, objective, compares_samples)
     with examination.part("panel"):
         _check_panel(bench, objective)
+    with examination.part("predictions"):
+        check_predictions(bench, objective, compares_samples)
+    if objective.labels:
+        with examination.part("without labels"):
+            check_without_labels(bench, objective)
     check_module(examination, Subject(bench.make, bench.loss), can_be_frozen=False)
     examination.stop_if_broken()
+
+
+def _check_names(component: type[Objective]) -> None:
+    for name in ("requires", "labels"):
+        found = getattr(component, name)
+        require(
+            isinstance(found, frozenset),
+            f"{name} is {found!r}, expected a frozenset of names that datasets offer",
+        )
+    both = sorted(component.requires & component.labels)
+    require(
+        not both,
+        f"requires and labels both name {', '.join(both)}; what a split may lack goes into labels "
+        "alone, what prediction needs too into requires alone",
+    )
+    require(
+        isinstance(component.starts_from, tuple),
+        f"starts_from is {component.starts_from!r}, expected a tuple of types of objectives",
+    )
 
 
 def _tensors_of(batch: ObjectiveBatch) -> list[Tensor]:
@@ -218,7 +248,7 @@ def _check_splits(bench: Bench, objective: Objective) -> None:
     )
 
 
-def _check_metrics(bench: Bench, objective: Objective) -> None:
+def _check_metrics(bench: Bench, objective: Objective, compares_samples: bool) -> None:
     results: dict[str, list[float]] = {}
     for split in _splits(bench)[:2]:
         metrics = objective.metrics()
@@ -243,7 +273,7 @@ def _check_metrics(bench: Bench, objective: Objective) -> None:
     )
     for name, values in results.items():
         require(
-            _same(values),
+            compares_samples or _same(values),
             f"{name} is {values[0]:.4f} over one micro-batch and {values[1]:.4f} over two of half "
             "the size, expected the same; weigh each target alike (MeanMetric of single values)",
         )

@@ -42,6 +42,9 @@ class SampleList(Dataset):
 def made_up_samples(requires: frozenset[str]) -> list[Sample]:
     """Return samples of texts of several lengths and of noise.
 
+    Args:
+        requires: What they must hold, labels too.
+
     Raises:
         BreachError: If something is required that cannot be made up.
     """
