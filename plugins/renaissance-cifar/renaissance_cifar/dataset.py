@@ -52,6 +52,8 @@ class CIFAR10(Dataset):
     """
 
     offers = frozenset({"image", "label"})
+    # For a model that has a text encoder which nobody reads: `data.tokenizer = "dataset"`.
+    vocabulary = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
     @attrs.frozen(kw_only=True)
     class Options:

@@ -17,7 +17,6 @@ from renaissance_cifar.dataset import CIFAR10, CLASSES
 from renaissance_cifar.objective import ImageClassification
 from renaissance_cifar.pickled import read_pickled_batch
 from running import TINY, metrics, one_tower_spec, run_here, write_spec
-from transformers import BertTokenizer
 
 from renaissance import DataError, DatasetContext, Features, ObjectiveBatch, Sample, Tokens
 from renaissance.plugins import load_plugins
@@ -281,11 +280,6 @@ def image_spec(folder: Path, base: str) -> Path:
     own = '[[data.train]]\ntype = "cifar10"\n\n[[data.validate]]\ntype = "cifar10"\n\n'
     own += '[[objectives]]\ntype = "image-classification"\n\n'
     text = base[:data] + own + base[end:]
-    # Texts there are none, but a two-tower model has a text encoder.
-    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a")
-    tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
-    tokenizer.save_pretrained(folder / "words")
-    text = text.replace('tokenizer = "dataset"', f'tokenizer = "{folder / "words"}"')
     return write_spec(folder, text.replace("[data]\n", f'[data]\nroot = "{folder}"\n', 1))
 
 
