@@ -97,6 +97,22 @@ class NoRealToken(SoundImage):
         return Tokens(tokens.hidden_states, ~tokens.attention_mask)
 
 
+class UnfittedPositions(SoundText):
+    """Returns position tables as they come."""
+
+    def __init__(self, options: Any, context: Any) -> None:
+        super().__init__(options, context)
+        self.positions = nn.Embedding(context.max_text_length, self.hidden_size)
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
+        tokens = super().encode_text(input_ids, attention_mask)
+        positions = self.positions.weight[: input_ids.shape[1]]
+        return Tokens(tokens.hidden_states + positions, attention_mask)
+
+    def resized(self, name: str, tensor: Tensor) -> Tensor:
+        return tensor
+
+
 ENCODERS = [
     (breaking(SoundText, modalities=frozenset({"sound"})), "modalities is .* expected"),
     (breaking(SoundText, __init__=after_init(lambda s: delattr(s, "hidden_size"))), "hidden_size"),
@@ -136,6 +152,11 @@ ENCODERS = [
     (Wakeful, "frozen, it puts linear into training mode"),
     (Thawing, "its result still asks for a gradient"),
     (WrongCheckpointing, "gradient checkpointing: with gradient checkpointing results"),
+    (
+        UnfittedPositions,
+        r"resized made \(16, 8\) float32 of positions\.weight of \(16, 8\); return its own shape, "
+        r"\(32, 8\)",
+    ),
     (OtherWithoutWeights, "with load_weights = False its parameters have other names"),
 ]
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -55,6 +56,8 @@ def check_encoder(
     check_gradient_checkpointing(examination, subject)
     with examination.part("load_weights"):
         _check_shape_without_weights(component, options, context)
+    with examination.part("resized"):
+        _check_resized(component, options, context)
     examination.stop_if_broken()
 
 
@@ -202,4 +205,28 @@ def _check_shape_without_weights(
         raise BreachError(
             "with load_weights = False its parameters have other names or shapes; leave out the "
             "reading of weights only: a checkpoint will be loaded into it"
+        )
+
+
+def _check_resized(component: type[Encoder], options: Any, context: EncoderContext) -> None:
+    small = _made(component, options, context)
+    larger = attrs.evolve(
+        context,
+        image_size=2 * context.image_size,
+        max_text_length=2 * context.max_text_length,
+    )
+    try:
+        large = _made(component, options, larger)
+    # It need not take such texts and images, and may say so by any error.
+    except Exception:
+        return
+    own = large.state_dict()
+    for name, tensor in small.state_dict().items():
+        if name not in own or own[name].shape == tensor.shape:
+            continue
+        fitted = large.resized(name, tensor)
+        require(
+            fitted is None or fitted.shape == own[name].shape,
+            f"resized made {shape_of(fitted)} of {name} of {tuple(tensor.shape)}; return its own "
+            f"shape, {tuple(own[name].shape)}, or None",
         )
