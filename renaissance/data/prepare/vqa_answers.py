@@ -69,14 +69,15 @@ def _digits_and_articles(answer: str) -> str:
     return " ".join(SPELLINGS.get(word, word) for word in words if word not in ARTICLES)
 
 
-def answer_vocabulary(majority_answers: Iterable[str]) -> list[str]:
+def answer_vocabulary(majority_answers: Iterable[str], min_count: int = MIN_COUNT) -> list[str]:
     """Return the answers that become classes, in the order in which they first occur.
 
     Args:
         majority_answers: The most frequent answer of each question of train and val.
+        min_count: How often an answer must be among them.
     """
     counts = Counter(map(normalize_answer, majority_answers))
-    return [answer for answer, count in counts.items() if count >= MIN_COUNT]
+    return [answer for answer, count in counts.items() if count >= min_count]
 
 
 def soft_scores(answers: Sequence[str], classes: dict[str, int]) -> list[tuple[int, float]]:

@@ -11,7 +11,7 @@ from renaissance.data.order import Permutation
 from renaissance.data.prepare.json_arrays import json_elements
 from renaissance.data.prepare.paths import files_by_split
 from renaissance.data.prepare.records import ImageFile, LeftOut, Record, Source, text_fault
-from renaissance.data.prepare.vqa_answers import answer_vocabulary, soft_scores
+from renaissance.data.prepare.vqa_answers import MIN_COUNT, answer_vocabulary, soft_scores
 from renaissance.errors import DataError
 from renaissance.randomness import keyed_seed
 
@@ -53,18 +53,21 @@ class _Question:
     scores: list[tuple[int, float]]
 
 
-def vqav2_source(source: Path, splits: Sequence[str] | None = None) -> Source:
+def vqav2_source(
+    source: Path, splits: Sequence[str] | None = None, min_count: int = MIN_COUNT
+) -> Source:
     """List `vqav2_{train,val,trainable_val,rest_val,test,test-dev}.arrow`, one row an image.
 
     `val` is written whole and in two parts: `trainable_val`, which is trained on, and `rest_val`,
-    which is validated on. Answers that are the most frequent one of at least nine questions of
-    train and val are the classes; `vqav2_answers.json` lists them by label. Questions of train and
+    which is validated on. Answers that are the most frequent one of at least `min_count` questions of
+    train and val are the classes (of nine, which gives 3,129 on the whole dataset); `vqav2_answers.json` lists them by label. Questions of train and
     val whose answers are none of them teach nothing and are left out.
 
     Args:
         source: Folder with `train2014/`, `val2014/`, `test2015/`, and the official questions and
             annotations.
         splits: The splits to prepare; None for those whose questions are there.
+        min_count: How often an answer must be the most frequent one to become a class.
 
     Raises:
         DataError: If the annotations cannot be found or used.
@@ -74,15 +77,16 @@ def vqav2_source(source: Path, splits: Sequence[str] | None = None) -> Source:
     if questions.keys() & ANNOTATIONS.keys():
         # The classes depend on both, whichever split is prepared.
         annotations = files_by_split(source, ANNOTATIONS, tuple(ANNOTATIONS), REMEDY)
-        classes = answer_vocabulary(
+        majority = (
             annotation["multiple_choice_answer"]
             for path in annotations.values()
             for annotation in json_elements(path, "annotations")
         )
+        classes = answer_vocabulary(majority, min_count)
         if not classes:
             raise DataError(
-                f"{source}: no answer is the most frequent one of nine questions; expected the "
-                f"annotations of the whole dataset. {REMEDY}"
+                f"{source}: no answer is the most frequent one of {min_count} questions; expected "
+                f"the annotations of the whole dataset, or a smaller --min-count. {REMEDY}"
             )
 
     def records() -> Iterator[Record | LeftOut]:
