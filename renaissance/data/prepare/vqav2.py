@@ -59,9 +59,10 @@ def vqav2_source(
     """List `vqav2_{train,val,trainable_val,rest_val,test,test-dev}.arrow`, one row an image.
 
     `val` is written whole and in two parts: `trainable_val`, which is trained on, and `rest_val`,
-    which is validated on. Answers that are the most frequent one of at least `min_count` questions of
-    train and val are the classes (of nine, which gives 3,129 on the whole dataset); `vqav2_answers.json` lists them by label. Questions of train and
-    val whose answers are none of them teach nothing and are left out.
+    which is validated on. Answers that are the most frequent one of at least `min_count` questions
+    of train and val are the classes (of nine, which makes 3,129 of the whole dataset);
+    `vqav2_answers.json` lists them by label. Questions of train and val whose answers are none of
+    them teach nothing and are left out.
 
     Args:
         source: Folder with `train2014/`, `val2014/`, `test2015/`, and the official questions and
