@@ -1,5 +1,6 @@
 """Run specs: reading, layering, structuring, writing."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from spec_components import (
 
 from renaissance.plugins import Plugins
 from renaissance.spec import RunSpec, load_spec, spec_to_toml
+from renaissance.spec.layers import Layers
 
 
 @pytest.fixture
@@ -132,6 +134,38 @@ def test_the_same_type_again_keeps_the_options(plugins: Plugins) -> None:
     assert encoder is not None
     assert encoder.options.checkpoint == "google/electra"
     assert encoder.frozen is True
+
+
+RANDOM = {"type": "text", "frozen": True, "architecture": "bert", "config": {"a": 1}}
+PRETRAINED = {"type": "text", "frozen": True, "checkpoint": "bert", "config": {"a": 1}}
+
+
+@pytest.mark.parametrize(
+    ("below", "later", "expected"),
+    [
+        (RANDOM, {"checkpoint": "x"}, {"checkpoint": "x"}),
+        (RANDOM, {"checkpoint": "x", "config": {"b": 2}}, {"checkpoint": "x", "config": {"b": 2}}),
+        (PRETRAINED, {"architecture": "x"}, {"architecture": "x"}),
+        # The same way again keeps the config, as does a layer that names neither.
+        (RANDOM, {"architecture": "x"}, {"architecture": "x", "config": {"a": 1}}),
+        (PRETRAINED, {"checkpoint": "x"}, {"checkpoint": "x", "config": {"a": 1}}),
+        (RANDOM, {"config": {"b": 2}}, {"architecture": "bert", "config": {"a": 1, "b": 2}}),
+        # Both in one layer is a fault, which is for the encoder to report.
+        (
+            RANDOM,
+            {"checkpoint": "x", "architecture": "y"},
+            {"checkpoint": "x", "architecture": "y", "config": {"a": 1}},
+        ),
+    ],
+)
+def test_checkpoint_and_architecture_take_the_place_of_each_other(
+    below: dict[str, Any], later: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    layers = Layers("spec")
+    layers.add({"model": {"text_encoder": copy.deepcopy(below)}}, "below")
+    layers.add({"model": {"text_encoder": later}}, "later")
+    found = layers.table["model"]["text_encoder"]
+    assert found == {"type": "text", "frozen": True, **expected}
 
 
 def test_another_architecture_drops_the_parts_of_the_old_one(plugins: Plugins) -> None:

@@ -7,13 +7,15 @@ import attrs
 
 from renaissance.spec.describe import table_class
 from renaissance.spec.faults import Fault, KeyPath
-from renaissance.spec.sections import ComponentSpec, ModelSection, RunSpec
+from renaissance.spec.sections import ComponentSpec, EncoderSpec, ModelSection, RunSpec
 
 # What only one architecture has: it goes when a later layer chooses the other.
 ARCHITECTURE_KEYS = {
     "two-tower": frozenset({"text_encoder", "image_encoder", "fusion"}),
     "one-tower": frozenset({"encoder"}),
 }
+# Two ways to say what an encoder is made of; TOML cannot unset the one to choose the other.
+SOURCE_KEYS = frozenset({"checkpoint", "architecture"})
 
 
 class Layers:
@@ -22,7 +24,8 @@ class Layers:
     Tables merge key by key; everything else, arrays of tables too, is replaced as a whole.
     Where a layer chooses another component, the options of the former one go (they were meant
     for it), and the keys of the place stay (`frozen`, `weight`); likewise another `model.type`
-    takes away the parts of the former architecture.
+    takes away the parts of the former architecture, and an encoder's `checkpoint` the
+    `architecture` of a lower layer, or the reverse, with the `config` that was meant for it.
 
     Attributes:
         table: The result.
@@ -89,14 +92,18 @@ def slot_keys(section: type[ComponentSpec]) -> tuple[str, ...]:
 
 
 def _stale_keys(old: Mapping[str, Any], new: Mapping[str, Any], section: type | None) -> list[str]:
-    """Return the keys of `old` that another `type` in `new` makes meaningless."""
-    if section is None or "type" not in new:
+    """Return the keys of `old` that another choice in `new` makes meaningless."""
+    if section is None:
         return []
     if issubclass(section, ComponentSpec):
-        if old.get("type", new["type"]) == new["type"]:
-            return []
-        return [key for key in old if key not in (*slot_keys(section), "type")]
-    if section is ModelSection:
+        if "type" in old and old["type"] != new.get("type", old["type"]):
+            return [key for key in old if key not in (*slot_keys(section), "type")]
+        chosen = SOURCE_KEYS & new.keys()
+        other = SOURCE_KEYS - chosen
+        if section is EncoderSpec and len(chosen) == 1 and other & old.keys():
+            return [key for key in old if key in {*other, "config"}]
+        return []
+    if section is ModelSection and "type" in new:
         former = old.get("type", attrs.fields(ModelSection).type.default)
         if former != new["type"]:
             return [key for key in old if key in ARCHITECTURE_KEYS.get(former, ())]
