@@ -22,6 +22,9 @@ from running import TINY, metrics, one_tower_spec, run_here, torchrun, weights, 
 from renaissance import Features, ModelSizes, ObjectiveBatch, ObjectiveContext, SpecError, Tokens
 from renaissance.builtin.objectives.itc import ITC
 from renaissance.builtin.objectives.itm import ITM
+from renaissance.commands.check import check_run
+from renaissance.plugins import load_plugins
+from renaissance.spec.read import load_spec
 
 HIDDEN = 6
 # Images of eight samples: some have several texts, and the two parts share some.
@@ -133,6 +136,7 @@ def test_collation_shares_rows_and_keys_of_equal_images() -> None:
 # --- on two ranks ---
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_loss_and_gradients_of_one(tmp_path: Path) -> None:
     command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     result = run_python("-m", *command, __file__, str(tmp_path))
@@ -310,6 +314,17 @@ def test_a_run_with_hard_negatives(tmp_path: Path, tower: str) -> None:
     last = metrics(tmp_path / "tiny")[-1]
     assert 0.0 <= last["itc/text_to_image_accuracy"] <= 1.0
     assert last["itm/loss"] > 0
+
+
+def test_check_estimates_a_run_with_hard_negatives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = HARD_ALONE.replace("[optimizer]", '[[objectives]]\ntype = "itc"\n\n[optimizer]')
+    plugins = load_plugins()
+    check_run(load_spec([str(write_spec(tmp_path, text))], plugins), plugins, 1)
+    said = capsys.readouterr().out
+    assert "no estimate" not in said
+    assert "ok: this run can start" in said
 
 
 if __name__ == "__main__":

@@ -74,9 +74,11 @@ class ITC(Objective):
         )
 
     def similarity(self, text: Tokens, image: Tokens) -> Tensor:
-        """Return the cosine of every text with every image, (texts, images), float32."""
-        texts = self._project(self.text_projection, text)
-        images = self._project(self.image_projection, image)
+        """Return the cosine of every text with every image, (texts, images), float32, detached."""
+        # Detached, because a view that is made where gradients are off still asks for one, which
+        # hooks of modules (those that count operations, for one) cannot handle.
+        texts = self._project(self.text_projection, text.hidden_states.detach())
+        images = self._project(self.image_projection, image.hidden_states.detach())
         with _full_precision(texts):
             return texts @ images.transpose(0, 1)
 
@@ -86,8 +88,12 @@ class ITC(Objective):
         assert features.image is not None
         tensors = batch.tensors
         # (samples, projection)
-        text = self._project(self.text_projection, features.text)[tensors["text_rows"]]
-        image = self._project(self.image_projection, features.image)[tensors["image_rows"]]
+        text = self._project(self.text_projection, features.text.hidden_states)[
+            tensors["text_rows"]
+        ]
+        image = self._project(self.image_projection, features.image.hidden_states)[
+            tensors["image_rows"]
+        ]
         keys = tensors["image_keys"]
         all_text, all_image, all_keys = text, image, keys
         if self.training and dist.is_initialized():
@@ -125,10 +131,10 @@ class ITC(Objective):
             metrics[f"{way}_accuracy"].update(output.predictions[f"{way}_right"].float())
 
     @staticmethod
-    def _project(projection: nn.Linear, tokens: Tokens) -> Tensor:
+    def _project(projection: nn.Linear, hidden_states: Tensor) -> Tensor:
         """Return the first token of each row as a vector of length 1, (rows, projection)."""
-        with _full_precision(tokens.hidden_states):
-            return F.normalize(projection(tokens.hidden_states[:, 0].float()), dim=-1)
+        with _full_precision(hidden_states):
+            return F.normalize(projection(hidden_states[:, 0].float()), dim=-1)
 
 
 def _full_precision(tensor: Tensor) -> AbstractContextManager[object]:
