@@ -79,6 +79,9 @@ class Task(nn.Module):
         """Return the similarity that an objective learns, (texts, images), without gradient."""
         if text is None or image is None:
             return None
+        text, image = (
+            Tokens(tokens.hidden_states.detach(), tokens.attention_mask) for tokens in (text, image)
+        )
         with torch.no_grad():
             for objective in self.named_objectives().values():
                 similarity = objective.similarity(text, image)
@@ -94,7 +97,8 @@ class Task(nn.Module):
         image: Tokens | None,
         alone: Mapping[str, Tokens | None],
     ) -> dict[str, Fused]:
-        similarity = self.similarity(alone["text"], alone["image"])
+        chooses = any(type(o).pairs is not Objective.pairs for o in objectives.values())
+        similarity = self.similarity(alone["text"], alone["image"]) if chooses else None
         requests: dict[str, Pairs] = {}
         for name, objective in objectives.items():
             pairs = objective.pairs(batch.objectives[name], similarity)
