@@ -17,7 +17,6 @@ from answering import (
     forward,
     measured,
     objective,
-    png,
     predicting,
     sample,
     write_table,
