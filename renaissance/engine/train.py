@@ -54,7 +54,7 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     if last is None and spec.model.init_from is not None:
         start = ranks.together(lambda: start_from(spec, task))
         if ranks.is_main:
-            Console(highlight=False).print(start.table())
+            Console(highlight=False, soft_wrap=True).print(start.table())
     probe = ranks.together(lambda: setup.train[_probe_request(setup)])
     with autocast(spec.train.precision, ranks.device):
         unread = release_unread_parameters(task, probe, ranks)
