@@ -363,7 +363,7 @@ def task_spec(folder: Path, task: str, base: str, objective: str | None = None) 
     write_task(folder / "data", task, repeat=8)
     _, lines, *_ = FORMATS[task]
     words = sorted({word for line in lines for word in line.lower().replace("\t", " ").split()})
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", *words]
+    vocabulary = dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", *words])
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(vocabulary)})
     tokenizer.save_pretrained(folder / "tokenizer")
     data, objectives, end = (base.index(s) for s in ("[[data.train]]", "[[obj", "[optimizer]"))
