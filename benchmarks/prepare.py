@@ -1,13 +1,13 @@
 """How fast, and in how much memory, are images prepared?
 
     python benchmarks/prepare.py
-    python benchmarks/prepare.py --images 100000 --workers 2
+    python benchmarks/prepare.py --images 100000 --workers 1
 
 Makes files of about 100 kB that look like JPEGs to the checks (a real header, noise, an end mark),
-lists them in a captions file, and prepares them in a fresh process without `--check`. Files are in
-the page cache. `copy_images_per_second` is `shutil.copyfileobj` of the same bytes into one file,
-flushed to the disk in the same way; `peak_mib` is the largest resident memory of the process that
-prepares, of which `imports_mib` were there before it began.
+lists them in a captions file, and prepares them without `--check`, for each number of workers in a
+fresh process. Files are in the page cache. `copy_images_per_second` is `shutil.copyfileobj` of the
+same bytes into one file, flushed to the disk in the same way; `peak_mib` is the largest resident
+memory of the process that prepares, of which `imports_mib` were there before it began.
 
 To save disk space, many names of the captions file lead to one file of a thousand.
 """
@@ -35,12 +35,12 @@ MEAN_BYTES = 100_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--folder", type=Path, help="where to write; a temporary one by default")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        measure(arguments.measure, arguments.workers)
+        measure(arguments.measure, *arguments.workers)
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
@@ -51,9 +51,10 @@ def main() -> None:
                 # `./` by turns, so that neighbours are never taken for one image.
                 line = {"image": f"{'./' * (number % 2)}{image}", "caption": f"a photo {number}"}
                 file.write(json.dumps(line) + "\n")
-        # A fresh process, in which nothing of the making counts.
-        command = [sys.executable, __file__, "--measure", str(folder)]
-        subprocess.run([*command, "--workers", str(arguments.workers)], check=True)
+        for workers in arguments.workers:
+            # A fresh process, in which nothing of the making counts.
+            command = [sys.executable, __file__, "--measure", str(folder)]
+            subprocess.run([*command, "--workers", str(workers)], check=True)
         seconds = copy_seconds(folder, names)
         print(f"copy_images_per_second={len(names) / seconds:.0f}")
 
@@ -92,7 +93,8 @@ def measure(folder: Path, workers: int) -> None:
     size = sum(table.size for table in report.tables.values())
     shutil.rmtree(folder / "out")
     print(
-        f"images_per_second={images / seconds:.0f} peak_mib={peak_mib():.0f} "
+        f"images_per_second={images / seconds:.0f} "
+        f"images_per_second_per_worker={images / seconds / workers:.0f} peak_mib={peak_mib():.0f} "
         f"imports_mib={before:.0f} images={images} workers={workers} "
         f"kb_per_image={size / images / 1000:.0f} mb_per_second={size / seconds / 1e6:.0f}"
     )

@@ -40,17 +40,17 @@ def draw_contact_sheet(path: Path, num_rows: int = 12) -> Image.Image:
     schema = schema_of(path)
     table = ArrowTable([path], tuple(schema))
     count = min(num_rows, len(table))
-    height = CELL + TEXT_LINES * LINE + MARGIN
+    rows = [place * len(table) // count for place in range(count)]
+    texts = [[f"row {row}", *_lines(row_labels(table, list(schema), row))] for row in rows]
+    height = CELL + max(map(len, texts)) * LINE + 2 * MARGIN
     shape = (COLUMNS * (CELL + MARGIN) + MARGIN, -(-count // COLUMNS) * height + MARGIN)
     sheet = Image.new("RGB", shape, "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(FONT_SIZE)
-    for place in range(count):
-        row = place * len(table) // count
+    for place, (row, lines) in enumerate(zip(rows, texts, strict=True)):
         left = MARGIN + place % COLUMNS * (CELL + MARGIN)
         top = MARGIN + place // COLUMNS * height
         sheet.paste(_picture(table, list(schema), row), (left, top))
-        lines = [f"row {row}", *_lines(row_labels(table, list(schema), row))]
         for number, line in enumerate(lines):
             draw.text((left, top + CELL + 2 + number * LINE), line, INK[number > 0], font)
     return sheet
