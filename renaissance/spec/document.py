@@ -43,6 +43,8 @@ those of any installed component.
 - Where a layer chooses another component (`type`), the options of the former one are dropped; the
   keys that belong to the place (`frozen`; `weight`, `name` and `head` of an objective) stay.
   Where it chooses another `model.type`, the parts of the former architecture are dropped.
+  Where it gives an encoder a `checkpoint`, the `architecture` and `config` of lower layers are
+  dropped, and the reverse.
 - Nothing is converted: `3.7` is no integer, `"false"` is no boolean; only an integer serves as a
   number. Unknown keys are refused. All faults are reported at once, with file and key.
 
