@@ -295,7 +295,7 @@ def test_a_task_is_as_the_readme_says() -> None:
 
 
 def test_a_model_laid_over_a_task_leaves_nothing_of_the_old_one() -> None:
-    spec = load(RECIPES / "tasks/vqav2.toml", RECIPES / "one-tower/vit-base.toml")
+    spec = load(RECIPES / "tasks/vqa.toml", RECIPES / "one-tower/vit-base.toml")
     assert (spec.model.text_encoder, spec.model.fusion) == (None, None)
     random = load(
         RECIPES / "flickr8k-two-tower.toml", RECIPES / "image/swin-tiny.toml"
