@@ -44,7 +44,7 @@ class MetricBook:
     def compute(self) -> dict[str, float]:
         """Return "loss", "<objective>/loss" and "<objective>/<metric>"; every rank must call it.
 
-        An objective that had no target is left out.
+        An objective that had no target is left out, and the loss where none had any.
         """
         results: dict[str, float] = {"loss": 0.0}
         for name in self._objectives:
@@ -56,7 +56,7 @@ class MetricBook:
             results["loss"] += self._weights[name] * loss
             for metric_name, metric in self._metrics[name].items():
                 results[f"{name}/{metric_name}"] = float(metric.compute())
-        return results
+        return results if len(results) > 1 else {}
 
     def reset(self) -> None:
         """Begin a new window."""
