@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from renaissance.commands.plugins import print_table
+from renaissance.commands.submission import Task, check_submission
 from renaissance.data.contact_sheet import draw_contact_sheet
 from renaissance.data.inspect import QUANTILES, Inspection, inspect_file
 from renaissance.data.prepare.datasets import SOURCES
@@ -16,6 +17,8 @@ from renaissance.data.prepare.karpathy import karpathy_source
 from renaissance.data.prepare.manifest import Report
 from renaissance.data.prepare.records import Source
 from renaissance.data.prepare.tables import PrepareOptions, write_tables
+from renaissance.data.prepare.vqa_answers import MIN_COUNT
+from renaissance.data.prepare.vqav2 import vqav2_source
 from renaissance.errors import DataError
 
 MAX_SHOWN = 20
@@ -28,7 +31,6 @@ LAYOUTS = {
     "annotations/region_descriptions.json.",
     "sbu": "SBU captions: images_train/ and annot.json.",
     "gcc": "Conceptual Captions: images_train/, images_val/, train_annot.json, val_annot.json.",
-    "vqav2": "VQA v2: train2014/, val2014/, test2015/, and the questions and annotations.",
     "nlvr2": "NLVR2: images/train/, dev/, test1/ and nlvr2/data/.",
     "snli-ve": "SNLI-VE: Flickr30K/images/ and snli_ve_{train,dev,test}.jsonl.",
     "refcoco": "RefCOCO: train2014/, refs(unc).p, instances.json.",
@@ -119,6 +121,29 @@ def _command(dataset: str) -> Callable[..., None]:
     return command
 
 
+@prepare.command()
+def vqav2(
+    source: SourceFolder,
+    output: Output,
+    min_count: Annotated[
+        int,
+        typer.Option(
+            min=1, help="How often an answer must be the most frequent one to become a class."
+        ),
+    ] = MIN_COUNT,
+    splits: Splits = None,
+    workers: Workers = 1,
+    resize: Resize = None,
+    check: Check = False,
+    max_missing: MaxMissing = 0.01,
+) -> None:
+    """VQA v2: train2014/, val2014/, test2015/, and the questions and annotations."""
+    options = PrepareOptions(
+        output=output, workers=workers, resize=resize, check=check, max_missing=max_missing
+    )
+    write(vqav2_source(source, _names(splits), min_count), options)
+
+
 for _dataset, _layout in LAYOUTS.items():
     prepare.command(_dataset, help=_layout)(_command(_dataset))
 
@@ -185,6 +210,27 @@ def inspect(
         raise DataError("\n".join([*faults, f"{len(faults)} faults; prepare or copy again"]))
     if check:
         typer.echo(f"ok: {len(files)} files, every image decoded, every checksum as written")
+
+
+@app.command("validate-submission")
+def validate_submission(
+    file: Annotated[Path, typer.Argument(help="What `renaissance evaluate --predictions` wrote.")],
+    task: Annotated[Task, typer.Option(help="The task.")],
+    questions: Annotated[
+        Path,
+        typer.Option(
+            help="What it shall answer: for vqa and nlvr2 the official questions (.json), for "
+            "snli-ve the prepared Arrow file of the split."
+        ),
+    ],
+) -> None:
+    """Check that predictions answer every question once, in the form that is handed in."""
+    found = check_submission(file, task, questions)
+    rows = [("questions", found.num_questions), ("predictions", found.num_predictions)]
+    rows += found.counts.items()
+    print_table((str(file), "number"), [(name, f"{number:,}") for name, number in rows])
+    found.raise_faults(file)
+    typer.echo("ok: every question is answered once")
 
 
 def _print_inspection(inspection: Inspection) -> None:
