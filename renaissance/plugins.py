@@ -128,13 +128,13 @@ def load_plugins() -> Plugins:
             plugin = entry_point.load()
             check_api(sys.modules[entry_point.module])
             plugins.add(plugin, entry_point.name, distribution, version)
-        # Whatever a third-party module raises stops only the runs that need it.
-        except Exception as error:
+        # Whatever a third-party module raises stops only the runs that need it; sys.exit() too.
+        except (Exception, SystemExit) as error:
             broken.append(BrokenPlugin(distribution, version, written, describe_failure(error)))
     return attrs.evolve(plugins, broken=tuple(broken))
 
 
-def describe_failure(error: Exception) -> str:
+def describe_failure(error: BaseException) -> str:
     """Return what an exception says on one line; of our own errors, without the class."""
     text = " ".join(str(error).split())
     return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
@@ -196,6 +196,8 @@ def collect_components(plugin: object) -> list[tuple[Kind, str, type[Component]]
         def register(name: str, component: type[Component], kind: Kind = kind) -> None:
             components.append((kind, name, component))
 
+        # Calls that do not fit are reported by this name.
+        register.__qualname__ = "register"
         getattr(manager.hook, f"register_{kind}s")(register=register)
     return components
 

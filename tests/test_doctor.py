@@ -91,6 +91,10 @@ def test_nothing_is_wrong(head: Callable[..., None]) -> None:
             "uninstall it",
         ),
         (
+            {"before": "import sys\nsys.exit('no GPU')"},
+            "SystemExit: no GPU; mend, upgrade or uninstall it",
+        ),
+        (
             {"argument": ""},
             "package-1 2.0: head 'broken': Broken.__init__(self, options, input_size) does not "
             "take the arguments that it is given; write "
@@ -177,6 +181,22 @@ def test_a_flaw_that_stops_no_other_run(
     head(**changes)
     code, lines = doctor()
     assert f"wrong: {text}" in lines
+    assert code == 1
+
+
+def test_a_plugin_without_a_hook(tmp_path: Path, installed: Install) -> None:
+    source = tmp_path / "idle"
+    source.mkdir()
+    (source / "pyproject.toml").write_text(
+        '[project]\nname = "idle"\nversion = "1"\n[project.entry-points.renaissance]\nx = "idle"\n'
+    )
+    (source / "idle.py").write_text("renaissance_api = 1\n")
+    install_source(source, installed("every-hook"))
+    code, lines = doctor()
+    assert (
+        "wrong: idle:x: it has no hook, so it registers nothing and is never called; write "
+        "@hookimpl functions into what its entry point names"
+    ) in lines
     assert code == 1
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from renaissance import PluginError, hookimpl, hookspecs
 from renaissance.commands.plugins import app
-from renaissance.plugins import Plugins, check_hooks, hook_names, load_plugins
+from renaissance.plugins import Plugins, check_hooks, collect_components, hook_names, load_plugins
 
 DOCS = Path(__file__).parents[1] / "docs"
 EVERY_HOOK = "renaissance-every-hook"
@@ -198,6 +198,16 @@ def test_a_hook_without_its_decorator() -> None:
     with pytest.raises(PluginError) as caught:
         check_hooks(Plugin())
     assert str(caught.value) == ("'register_heads' lacks its decorator; write @hookimpl above it")
+
+
+def test_a_registration_without_a_name() -> None:
+    class Plugin:
+        @hookimpl
+        def register_heads(self, register: Any) -> None:
+            register(object)
+
+    with pytest.raises(TypeError, match=r"^register\(\) missing 1 required .* 'component'$"):
+        collect_components(Plugin())
 
 
 def test_a_hook_that_asks_for_too_much() -> None:

@@ -20,7 +20,13 @@ def diagnose(plugins: Plugins) -> list[str]:
     """Return what is wrong, each with the distribution it is of and the remedy."""
     broken = [f"{plugin}; mend, upgrade or uninstall it" for plugin in plugins.broken]
     faults = [fault for registration in plugins.registry for fault in faults_of(registration)]
-    return [*broken, *plugins.registry.clashes(), *faults]
+    idle = [
+        f"{name}: it has no hook, so it registers nothing and is never called; write @hookimpl "
+        "functions into what its entry point names"
+        for name, plugin in plugins.manager.list_name_plugin()
+        if not plugins.manager.get_hookcallers(plugin)
+    ]
+    return [*broken, *plugins.registry.clashes(), *faults, *idle]
 
 
 def faults_of(registration: Registration) -> list[str]:

@@ -53,7 +53,8 @@ def on_two_ranks(function: Callable[[Any], Any]) -> list[Any]:
 
 
 def _process_group(store: Any, rank: int) -> Any:
-    # A group of its own for each thread; `init_process_group` allows one rank a process.
+    # A group of its own for each thread; `init_process_group` allows one rank a process. It makes
+    # its groups by these same calls, which torch has had since 2.11 at least.
     group = dist.ProcessGroup(store, rank, NUM_RANKS)
     gloo = dist.ProcessGroupGloo(store, rank, NUM_RANKS, TIMEOUT)
     kind = dist.ProcessGroup.BackendType.GLOO
