@@ -7,10 +7,11 @@ from pathlib import Path
 import attrs
 from rich.console import Console
 from rich.table import Table
+from transformers import PreTrainedTokenizerFast
 
 from renaissance.contracts import Objective
 from renaissance.data.concatenation import Concatenation
-from renaissance.data.tokenizer import load_tokenizer, tokenizer_source
+from renaissance.data.tokenizer import DATASET, load_tokenizer, tokenizer_source
 from renaissance.engine.checkpoint import (
     find_checkpoint,
     list_checkpoints,
@@ -53,10 +54,8 @@ def evaluate_run(request: Request, plugins: Plugins) -> None:
         RenaissanceError: If spec, data or checkpoint do not fit; the same on every rank.
     """
     spec = _read_spec(request, plugins)
-    if request.predictions is not None and not request.predictions.parent.is_dir():
-        raise SpecError(
-            [f"--predictions: there is no folder {request.predictions.parent}; make it first"]
-        )
+    if request.predictions is not None:
+        _check_place(request.predictions)
     ranks = Ranks(spec.train.device)
     try:
         _evaluate(request, spec, plugins, ranks)
@@ -66,7 +65,7 @@ def evaluate_run(request: Request, plugins: Plugins) -> None:
 
 def _evaluate(request: Request, spec: RunSpec, plugins: Plugins, ranks: Ranks) -> None:
     datasets = ranks.together(lambda: _datasets(request, spec, plugins))
-    tokenizer = load_tokenizer(tokenizer_source(spec), spec.data.max_text_length, datasets.datasets)
+    tokenizer = ranks.together(lambda: _tokenizer(spec, plugins, datasets))
     task = ranks.together(lambda: build_task(spec, plugins, tokenizer, load_weights=False))
     check_offers(task, datasets, labelled=False)
     if request.predictions is not None:
@@ -84,18 +83,31 @@ def _evaluate(request: Request, spec: RunSpec, plugins: Plugins, ranks: Ranks) -
     ranks.together(lambda: _report(request, spec, task, weights, result, ranks))
 
 
+def _check_place(predictions: Path) -> None:
+    # Now rather than when everything is predicted.
+    if not predictions.parent.is_dir():
+        raise SpecError([f"--predictions: there is no folder {predictions.parent}; make it first"])
+    if predictions.is_dir():
+        raise SpecError([f"--predictions: {predictions} is a folder; name a file"])
+
+
 def _read_spec(request: Request, plugins: Plugins) -> RunSpec:
     first, *more = request.arguments
+    if not (Path(first).exists() or "=" in first or first.endswith(".toml")):
+        raise SpecError(
+            [f"{first}: no such folder; expected a run folder (runs/NAME) or a spec (.toml)"]
+        )
     if Path(first).is_dir():
         if not (Path(first) / "spec.toml").is_file():
             raise SpecError(
-                [
-                    f"{first}: no spec.toml there; expected a run folder (runs/NAME) or a spec"
-                ]
+                [f"{first}: no spec.toml there; expected a run folder (runs/NAME) or a spec"]
             )
         # A folder that was moved or is named from elsewhere is still the run's folder.
         folder = Path(first).resolve()
-        place = [f"run.output_dir={folder.parent}", f"run.name={folder.name}"]
+        place = [
+            f"run.output_dir={_quoted(str(folder.parent))}",
+            f"run.name={_quoted(folder.name)}",
+        ]
         first, more = str(folder / "spec.toml"), [*place, *more]
     spec = load_spec([first, *more], plugins)
     if request.split in ("train", "validate"):
@@ -104,8 +116,14 @@ def _read_spec(request: Request, plugins: Plugins) -> RunSpec:
         raise SpecError(
             [f"--split {request.split}: the run has no [[data.validate]] to take that split of"]
         )
-    splits = [f"data.validate.{i}.split={request.split}" for i in range(len(spec.data.validate))]
+    split = _quoted(request.split)
+    splits = [f"data.validate.{i}.split={split}" for i in range(len(spec.data.validate))]
     return load_spec([first, *more, *splits], plugins)
+
+
+def _quoted(text: str) -> str:
+    """Return a text as TOML, so that 2024 stays one."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _datasets(request: Request, spec: RunSpec, plugins: Plugins) -> Concatenation:
@@ -116,6 +134,14 @@ def _datasets(request: Request, spec: RunSpec, plugins: Plugins) -> Concatenatio
     return build_datasets(spec, plugins, spec.data.validate, "data.validate")
 
 
+def _tokenizer(spec: RunSpec, plugins: Plugins, datasets: Concatenation) -> PreTrainedTokenizerFast:
+    source = tokenizer_source(spec)
+    # The words that the run was trained with, whatever the split has.
+    if source == DATASET and spec.data.train:
+        datasets = build_datasets(spec, plugins, spec.data.train, "data.train")
+    return load_tokenizer(source, spec.data.max_text_length, datasets.datasets)
+
+
 def _load(request: Request, spec: RunSpec, task: Task) -> str:
     """Load the weights; return where they are from."""
     if request.checkpoint not in ("best", "last"):
@@ -124,7 +150,7 @@ def _load(request: Request, spec: RunSpec, task: Task) -> str:
         folder = find_checkpoint(spec.folder, prefer_best=request.checkpoint == "best")
     elif spec.model.init_from is not None:
         # Without training of its own, such as retrieval by a pretrained matching head.
-        return start_from(spec, task).source
+        return _load_start(spec, task)
     else:
         raise CheckpointError(
             f"{spec.folder}: no checkpoint there; train the run first, or set model.init_from to "
@@ -132,6 +158,18 @@ def _load(request: Request, spec: RunSpec, task: Task) -> str:
         )
     load_checkpoint(folder, task, optimizer=None)
     return str(folder)
+
+
+def _load_start(spec: RunSpec, task: Task) -> str:
+    start = start_from(spec, task)
+    new = [outcome.module for outcome in start.outcomes if outcome.fate == "newly initialized"]
+    if new:
+        raise CheckpointError(
+            f"{spec.folder}: no checkpoint there, and {start.source} (model.init_from) has no "
+            f"weights for {', '.join(dict.fromkeys(new))}; train the run first, or leave out the "
+            "objectives that were not trained"
+        )
+    return start.source
 
 
 def _predicting(task: Task) -> list[str]:
@@ -153,7 +191,6 @@ def _report(
 ) -> None:
     if not ranks.is_main:
         return
-    _write_results(spec, request.split, weights, result)
     console = Console(highlight=False, soft_wrap=True)
     table = Table("metric", title=f"{spec.folder.name}, {request.split}", box=None)
     table.add_column("value", justify="right")
@@ -161,6 +198,9 @@ def _report(
         table.add_row(name, f"{value:.4f}")
     console.print(table)
     console.print(f"weights: {weights}", markup=False)
+    if result.num_bad_samples:
+        console.print(f"left out: {result.num_bad_samples} records that cannot be read")
+    _write_results(spec, request.split, weights, result)
     console.print(f"written: {spec.folder / RESULTS}", markup=False)
     if request.predictions is not None:
         for path in _write_predictions(request.predictions, task, result):
@@ -171,7 +211,11 @@ def _write_results(spec: RunSpec, split: str, weights: str, result: SplitResult)
     spec.folder.mkdir(parents=True, exist_ok=True)
     path = spec.folder / RESULTS
     results = json.loads(path.read_text()) if path.is_file() else {}
-    results[split] = {"weights": weights, "metrics": result.metrics}
+    results[split] = {
+        "weights": weights,
+        "metrics": result.metrics,
+        "num_bad_samples": result.num_bad_samples,
+    }
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(results, indent=1) + "\n")
     partial.replace(path)

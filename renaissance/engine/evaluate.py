@@ -26,12 +26,14 @@ class SplitResult:
     Attributes:
         metrics: "loss", "<objective>/loss" and the objectives' metrics.
         panel: Pictures with what the objectives say of them.
-        predictions: Rows by objective, in the order of the samples, on rank 0; empty unless asked.
+        predictions: Rows by objective, in the order of the samples; empty unless asked for.
+        num_bad_samples: Records that could not be read and were left out.
     """
 
     metrics: dict[str, float]
     panel: list[PanelImage]
     predictions: dict[str, list[dict[str, Any]]]
+    num_bad_samples: int
 
 
 def evaluate(
@@ -101,7 +103,7 @@ def evaluate(
         metrics.update({f"{name}/{metric}": value for metric, value in found.items()})
     task.train(was_training)
     panel = panel[: spec.evaluate.num_panel_images]
-    return SplitResult(metrics, panel, _ordered(rows, ranks) if predict else {})
+    return SplitResult(metrics, panel, _ordered(rows, ranks) if predict else {}, num_bad)
 
 
 def _ordered(

@@ -1,0 +1,48 @@
+"""Evaluate in tests: in this process, or several runs one after the other on two ranks.
+
+Run under torchrun, this file is one rank.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from running import environment
+
+from renaissance.cli import app
+from renaissance.engine.distributed import Ranks
+
+LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def evaluate_on_two_ranks(commands: Sequence[Sequence[str]]) -> str:
+    """Evaluate, the arguments of `renaissance evaluate` each time; return what was printed."""
+    finished = subprocess.run(
+        [sys.executable, *LAUNCHER, __file__, json.dumps([list(command) for command in commands])],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished.stdout
+
+
+def results(run: Path, split: str = "validate") -> dict[str, Any]:
+    """Return what a run's results.json says of a split."""
+    found: dict[str, Any] = json.loads((run / "results.json").read_text())[split]
+    return found
+
+
+if __name__ == "__main__":
+    ranks = Ranks("cpu")
+    # A process group can be made only once with the same launcher.
+    with mock.patch.object(Ranks, "close"):
+        for arguments in json.loads(sys.argv[1]):
+            app(["evaluate", *arguments], standalone_mode=False)
+    ranks.close()
