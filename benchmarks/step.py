@@ -291,6 +291,20 @@ def our_step(task: Task, batch: MicroBatch, device: torch.device, bf16: bool) ->
     return step
 
 
+def matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:
+    """Return what the machine reaches in the product of a fusion layer's feed-forward."""
+    rows, width = torch.randn(6336, 256, dtype=dtype), torch.randn(256, 1024, dtype=dtype)
+    rows, width = rows.to(device), width.to(device)
+    seconds = []
+    for _ in range(20):
+        start = time.perf_counter()
+        rows @ width
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return 2 * 6336 * 256 * 1024 / statistics.median(seconds) / 1e9
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -311,6 +325,8 @@ def main() -> None:
     steps["ours"] = our_step(task.to(device).train(), batch.to(device), device, bf16=False)
     steps["ours_bf16"] = our_step(task, batch.to(device), device, bf16=True)
     print(source)
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        print(f"matmul_{name}_gflops={matmul_gflops(device, dtype):.0f}")
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for round_number in range(arguments.repeats + 1):
         for name, step in steps.items():
