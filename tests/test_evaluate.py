@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from command_line import renaissance
-from evaluating import evaluate_on_two_ranks, results
 from running import TINY, metrics, run_here, write_spec
 from test_bad_input import assert_refused
+from two_ranks import on_two_ranks, results
 
 # Samples of each split; in micro-batches of 8, a second rank has none of "test".
 SIZES = {"train": 24, "validate": 21, "test": 5, "hidden": 9}
@@ -208,9 +208,9 @@ def test_each_split_once_by_one_rank_and_by_two(run: Path) -> None:
         evaluate(run, "--split", split, "--predictions", path)
         ones[split] = (results(run, split), rows(path))
         path.unlink()
-        commands.append([str(run), "--split", split, "--predictions", str(path)])
+        commands.append(["evaluate", str(run), "--split", split, "--predictions", str(path)])
     (run / "results.json").unlink()
-    out = evaluate_on_two_ranks(commands)
+    out = on_two_ranks(run.parent, commands)
     for split, (one, predicted) in ones.items():
         assert [row["identifier"] for row in predicted] == [
             f"{split}-{index}" for index in range(SIZES[split])

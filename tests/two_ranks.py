@@ -1,4 +1,4 @@
-"""Evaluate in tests: in this process, or several runs one after the other on two ranks.
+"""Run commands in tests, one after the other, on two ranks that are started once.
 
 Run under torchrun, this file is one rank.
 """
@@ -19,10 +19,12 @@ from renaissance.engine.distributed import Ranks
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def evaluate_on_two_ranks(commands: Sequence[Sequence[str]]) -> str:
-    """Evaluate, the arguments of `renaissance evaluate` each time; return what was printed."""
+def on_two_ranks(folder: Path, commands: Sequence[Sequence[str]]) -> str:
+    """Run commands, the arguments of `renaissance` each time; return what was printed."""
+    path = folder / "commands.json"
+    path.write_text(json.dumps([list(command) for command in commands]))
     finished = subprocess.run(
-        [sys.executable, *LAUNCHER, __file__, json.dumps([list(command) for command in commands])],
+        [sys.executable, *LAUNCHER, __file__, str(path)],
         env=environment(),
         capture_output=True,
         text=True,
@@ -43,6 +45,6 @@ if __name__ == "__main__":
     ranks = Ranks("cpu")
     # A process group can be made only once with the same launcher.
     with mock.patch.object(Ranks, "close"):
-        for arguments in json.loads(sys.argv[1]):
-            app(["evaluate", *arguments], standalone_mode=False)
+        for arguments in json.loads(Path(sys.argv[1]).read_text()):
+            app(arguments, standalone_mode=False)
     ranks.close()
