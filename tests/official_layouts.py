@@ -112,7 +112,7 @@ def _answers(generator: np.random.Generator) -> dict[str, Any]:
 
 def nlvr2(source: Path, generator: np.random.Generator) -> None:
     """Sentences of train, dev and test1, one or two to a pair of images."""
-    for split, num_pairs in (("train", 8), ("dev", 6), ("test1", 7)):
+    for split, num_pairs in (("train", 8), ("dev", 12), ("test1", 7)):
         entries = []
         for pair in range(num_pairs):
             folder = source / "images" / "train" / "7" if split == "train" else source / split
@@ -128,7 +128,7 @@ def nlvr2(source: Path, generator: np.random.Generator) -> None:
 def snli_ve(source: Path, generator: np.random.Generator) -> None:
     """Hypotheses of train, dev and test, those of an image not in a row."""
     numbers = itertools.count(100)
-    for split, num_images in (("train", 6), ("dev", 4), ("test", 5)):
+    for split, num_images in (("train", 6), ("dev", 9), ("test", 5)):
         ids = [str(next(numbers)) for _ in range(num_images)]
         for image_id in ids:
             picture(source / "Flickr30K" / "images" / f"{image_id}.jpg", generator)
