@@ -31,7 +31,7 @@ def on_two_ranks(folder: Path, commands: Sequence[Sequence[str]]) -> str:
         timeout=300,
         check=False,
     )
-    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert finished.returncode == 0, finished.stderr[-9000:]
     return finished.stdout
 
 
@@ -47,4 +47,6 @@ if __name__ == "__main__":
     with mock.patch.object(Ranks, "close"):
         for arguments in json.loads(Path(sys.argv[1]).read_text()):
             app(arguments, standalone_mode=False)
+    # No rank leaves while another still reads from it.
+    ranks.barrier()
     ranks.close()
