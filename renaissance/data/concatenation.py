@@ -18,6 +18,9 @@ class Concatenation:
         weights: How often each is drawn from in training, relative to the others; None to shuffle
             all together.
         routes: Names of the objectives that each dataset's samples go to; None for all.
+
+    Attributes:
+        has_routes: Whether any dataset is for some of the objectives only.
     """
 
     def __init__(
@@ -33,8 +36,9 @@ class Concatenation:
             if length == 0:
                 raise DataError(f"{name}: the dataset is empty; check its files and split")
         self.routes = [None] * len(self.datasets) if routes is None else list(routes)
+        self.has_routes = any(route is not None for route in self.routes)
         self.weights = weights
-        if weights is None and any(route is not None for route in self.routes):
+        if weights is None and self.has_routes:
             # Taking turns by size, so that every micro-batch holds samples of each.
             self.weights = self.lengths
         self._ends = np.cumsum(self.lengths)
@@ -48,7 +52,7 @@ class Concatenation:
 
     def goes_to(self, index: int, objective: str) -> bool:
         """Return whether a sample is for an objective."""
-        route = self.routes[self.source_of(index)]
+        route = self.routes[self.source_of(index)] if self.has_routes else None
         return route is None or objective in route
 
     def stream(self, seed: int) -> SampleStream:

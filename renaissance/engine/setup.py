@@ -221,7 +221,7 @@ def check_offers(task: Task, datasets: Concatenation, labelled: bool = True) -> 
 
 def _check_shares(train: Concatenation, plan: BatchPlan) -> None:
     """Check that every micro-batch holds samples for every objective, as DDP needs it to."""
-    if all(route is None for route in train.routes):
+    if not train.has_routes:
         return
     least = train.stream(seed=0).least(plan.micro_batch_size)
     for name, number in zip(train.names, least, strict=True):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -47,8 +48,12 @@ class Split:
         self._objective = objective
         self._precision = spec.train.precision
         self._ranks = ranks
-        datasets = collator.datasets
-        self._indices = [i for i in range(len(datasets)) if datasets.goes_to(i, objective)]
+
+    @cached_property
+    def _indices(self) -> list[int]:
+        # Most objectives never ask, and a split may be long.
+        datasets = self._collator.datasets
+        return [i for i in range(len(datasets)) if datasets.goes_to(i, self._objective)]
 
     def __len__(self) -> int:
         """See the protocol."""

@@ -43,13 +43,13 @@ class VQAv2(ImageRows):
     def __init__(self, options: Options, context: DatasetContext) -> None:
         split = options.split or ("train" if context.training else "validate")
         self._has_answers = split not in ("test", "test-dev")
-        labels = {"question_id", *(ANSWERS if self._has_answers else ())}
-        self.offers = frozenset({"text", "image"} | labels)
+        labels = ("question_id", *(ANSWERS if self._has_answers else ()))
+        self.offers = frozenset({"text", "image", *labels})
         super().__init__(
             (options, context),
             [context.root / FILES[split]],
             "questions",
-            columns=("question_id", *(ANSWERS if self._has_answers else ())),
+            columns=labels,
             optional_columns=("image_id",),
         )
         self._table.check_type("questions", is_texts, "lists of strings")

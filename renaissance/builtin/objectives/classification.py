@@ -1,14 +1,15 @@
 """What the classification tasks share."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics import Metric
 
-from renaissance import BatchBuilder, KeyedSample, Pairs
+from renaissance import BatchBuilder, KeyedSample, ObjectiveBatch, ObjectiveOutput, Pairs
 
 
 def labelled(samples: Sequence[KeyedSample], labels: Iterable[str]) -> bool:
@@ -35,6 +36,15 @@ def cross_entropy_sum(logits: Tensor, labels: Tensor | None) -> Tensor:
     if labels is None:
         return logits.float().sum() * 0
     return F.cross_entropy(logits.float(), labels, reduction="sum")
+
+
+def update_accuracy(
+    metrics: Mapping[str, Metric], batch: ObjectiveBatch, output: ObjectiveOutput
+) -> None:
+    """Add which of a micro-batch's best logits are the labels; nothing without labels."""
+    if "labels" in batch.tensors:
+        right = output.predictions["logits"].argmax(-1) == batch.tensors["labels"]
+        metrics["accuracy"].update(right.float())
 
 
 def write_csv(rows: Iterable[Sequence[object]], file: TextIO) -> None:

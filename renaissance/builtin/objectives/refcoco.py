@@ -22,7 +22,11 @@ from renaissance import (
     Pairs,
     PanelEntry,
 )
-from renaissance.builtin.objectives.classification import cross_entropy_sum, labelled
+from renaissance.builtin.objectives.classification import (
+    cross_entropy_sum,
+    labelled,
+    update_accuracy,
+)
 from renaissance.builtin.objectives.text import readable
 
 
@@ -88,9 +92,7 @@ class RefCOCO(Objective):
         self, metrics: Mapping[str, Metric], batch: ObjectiveBatch, output: ObjectiveOutput
     ) -> None:
         """See the base class."""
-        if "labels" in batch.tensors:
-            right = output.predictions["logits"].argmax(-1) == batch.tensors["labels"]
-            metrics["accuracy"].update(right.float())
+        update_accuracy(metrics, batch, output)
 
     def predictions(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[dict[str, Any]]:
         """Return the position of each sentence's box among those of its row."""

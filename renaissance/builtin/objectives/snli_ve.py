@@ -25,6 +25,7 @@ from renaissance.builtin.objectives.classification import (
     cross_entropy_sum,
     labelled,
     one_pair_a_sample,
+    update_accuracy,
     write_csv,
 )
 from renaissance.builtin.objectives.text import readable
@@ -73,9 +74,7 @@ class SNLIVE(Objective):
         self, metrics: Mapping[str, Metric], batch: ObjectiveBatch, output: ObjectiveOutput
     ) -> None:
         """See the base class."""
-        if "labels" in batch.tensors:
-            right = output.predictions["logits"].argmax(-1) == batch.tensors["labels"]
-            metrics["accuracy"].update(right.float())
+        update_accuracy(metrics, batch, output)
 
     def predictions(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[dict[str, Any]]:
         """Return each hypothesis's class by name."""
