@@ -11,7 +11,7 @@ from renaissance.data.collate import Collator, MicroBatch
 from renaissance.data.loader import MicroBatchLoader, evaluation_order
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.metrics import MetricBook
-from renaissance.engine.setup import autocast
+from renaissance.engine.precision import autocast
 from renaissance.engine.split import Split
 from renaissance.engine.task import Task
 from renaissance.errors import DataError

@@ -18,8 +18,9 @@ from renaissance.engine.distributed import Ranks
 from renaissance.engine.metrics import MetricBook
 from renaissance.engine.nonfinite import stop_not_finite
 from renaissance.engine.optim import learning_rate, set_learning_rates, trainable_parameters
+from renaissance.engine.precision import autocast
 from renaissance.engine.recorder import Recorder
-from renaissance.engine.setup import Setup, autocast
+from renaissance.engine.setup import Setup
 from renaissance.engine.signals import StopRequest
 from renaissance.errors import DataError, RunError
 from renaissance.randomness import keyed_seed
@@ -105,7 +106,7 @@ class Loop:
             batch = micro_batch.to(self.ranks.device)
             # Gradients are exchanged once a step, with the last micro-batch.
             with self._no_sync(number + 1 < len(micro_batches)):
-                with autocast(spec.train.precision, self.ranks.device):
+                with autocast(spec.train.precision, self.ranks.device, training=True):
                     output = self.module(batch)
                 # Sums over the number of targets in the whole global batch, not a mean of means;
                 # DDP divides by the number of ranks, which is undone here.

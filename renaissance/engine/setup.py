@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import attrs
-import torch
 from transformers import PreTrainedTokenizerFast
 
 from renaissance.contracts import Dataset, DatasetContext, EncoderContext, Objective
@@ -152,13 +151,6 @@ def make_collator(
         training=training,
         skip_bad_samples=spec.data.max_bad_samples > 0,
     )
-
-
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Return the context of the run's arithmetic; it does nothing for fp32."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    enabled = precision != "fp32"
-    return torch.autocast(device.type, dtype=dtype if enabled else None, enabled=enabled)
 
 
 def _transform(spec: RunSpec, training: bool) -> ImageTransform:

@@ -10,7 +10,7 @@ from torch import Tensor
 from renaissance.contracts import EncodedSamples, Fused, KeyedSample, Modality, Pairs, Tokens
 from renaissance.data.collate import Collator, RowBuilder
 from renaissance.engine.distributed import Ranks
-from renaissance.engine.setup import autocast
+from renaissance.engine.precision import autocast
 from renaissance.engine.task import Task
 from renaissance.spec.sections import RunSpec
 

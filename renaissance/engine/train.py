@@ -12,8 +12,9 @@ from renaissance.engine.checkpoint import TrainState, list_checkpoints, load_che
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.loop import Loop
 from renaissance.engine.optim import make_optimizer
+from renaissance.engine.precision import autocast
 from renaissance.engine.recorder import Recorder
-from renaissance.engine.setup import Setup, autocast, build
+from renaissance.engine.setup import Setup, build
 from renaissance.engine.start import may_keep_encoder, start_from
 from renaissance.engine.unread import release_unread_parameters
 from renaissance.errors import CheckpointError, RenaissanceError, SpecError

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renaissance import Tokens
+from renaissance.builtin.fusions.dropout import Dropout
 from renaissance.builtin.fusions.options import StackOptions
 
 LAYER_NORM_EPS = 1e-12  # BERT's
@@ -26,7 +27,7 @@ class Attention(nn.Module):
         self.attention_dropout = options.attention_dropout
         self.query_key_value = nn.Linear(hidden_size, 3 * hidden_size)
         self.output = nn.Linear(hidden_size, hidden_size)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
         self.layer_norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
 
     def forward(self, hidden_states: Tensor, context: Tokens) -> Tensor:
@@ -101,7 +102,7 @@ class FeedForward(nn.Module):
         hidden_size = options.hidden_size
         self.intermediate = nn.Linear(hidden_size, options.intermediate_size)
         self.output = nn.Linear(options.intermediate_size, hidden_size)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
         self.layer_norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
