@@ -327,7 +327,6 @@ def assert_alike(ours: Path, theirs: Path, task: str) -> None:
             assert texts[0] == texts[1]
 
 
-@pytest.mark.slow
 def test_two_ranks_measure_and_predict_what_one_does(chain: Chain) -> None:
     commands = []
     for task, tower in CASES:

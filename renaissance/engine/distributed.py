@@ -7,6 +7,11 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+# Its functions have the process group of the moment of import as a default. Were it imported after
+# the group is made, as DDP does, the group would outlive `Ranks.close`, and with it threads that a
+# process must not leave with: one that still frees a tensor then aborts the interpreter.
+import torch.distributed.nn.functional
 from torch import Tensor
 
 from renaissance.errors import RenaissanceError, RunError, describe
