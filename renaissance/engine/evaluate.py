@@ -1,5 +1,6 @@
 """One pass over a split, every sample exactly once over all ranks."""
 
+import itertools
 import json
 from typing import Any
 
@@ -119,12 +120,16 @@ def _ordered(
 
 
 def _panel(task: Task, batch: MicroBatch, outputs: dict) -> list[PanelImage]:  # type: ignore[type-arg]
-    """Return the micro-batch's images with what each objective has to say of them."""
-    lines: dict[int, list[str]] = {}
+    """Return the micro-batch's images with what each objective has to say of them.
+
+    An image may have several texts. The objectives take turns, so that each has its say before the
+    room under the image is full.
+    """
+    said: dict[int, dict[str, list[tuple[str, ...]]]] = {}
     objectives = task.named_objectives()
     for name, output in outputs.items():
         for entry in objectives[name].panel(batch.objectives[name], output, batch.input_ids):
-            lines.setdefault(entry.image_row, []).extend(entry.lines)
+            said.setdefault(entry.image_row, {}).setdefault(name, []).append(entry.lines)
     if batch.pixel_values is None:
         return []
     return [
@@ -132,7 +137,12 @@ def _panel(task: Task, batch: MicroBatch, outputs: dict) -> list[PanelImage]:  #
             ImageOps.contain(
                 Image.fromarray(batch.pixel_values[row].permute(1, 2, 0).cpu().numpy()), (224, 224)
             ),
-            tuple(text),
+            tuple(
+                line
+                for turn in itertools.zip_longest(*entries.values(), fillvalue=())
+                for lines in turn
+                for line in lines
+            ),
         )
-        for row, text in sorted(lines.items())
+        for row, entries in sorted(said.items())
     ]
