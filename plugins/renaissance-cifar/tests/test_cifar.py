@@ -16,7 +16,7 @@ from PIL import Image
 from renaissance_cifar.dataset import CIFAR10, CLASSES
 from renaissance_cifar.objective import ImageClassification
 from renaissance_cifar.pickled import read_pickled_batch
-from running import TINY, metrics, one_tower_spec, run_here, write_spec
+from running import TINY, metrics, one_tower_spec, run_here, torchrun, write_spec
 
 from renaissance import DataError, DatasetContext, Features, ObjectiveBatch, Sample, Tokens
 from renaissance.plugins import load_plugins
@@ -291,6 +291,28 @@ def test_a_run_on_images_alone(base: str, site: Path, tmp_path: Path) -> None:
     lines = metrics(tmp_path / "runs" / "tiny")
     # Ten colours; a tenth by chance.
     assert lines[-1]["image-classification/accuracy"] >= 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base", [TINY, one_tower_spec()], ids=["two-tower", "one-tower"])
+def test_two_ranks_measure_what_one_does(base: str, site: Path, tmp_path: Path) -> None:
+    spec = image_spec(tmp_path, base)
+    settings = ["train.max_steps=6", "evaluate.every_steps=3"]
+    found = {}
+    for ranks in (1, 2):
+        finished = torchrun(
+            ranks,
+            *(str(spec), f"run.output_dir={tmp_path / str(ranks)}", *settings),
+            PYTHONPATH=str(site),
+        )
+        assert finished.returncode == 0, finished.stderr
+        found[ranks] = [
+            [line[f"image-classification/{name}"] for name in ("loss", "accuracy")]
+            for line in metrics(tmp_path / str(ranks) / "tiny")
+            if line["split"] == "validate"  # type: ignore[comparison-overlap]
+        ]
+    assert len(found[1]) == 2
+    np.testing.assert_allclose(found[2], found[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
