@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 
+from renaissance.contracts.monitor import RunInfo
+from renaissance.engine.after_step import AfterStep
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.loop import Loop
 from renaissance.engine.optim import make_optimizer
-from renaissance.engine.recorder import Recorder
-from renaissance.engine.setup import build
-from renaissance.engine.unread import release_unread_parameters
-from renaissance.events import RunInfo
-from renaissance.plugins import load_plugins
+from renaissance.engine.run_parts import build
+from renaissance.engine.unused import freeze_unused_parameters
+from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
 from renaissance.spec.write import spec_to_toml
 
@@ -97,14 +97,14 @@ def measure(folder: Path, steps: int, batch: int, device: str) -> dict[str, floa
     settings += [f"train.max_steps={steps + 3}", f"train.device={device}"]
     spec = load_spec([str(file), *settings], plugins)
     ranks = Ranks(device)
-    setup = build(spec, plugins, world_size=1, load_weights=True)
-    setup.task.to(ranks.device)
-    release_unread_parameters(setup.task, setup.train[[(0, 0)]], ranks)
-    optimizer = make_optimizer(setup.task, spec.optimizer)
+    parts = build(spec, plugins, world_size=1, load_weights=True)
+    parts.network.to(ranks.device)
+    freeze_unused_parameters(parts.network, parts.train[[(0, 0)]], ranks)
+    optimizer = make_optimizer(parts.network, spec.optimizer)
     scaler = torch.amp.GradScaler(device, enabled=False)
     info = RunInfo(spec, spec_to_toml(spec), folder, 0, 1, 0, steps + 3, 4096, "")
-    recorder = Recorder(setup, ranks, info, optimizer, scaler)
-    loop = Loop(setup, ranks, optimizer, scaler, TrainState(), recorder)
+    after_step = AfterStep(parts, ranks, info, optimizer, scaler)
+    loop = Loop(parts, ranks, optimizer, scaler, TrainState(), after_step)
 
     seconds: dict[str, float] = defaultdict(float)
     count = 0

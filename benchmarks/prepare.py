@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from renaissance.data.prepare.image_text import image_text_source
+from renaissance.data.prepare.sources.image_text import image_text_source
 from renaissance.data.prepare.tables import PrepareOptions, write_tables
 
 NUM_FILES = 1000

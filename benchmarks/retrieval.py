@@ -34,10 +34,10 @@ from renaissance import Dataset, Pairs, Sample
 from renaissance.data.collate import RowBuilder
 from renaissance.data.concatenation import Concatenation
 from renaissance.engine.distributed import Ranks
-from renaissance.engine.setup import build_task, make_collator
-from renaissance.engine.split import Split
-from renaissance.engine.task import Task
-from renaissance.plugins import load_plugins
+from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.run_parts import build_network, make_collator
+from renaissance.engine.whole_split import WholeSplit
+from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
 
 SPEC = """
@@ -77,7 +77,7 @@ SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 class Noise(Dataset):
     """Images of noise, each with captions of random words."""
 
-    offers = frozenset({"text", "image"})
+    provides = frozenset({"text", "image"})
 
     @attrs.frozen
     class Options:
@@ -115,22 +115,24 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @torch.no_grad()
-def plain(task: Task, inputs: tuple[Tensor, Tensor, Tensor], size: int, num_pairs: int) -> float:
+def plain(
+    network: MultiObjective, inputs: tuple[Tensor, Tensor, Tensor], size: int, num_pairs: int
+) -> float:
     """Score random pairs, the whole model on each; return the seconds it took."""
     input_ids, attention_mask, pixels = inputs
     generator = torch.Generator().manual_seed(0)
     device = input_ids.device
-    retrieval: Any = task.named_objectives()["retrieval"]
+    retrieval: Any = network.named_objectives()["retrieval"]
     started = time.perf_counter()
     for start in range(0, num_pairs, size):
         count = min(size, num_pairs - start)
         texts = torch.randint(len(input_ids), (count,), generator=generator).to(device)
         images = torch.randint(len(pixels), (count,), generator=generator).to(device)
         length = int(attention_mask[texts].sum(1).max())
-        text = task.model.encode_text(input_ids[texts, :length], attention_mask[texts, :length])
-        image = task.model.encode_image(task.normalize(pixels[images]))
+        text = network.model.encode_text(input_ids[texts, :length], attention_mask[texts, :length])
+        image = network.model.encode_image(network.normalize(pixels[images]))
         rows = torch.arange(count, device=device)
-        (fused,) = task.model.fuse(text, image, [Pairs(rows, rows)])
+        (fused,) = network.model.fuse(text, image, [Pairs(rows, rows)])
         retrieval.score(fused.pooled).cpu()
     return time.perf_counter() - started
 
@@ -162,13 +164,13 @@ def main() -> None:
         spec = load_spec([str(path), *settings], plugins)
     tokenizer = make_tokenizer()
     ranks = Ranks(arguments.device)
-    task = build_task(spec, plugins, tokenizer, load_weights=False).to(ranks.device).eval()
-    retrieval: Any = task.named_objectives()["retrieval"]
+    network = build_network(spec, plugins, tokenizer, load_weights=False).to(ranks.device).eval()
+    retrieval: Any = network.named_objectives()["retrieval"]
     retrieval.options = attrs.evolve(retrieval.options, shortlist=arguments.shortlist)
     dataset = Noise(arguments.images, arguments.texts, arguments.image_size)
     datasets = Concatenation([("noise", dataset)])
-    collator = make_collator(spec, task, tokenizer, datasets, training=False)
-    split = Split(task, collator, "retrieval", spec, ranks, is_final=True)
+    collator = make_collator(spec, network, tokenizer, datasets, training=False)
+    split = WholeSplit(network, collator, "retrieval", spec, ranks, is_final=True)
     batch_size = spec.evaluate.micro_batch_size * (1 + retrieval.options.num_negatives)
 
     builder = RowBuilder(collator, frozenset())
@@ -179,13 +181,13 @@ def main() -> None:
     batch = builder.micro_batch(samples, {}, ()).to(ranks.device)
     inputs: Any = (batch.input_ids, batch.attention_mask, batch.pixel_values)
     half = arguments.plain_pairs // 2
-    plain(task, inputs, batch_size, batch_size)  # warms up
-    seconds = plain(task, inputs, batch_size, half)
+    plain(network, inputs, batch_size, batch_size)  # warms up
+    seconds = plain(network, inputs, batch_size, half)
     started = time.perf_counter()
     with torch.no_grad():
         retrieval.evaluate_split(split)
     ours = arguments.images * arguments.texts / (time.perf_counter() - started)
-    seconds += plain(task, inputs, batch_size, half)
+    seconds += plain(network, inputs, batch_size, half)
     print(
         f"images={arguments.images} texts={arguments.texts} image_size={arguments.image_size} "
         f"fusion_layers={arguments.fusion_layers} shortlist={arguments.shortlist} "

@@ -7,7 +7,7 @@ masked language modelling and image-text matching. Every step is forward, backwa
 
 Plain: the whole model runs once an objective, as ViLT and METER do: two image encodes a sample
 (matching has false images), text padded to 40, vocabulary logits at every position, Hugging Face's
-own LXMERT layers, AdamW as torch makes it. Ours: the training task of this project.
+own LXMERT layers, AdamW as torch makes it. Ours: the training network of this project.
 
 The two alternate in one process; a ratio is the median over pairs of neighbours in time.
 """
@@ -58,8 +58,8 @@ from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.mlm import MLM
 from renaissance.builtin.poolers.double import Double
 from renaissance.data.collate import MicroBatch
+from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
-from renaissance.engine.task import Task
 from renaissance.model.two_tower import TwoTower
 
 FUSIONS: dict[str, Any] = {
@@ -222,7 +222,7 @@ class ImageEncoder(Encoder):
         return Tokens(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
 
 
-def make_task(fusion: Fusion) -> Task:
+def make_task(fusion: Fusion) -> MultiObjective:
     model = TwoTower(TextEncoder(), ImageEncoder(), fusion, Double(Double.Options(), 256))
     heads: dict[str, Any] = {"mlm": MLMHead, "linear": Linear}
     words = {f"[{i}]": i for i in range(VOCAB_SIZE)}
@@ -233,7 +233,7 @@ def make_task(fusion: Fusion) -> Task:
         model.sizes, tokenizer, lambda i, o, name: heads[name](heads[name].Options(), i, o)
     )
     objectives = {"mlm": MLM(MLM.Options(), context), "itm": ITM(ITM.Options(), context)}
-    return Task(model, nn.ModuleDict(objectives), mean=(0.5,) * 3, std=(0.5,) * 3)
+    return MultiObjective(model, nn.ModuleDict(objectives), mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def collate(data: Data) -> MicroBatch:
@@ -245,7 +245,7 @@ def collate(data: Data) -> MicroBatch:
     pair_indices, positions = torch.nonzero(data.mlm_labels >= 0, as_tuple=True)
     mlm = ObjectiveBatch(
         num_targets=len(positions),
-        pairs=Pairs(text_rows=rows, image_rows=rows, reads=frozenset({"text"})),
+        pairs=Pairs(text_rows=rows, image_rows=rows, outputs=frozenset({"text"})),
         tensors={
             "pair_indices": pair_indices,
             "positions": positions,
@@ -278,13 +278,15 @@ def plain_step(data: Data, attention_dropout: float, device: torch.device) -> Ca
     return step
 
 
-def our_step(task: Task, batch: MicroBatch, device: torch.device, bf16: bool) -> Callable[[], None]:
-    optimizer = torch.optim.AdamW(task.parameters(), lr=LEARNING_RATE, fused=True)
+def our_step(
+    network: MultiObjective, batch: MicroBatch, device: torch.device, bf16: bool
+) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, fused=True)
 
     def step() -> None:
         optimizer.zero_grad()
         with autocast("bf16" if bf16 else "fp32", device, training=True):
-            outputs = task(batch)
+            outputs = network(batch)
         losses = [
             output.loss_sum / batch.objectives[name].num_targets for name, output in outputs.items()
         ]
@@ -331,9 +333,9 @@ def main() -> None:
     batch = collate(data)
     steps = {"plain": plain_step(data, arguments.attention_dropout, device)}
     fusion = FUSIONS[arguments.fusion]
-    task = make_task(fusion(fusion.Options(attention_dropout=arguments.attention_dropout)))
-    steps["ours"] = our_step(task.to(device).train(), batch.to(device), device, bf16=False)
-    steps["ours_bf16"] = our_step(task, batch.to(device), device, bf16=True)
+    network = make_task(fusion(fusion.Options(attention_dropout=arguments.attention_dropout)))
+    steps["ours"] = our_step(network.to(device).train(), batch.to(device), device, bf16=False)
+    steps["ours_bf16"] = our_step(network, batch.to(device), device, bf16=True)
     print(source)
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         print(f"matmul_{name}_gflops={matmul_gflops(device, dtype):.0f}")

@@ -14,7 +14,7 @@ from PIL import ImageFilter, ImageOps
 from renaissance import DatasetContext
 from renaissance.builtin.datasets.shapes import Shapes
 from renaissance.data.contact_sheet import draw_contact_sheet
-from renaissance.data.prepare.image_text import image_text_source
+from renaissance.data.prepare.sources.image_text import image_text_source
 from renaissance.data.prepare.tables import PrepareOptions, write_tables
 
 NUM_IMAGES = 12

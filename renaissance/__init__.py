@@ -1,8 +1,10 @@
 """Vision-language encoders put together from plugins, pretrained and evaluated from one TOML file.
 
-Everything a plugin needs is importable from here.
+Everything that a plugin needs is importable from here; the Arrow base classes of datasets are in
+`renaissance.arrow`, the conformance kit in `renaissance.testing`.
 """
 
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -13,85 +15,113 @@ from renaissance.errors import (
     RenaissanceError,
     RunError,
     SpecError,
+    did_you_mean,
 )
-from renaissance.hookspecs import hookimpl
 from renaissance.options import fraction, non_negative, option, positive
+from renaissance.plugins.hookspecs import hookimpl
 from renaissance.randomness import keyed_generator
 
 if TYPE_CHECKING:
-    from renaissance.contracts import (
-        BatchBuilder,
-        Dataset,
-        DatasetContext,
-        EncodedSamples,
-        Encoder,
-        EncoderContext,
-        Features,
-        Fused,
-        Fusion,
-        Head,
-        KeyedSample,
-        ModelSizes,
-        Objective,
-        ObjectiveBatch,
-        ObjectiveContext,
-        ObjectiveOutput,
-        Pairs,
-        PanelEntry,
-        Pooler,
-        Reads,
-        Sample,
-        SplitEvaluator,
-        Tokens,
-    )
-    from renaissance.initialization import initialize_linear
+    from renaissance.contracts.batches import BatchBuilder as BatchBuilder
+    from renaissance.contracts.batches import ObjectiveBatch as ObjectiveBatch
+    from renaissance.contracts.batches import Pairs as Pairs
+    from renaissance.contracts.dataset import Dataset as Dataset
+    from renaissance.contracts.dataset import DatasetContext as DatasetContext
+    from renaissance.contracts.encoder import Encoder as Encoder
+    from renaissance.contracts.encoder import EncoderContext as EncoderContext
+    from renaissance.contracts.features import Features as Features
+    from renaissance.contracts.features import Fused as Fused
+    from renaissance.contracts.features import ModelSizes as ModelSizes
+    from renaissance.contracts.fusion import FusedUse as FusedUse
+    from renaissance.contracts.fusion import Fusion as Fusion
+    from renaissance.contracts.head import Head as Head
+    from renaissance.contracts.monitor import Evaluation as Evaluation
+    from renaissance.contracts.monitor import Monitor as Monitor
+    from renaissance.contracts.monitor import PanelImage as PanelImage
+    from renaissance.contracts.monitor import RunInfo as RunInfo
+    from renaissance.contracts.monitor import StepReport as StepReport
+    from renaissance.contracts.objective import Objective as Objective
+    from renaissance.contracts.objective import ObjectiveContext as ObjectiveContext
+    from renaissance.contracts.objective import ObjectiveOutput as ObjectiveOutput
+    from renaissance.contracts.objective import PanelEntry as PanelEntry
+    from renaissance.contracts.optimizer import Optimizer as Optimizer
+    from renaissance.contracts.pooler import Pooler as Pooler
+    from renaissance.contracts.samples import KeyedSample as KeyedSample
+    from renaissance.contracts.samples import Sample as Sample
+    from renaissance.contracts.source import ImageFile as ImageFile
+    from renaissance.contracts.source import LeftOut as LeftOut
+    from renaissance.contracts.source import Record as Record
+    from renaissance.contracts.source import Source as Source
+    from renaissance.contracts.source import SourceContext as SourceContext
+    from renaissance.contracts.splits import EncodedSamples as EncodedSamples
+    from renaissance.contracts.splits import SplitEvaluator as SplitEvaluator
+    from renaissance.contracts.tokens import Modality as Modality
+    from renaissance.contracts.tokens import Role as Role
+    from renaissance.contracts.tokens import Tokens as Tokens
+    from renaissance.contracts.tokens import TokenUse as TokenUse
+    from renaissance.contracts.transform import Channels as Channels
+    from renaissance.contracts.transform import Transform as Transform
+    from renaissance.contracts.transform import TransformContext as TransformContext
+    from renaissance.initialization import initialize_linear as initialize_linear
 
 __version__ = version("renaissance")
 
+# Imported when they are asked for: most import torch, which takes seconds and 200 MiB that
+# preparing data, or `--help`, does without.
+_LAZY = {
+    "renaissance.contracts.batches": ("BatchBuilder", "ObjectiveBatch", "Pairs"),
+    "renaissance.contracts.dataset": ("Dataset", "DatasetContext"),
+    "renaissance.contracts.encoder": ("Encoder", "EncoderContext"),
+    "renaissance.contracts.features": ("Features", "Fused", "ModelSizes"),
+    "renaissance.contracts.fusion": ("FusedUse", "Fusion"),
+    "renaissance.contracts.head": ("Head",),
+    "renaissance.contracts.monitor": (
+        "Evaluation",
+        "Monitor",
+        "PanelImage",
+        "RunInfo",
+        "StepReport",
+    ),
+    "renaissance.contracts.objective": (
+        "Objective",
+        "ObjectiveContext",
+        "ObjectiveOutput",
+        "PanelEntry",
+    ),
+    "renaissance.contracts.optimizer": ("Optimizer",),
+    "renaissance.contracts.pooler": ("Pooler",),
+    "renaissance.contracts.samples": ("KeyedSample", "Sample"),
+    "renaissance.contracts.source": ("ImageFile", "LeftOut", "Record", "Source", "SourceContext"),
+    "renaissance.contracts.splits": ("EncodedSamples", "SplitEvaluator"),
+    "renaissance.contracts.tokens": ("Modality", "Role", "Tokens", "TokenUse"),
+    "renaissance.contracts.transform": ("Channels", "Transform", "TransformContext"),
+    "renaissance.initialization": ("initialize_linear",),
+}
+_MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
+
 __all__ = [
-    "BatchBuilder",
     "CheckpointError",
     "DataError",
-    "Dataset",
-    "DatasetContext",
-    "EncodedSamples",
-    "Encoder",
-    "EncoderContext",
-    "Features",
-    "Fused",
-    "Fusion",
-    "Head",
-    "KeyedSample",
-    "ModelSizes",
-    "Objective",
-    "ObjectiveBatch",
-    "ObjectiveContext",
-    "ObjectiveOutput",
-    "Pairs",
-    "PanelEntry",
     "PluginError",
-    "Pooler",
-    "Reads",
     "RenaissanceError",
     "RunError",
-    "Sample",
     "SpecError",
-    "SplitEvaluator",
-    "Tokens",
+    "did_you_mean",
     "fraction",
     "hookimpl",
-    "initialize_linear",
     "keyed_generator",
     "non_negative",
     "option",
     "positive",
+    *_MODULE_OF,
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        # These import torch: three seconds and 200 MiB that preparing data does without.
-        from renaissance import contracts, initialization
-
-        return getattr(initialization if hasattr(initialization, name) else contracts, name)
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULE_OF])

@@ -38,7 +38,7 @@ Spec = Annotated[
 def train(spec: Spec) -> None:
     """Train a run; the same command again resumes it."""
     from renaissance.engine.train import train as run
-    from renaissance.plugins import load_plugins
+    from renaissance.plugins.loading import load_plugins
     from renaissance.spec.read import load_spec
 
     plugins = load_plugins()
@@ -52,7 +52,7 @@ def check(
 ) -> None:
     """Validate a run spec and say what the run will take, before it starts."""
     from renaissance.commands.check import check_run
-    from renaissance.plugins import load_plugins
+    from renaissance.plugins.loading import load_plugins
     from renaissance.spec.read import load_spec
 
     plugins = load_plugins()
@@ -82,7 +82,7 @@ def evaluate(
 ) -> None:
     """Evaluate a trained run; with torchrun, on several ranks."""
     from renaissance.commands.evaluate import Request, evaluate_run
-    from renaissance.plugins import load_plugins
+    from renaissance.plugins.loading import load_plugins
 
     evaluate_run(Request(run, split, checkpoint, predictions), load_plugins())
 

@@ -1,10 +1,11 @@
 """The errors a user can meet: where, what was found, what is expected, the remedy."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable
 
 
 class RenaissanceError(Exception):
-    """An error the user can mend: printed without a traceback.
+    """An error the user can fix: printed without a traceback.
 
     Attributes:
         exit_code: 2 when nothing has started yet, 1 when a run was under way.
@@ -17,12 +18,12 @@ class SpecError(RenaissanceError):
     """One or more faults in a run spec, all reported at once.
 
     Args:
-        faults: One line a fault, each with file, key path, what was found and what is expected.
+        faults: One line per fault, each with file, key path, what was found and what is expected.
     """
 
-    def __init__(self, faults: Sequence[str]) -> None:
-        self.faults = tuple(faults)
-        super().__init__("\n".join(self.faults))
+    def __init__(self, *faults: str) -> None:
+        self.faults = faults
+        super().__init__("\n".join(faults))
 
 
 class PluginError(RenaissanceError):
@@ -48,3 +49,9 @@ def describe(error: Exception) -> str:
     if isinstance(error, RenaissanceError):
         return str(error)
     return f"{type(error).__name__}: {error}\n(the same command with --debug shows where)"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?`, or nothing where no known name is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from installing import DISTRIBUTIONS, install_source
+from support.installing import DISTRIBUTIONS, install_source
 
-from renaissance.contracts import Component, Kind
-from renaissance.plugins import Plugins, new_manager
-from renaissance.registry import Registration, Registry
+from renaissance.contracts.component import Component
+from renaissance.plugins.kinds import Kind
+from renaissance.plugins.loading import Plugins, new_manager
+from renaissance.plugins.registry import Registration, Registry
 
 MakePlugins = Callable[..., Plugins]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from renaissance import hookimpl
-from renaissance.events import Evaluation, RunInfo, StepReport
+from renaissance.contracts.monitor import Evaluation, RunInfo, StepReport
 
 # The version of the plugin interface that this package is written for.
 renaissance_api = 1

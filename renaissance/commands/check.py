@@ -8,10 +8,10 @@ from rich.table import Table
 
 from renaissance.engine.checkpoint import list_checkpoints, load_checkpoint
 from renaissance.engine.estimate import Estimate, estimate, part_sizes
+from renaissance.engine.init_from import start_from
 from renaissance.engine.optim import warmup_steps
-from renaissance.engine.setup import Setup, build
-from renaissance.engine.start import start_from
-from renaissance.plugins import Plugins
+from renaissance.engine.run_parts import RunParts, build
+from renaissance.plugins.loading import Plugins
 from renaissance.spec.sections import RunSpec
 
 # Enough samples for typical text lengths, few enough to be quick.
@@ -30,47 +30,47 @@ def check_run(spec: RunSpec, plugins: Plugins, num_ranks: int) -> None:
         RenaissanceError: If the run could not start.
     """
     console = Console(highlight=False, soft_wrap=True)
-    setup = _build(spec, plugins, num_ranks)
-    weights = _weights_lines(setup)
-    costs = _estimate(setup, console)
-    console.print(_parts_table(setup, costs))
-    for line in [*_data_lines(setup), *_step_lines(setup), *_memory_lines(costs), *weights]:
+    parts = _build(spec, plugins, num_ranks)
+    weights = _weights_lines(parts)
+    costs = _estimate(parts, console)
+    console.print(_parts_table(parts, costs))
+    for line in [*_data_lines(parts), *_step_lines(parts), *_memory_lines(costs), *weights]:
         console.print(line, markup=False)
     console.print("ok: this run can start", markup=False)
 
 
-def _build(spec: RunSpec, plugins: Plugins, num_ranks: int) -> Setup:
+def _build(spec: RunSpec, plugins: Plugins, num_ranks: int) -> RunParts:
     try:
         # Shapes without numbers: a large model takes neither memory nor time.
         with torch.device("meta"):
             return build(spec, plugins, num_ranks, load_weights=False)
     # A component of a plugin may compute, as it is made, what the meta device cannot.
     except (NotImplementedError, RuntimeError):
-        setup = build(spec, plugins, num_ranks, load_weights=False)
-        setup.task.to("meta")
-        return setup
+        parts = build(spec, plugins, num_ranks, load_weights=False)
+        parts.network.to("meta")
+        return parts
 
 
-def _estimate(setup: Setup, console: Console) -> Estimate | None:
+def _estimate(parts: RunParts, console: Console) -> Estimate | None:
     # In the order of training: neighbours in the data often share an image.
-    num_samples = min(setup.plan.micro_batch_size, MAX_SAMPLES)
-    stream = setup.stream()
+    num_samples = min(parts.plan.micro_batch_size, MAX_SAMPLES)
+    stream = parts.stream()
     request = [stream.at(position) for position in range(num_samples)]
-    batch = setup.train[request]
+    batch = parts.train[request]
     try:
         with torch.device("meta"):
-            return estimate(setup, batch)
+            return estimate(parts, batch)
     # A component of a plugin may compute what the meta device cannot: the run itself still can.
     except (NotImplementedError, RuntimeError) as error:
         console.print(f"no estimate of operations and memory: {error}", markup=False)
         return None
 
 
-def _parts_table(setup: Setup, costs: Estimate | None) -> Table:
+def _parts_table(parts: RunParts, costs: Estimate | None) -> Table:
     table = Table("part", box=None)
     for title in ("parameters", "trainable", "GFLOP a sample"):
         table.add_column(title, justify="right")
-    sizes = part_sizes(setup.task)
+    sizes = part_sizes(parts.network)
     for size in sizes:
         flops = f"{costs.flops.get(size.name, 0) / 1e9:.3f}" if costs else "?"
         table.add_row(size.name, f"{size.num_parameters:,}", f"{size.num_trainable:,}", flops)
@@ -83,9 +83,9 @@ def _parts_table(setup: Setup, costs: Estimate | None) -> Table:
     return table
 
 
-def _data_lines(setup: Setup) -> list[str]:
+def _data_lines(parts: RunParts) -> list[str]:
     lines = []
-    for name, collator in (("train", setup.train), ("validate", setup.validate)):
+    for name, collator in (("train", parts.train), ("validate", parts.validate)):
         if collator is not None:
             datasets = collator.datasets
             each = ", ".join(
@@ -96,14 +96,14 @@ def _data_lines(setup: Setup) -> list[str]:
     return lines
 
 
-def _step_lines(setup: Setup) -> list[str]:
-    total, plan = setup.total_steps, setup.plan
-    epoch = setup.num_samples / plan.global_batch_size
+def _step_lines(parts: RunParts) -> list[str]:
+    total, plan = parts.total_steps, parts.plan
+    epoch = parts.num_samples / plan.global_batch_size
     return [
         f"batch: {plan}",
         f"steps: {epoch:.1f} an epoch, {total:,} in all "
-        f"({total * plan.global_batch_size / setup.num_samples:.2f} epochs), "
-        f"{warmup_steps(total, setup.spec.schedule):,} of them warm-up",
+        f"({total * plan.global_batch_size / parts.num_samples:.2f} epochs), "
+        f"{warmup_steps(total, parts.spec.schedule):,} of them warm-up",
     ]
 
 
@@ -123,21 +123,21 @@ def _memory_lines(costs: Estimate | None) -> list[str]:
     ]
 
 
-def _weights_lines(setup: Setup) -> list[str | Table]:
+def _weights_lines(parts: RunParts) -> list[str | Table]:
     """Say where the weights come from; a checkpoint must be there, whole, and of this model."""
-    spec, task = setup.spec, setup.task
+    spec, network = parts.spec, parts.network
     checkpoints = list_checkpoints(spec.folder / "checkpoints")
     with warnings.catch_warnings():
         # PyTorch warns that weights copied onto the meta device go nowhere, as is meant here.
         warnings.simplefilter("ignore")
         if checkpoints and spec.run.resume == "auto":
-            state = load_checkpoint(checkpoints[-1], task, optimizer=None)
+            state = load_checkpoint(checkpoints[-1], network, optimizer=None)
             return [f"weights: resumes from {checkpoints[-1]}, step {state.step:,}"]
         if spec.model.init_from is not None:
-            return [start_from(spec, task).table()]
+            return [start_from(spec, network).table()]
     sources = {
         name: part.weights_source
-        for name, part in task.model.parts().items()
+        for name, part in network.model.parts().items()
         if hasattr(part, "weights_source")
     }
     lines = [f"weights of {name}: {source}" for name, source in sources.items()]

@@ -12,13 +12,13 @@ from renaissance.commands.submission import Task, check_submission
 from renaissance.data.contact_sheet import draw_contact_sheet
 from renaissance.data.inspect import QUANTILES, Inspection, inspect_file
 from renaissance.data.prepare.datasets import SOURCES
-from renaissance.data.prepare.image_text import image_text_source
-from renaissance.data.prepare.karpathy import karpathy_source
 from renaissance.data.prepare.manifest import Report
 from renaissance.data.prepare.records import Source
+from renaissance.data.prepare.sources.image_text import image_text_source
+from renaissance.data.prepare.sources.karpathy import karpathy_source
+from renaissance.data.prepare.sources.vqav2 import vqav2_source
 from renaissance.data.prepare.tables import PrepareOptions, write_tables
 from renaissance.data.prepare.vqa_answers import MIN_COUNT
-from renaissance.data.prepare.vqav2 import vqav2_source
 from renaissance.errors import DataError
 
 MAX_SHOWN = 20

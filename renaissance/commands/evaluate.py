@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerFast
 
-from renaissance.contracts import Objective
+from renaissance.contracts.objective import Objective
 from renaissance.data.concatenation import Concatenation
 from renaissance.data.tokenizer import DATASET, load_tokenizer, tokenizer_source
 from renaissance.engine.checkpoint import (
@@ -19,11 +19,16 @@ from renaissance.engine.checkpoint import (
 )
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import SplitResult, evaluate
-from renaissance.engine.setup import build_datasets, build_task, check_offers, make_collator
-from renaissance.engine.start import start_from
-from renaissance.engine.task import Task
+from renaissance.engine.init_from import start_from
+from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.run_parts import (
+    build_datasets,
+    build_network,
+    check_provides,
+    make_collator,
+)
 from renaissance.errors import CheckpointError, SpecError
-from renaissance.plugins import Plugins
+from renaissance.plugins.loading import Plugins
 from renaissance.spec.read import load_spec
 from renaissance.spec.sections import RunSpec
 
@@ -64,43 +69,45 @@ def evaluate_run(request: Request, plugins: Plugins) -> None:
 
 
 def _evaluate(request: Request, spec: RunSpec, plugins: Plugins, ranks: Ranks) -> None:
-    datasets = ranks.together(lambda: _datasets(request, spec, plugins))
-    tokenizer = ranks.together(lambda: _tokenizer(spec, plugins, datasets))
-    task = ranks.together(lambda: build_task(spec, plugins, tokenizer, load_weights=False))
-    check_offers(task, datasets, labelled=False)
+    datasets = ranks.on_all_ranks(lambda: _datasets(request, spec, plugins))
+    tokenizer = ranks.on_all_ranks(lambda: _tokenizer(spec, plugins, datasets))
+    network = ranks.on_all_ranks(
+        lambda: build_network(spec, plugins, tokenizer, load_weights=False)
+    )
+    check_provides(network, datasets, labelled=False)
     if request.predictions is not None:
-        _require_predictions(task)
-    weights = ranks.together(lambda: _load(request, spec, task))
-    collator = make_collator(spec, task, tokenizer, datasets, training=False)
+        _require_predictions(network)
+    weights = ranks.on_all_ranks(lambda: _load(request, spec, network))
+    collator = make_collator(spec, network, tokenizer, datasets, training=False)
     result = evaluate(
-        task.to(ranks.device),
+        network.to(ranks.device),
         collator,
         spec,
         ranks,
         is_final=True,
         predict=request.predictions is not None,
     )
-    ranks.together(lambda: _report(request, spec, task, weights, result, ranks))
+    ranks.on_all_ranks(lambda: _report(request, spec, network, weights, result, ranks))
 
 
 def _check_place(predictions: Path) -> None:
     # Now rather than when everything is predicted.
     if not predictions.parent.is_dir():
-        raise SpecError([f"--predictions: there is no folder {predictions.parent}; make it first"])
+        raise SpecError(f"--predictions: there is no folder {predictions.parent}; make it first")
     if predictions.is_dir():
-        raise SpecError([f"--predictions: {predictions} is a folder; name a file"])
+        raise SpecError(f"--predictions: {predictions} is a folder; name a file")
 
 
 def _read_spec(request: Request, plugins: Plugins) -> RunSpec:
     first, *more = request.arguments
     if not (Path(first).exists() or "=" in first or first.endswith(".toml")):
         raise SpecError(
-            [f"{first}: no such folder; expected a run folder (runs/NAME) or a spec (.toml)"]
+            f"{first}: no such folder; expected a run folder (runs/NAME) or a spec (.toml)"
         )
     if Path(first).is_dir():
         if not (Path(first) / "spec.toml").is_file():
             raise SpecError(
-                [f"{first}: no spec.toml there; expected a run folder (runs/NAME) or a spec"]
+                f"{first}: no spec.toml there; expected a run folder (runs/NAME) or a spec"
             )
         # A folder that was moved or is named from elsewhere is still the run's folder.
         folder = Path(first).resolve()
@@ -114,7 +121,7 @@ def _read_spec(request: Request, plugins: Plugins) -> RunSpec:
         return spec
     if not spec.data.validate:
         raise SpecError(
-            [f"--split {request.split}: the run has no [[data.validate]] to take that split of"]
+            f"--split {request.split}: the run has no [[data.validate]] to take that split of"
         )
     split = _quoted(request.split)
     splits = [f"data.validate.{i}.split={split}" for i in range(len(spec.data.validate))]
@@ -130,7 +137,7 @@ def _datasets(request: Request, spec: RunSpec, plugins: Plugins) -> Concatenatio
     if request.split == "train":
         return build_datasets(spec, plugins, spec.data.train, "data.train")
     if not spec.data.validate:
-        raise SpecError(["data.validate: missing; there is nothing to evaluate on"])
+        raise SpecError("data.validate: missing; there is nothing to evaluate on")
     return build_datasets(spec, plugins, spec.data.validate, "data.validate")
 
 
@@ -142,7 +149,7 @@ def _tokenizer(spec: RunSpec, plugins: Plugins, datasets: Concatenation) -> PreT
     return load_tokenizer(source, spec.data.max_text_length, datasets.datasets)
 
 
-def _load(request: Request, spec: RunSpec, task: Task) -> str:
+def _load(request: Request, spec: RunSpec, network: MultiObjective) -> str:
     """Load the weights; return where they are from."""
     if request.checkpoint not in ("best", "last"):
         folder = find_checkpoint(Path(request.checkpoint), prefer_best=True)
@@ -150,18 +157,18 @@ def _load(request: Request, spec: RunSpec, task: Task) -> str:
         folder = find_checkpoint(spec.folder, prefer_best=request.checkpoint == "best")
     elif spec.model.init_from is not None:
         # Without training of its own, such as retrieval by a pretrained matching head.
-        return _load_start(spec, task)
+        return _load_start(spec, network)
     else:
         raise CheckpointError(
             f"{spec.folder}: no checkpoint there; train the run first, or set model.init_from to "
             "a run whose weights shall be evaluated as they are"
         )
-    load_checkpoint(folder, task, optimizer=None)
+    load_checkpoint(folder, network, optimizer=None)
     return str(folder)
 
 
-def _load_start(spec: RunSpec, task: Task) -> str:
-    start = start_from(spec, task)
+def _load_start(spec: RunSpec, network: MultiObjective) -> str:
+    start = start_from(spec, network)
     new = [outcome.module for outcome in start.outcomes if outcome.fate == "newly initialized"]
     if new:
         raise CheckpointError(
@@ -172,22 +179,27 @@ def _load_start(spec: RunSpec, task: Task) -> str:
     return start.source
 
 
-def _predicting(task: Task) -> list[str]:
+def _predicting(network: MultiObjective) -> list[str]:
     return [
         name
-        for name, objective in task.named_objectives().items()
+        for name, objective in network.named_objectives().items()
         if type(objective).predictions is not Objective.predictions
     ]
 
 
-def _require_predictions(task: Task) -> None:
-    if not _predicting(task):
-        names = ", ".join(task.named_objectives())
-        raise SpecError([f"--predictions: none of the objectives ({names}) makes predictions"])
+def _require_predictions(network: MultiObjective) -> None:
+    if not _predicting(network):
+        names = ", ".join(network.named_objectives())
+        raise SpecError(f"--predictions: none of the objectives ({names}) makes predictions")
 
 
 def _report(
-    request: Request, spec: RunSpec, task: Task, weights: str, result: SplitResult, ranks: Ranks
+    request: Request,
+    spec: RunSpec,
+    network: MultiObjective,
+    weights: str,
+    result: SplitResult,
+    ranks: Ranks,
 ) -> None:
     if not ranks.is_main:
         return
@@ -203,7 +215,7 @@ def _report(
     _write_results(spec, request.split, weights, result)
     console.print(f"written: {spec.folder / RESULTS}", markup=False)
     if request.predictions is not None:
-        for path in _write_predictions(request.predictions, task, result):
+        for path in _write_predictions(request.predictions, network, result):
             console.print(f"written: {path}", markup=False)
 
 
@@ -221,14 +233,14 @@ def _write_results(spec: RunSpec, split: str, weights: str, result: SplitResult)
     partial.replace(path)
 
 
-def _write_predictions(path: Path, task: Task, result: SplitResult) -> list[Path]:
+def _write_predictions(path: Path, network: MultiObjective, result: SplitResult) -> list[Path]:
     """Write each objective's predictions: to the file, or beside it by name where several do."""
-    names = _predicting(task)
+    names = _predicting(network)
     written = []
     for name in names:
         own = path if len(names) == 1 else path.with_stem(f"{path.stem}-{name}")
         with own.open("w", encoding="utf-8") as file:
             rows = result.predictions.get(name, [])
-            task.named_objectives()[name].write_predictions(rows, file)
+            network.named_objectives()[name].write_predictions(rows, file)
         written.append(own)
     return written

@@ -6,9 +6,8 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from renaissance.contracts import KINDS, Kind
 from renaissance.errors import PluginError
-from renaissance.registry import require_kind
+from renaissance.plugins.kinds import KINDS, Kind, require_kind
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 # The run spec's use of each kind: without the package's own component, and with it.

@@ -21,7 +21,7 @@ def list_components(context: typer.Context) -> None:
     """List kinds, names, distributions and versions, and the plugins that failed to load."""
     if context.invoked_subcommand is not None:
         return
-    from renaissance.plugins import load_plugins
+    from renaissance.plugins.loading import load_plugins
 
     plugins = load_plugins()
     print_table(
@@ -42,8 +42,8 @@ def show(
 ) -> None:
     """Show what a component is and what can be set."""
     # Reading contracts imports torch: too slow for `renaissance --help`.
-    from renaissance.plugins import load_plugins
-    from renaissance.registry import require_kind
+    from renaissance.plugins.kinds import require_kind
+    from renaissance.plugins.loading import load_plugins
     from renaissance.spec.document import option_rows, summary
 
     registration = load_plugins().require(require_kind(kind), name)
@@ -60,7 +60,7 @@ def show(
 def doctor() -> None:
     """Check every installed plugin; exit code 1 if something is wrong."""
     from renaissance.commands.doctor import diagnose, summarize
-    from renaissance.plugins import load_plugins
+    from renaissance.plugins.loading import load_plugins
 
     plugins = load_plugins()
     print_table(("distribution", "version", "components"), summarize(plugins))

@@ -13,8 +13,8 @@ import attrs
 from renaissance.data.arrow import ArrowTable, CaptionIndex
 from renaissance.data.prepare.json_arrays import json_elements
 from renaissance.data.prepare.json_lines import json_lines
-from renaissance.data.prepare.nlvr2 import ANSWERS
-from renaissance.data.prepare.snli_ve import LABELS
+from renaissance.data.prepare.sources.nlvr2 import ANSWERS
+from renaissance.data.prepare.sources.snli_ve import LABELS
 from renaissance.errors import DataError
 
 NUM_SHOWN = 10

@@ -167,6 +167,11 @@ def is_text(arrow_type: Any) -> bool:
     return bool(pa.types.is_string(arrow_type) or pa.types.is_large_string(arrow_type))
 
 
+def is_texts(arrow_type: Any) -> bool:
+    """Say whether a pyarrow type is a list of strings."""
+    return is_list(arrow_type) and is_text(arrow_type.value_type)
+
+
 def is_binary(arrow_type: Any) -> bool:
     """Say whether a pyarrow type is bytes of any length."""
     return bool(pa.types.is_binary(arrow_type) or pa.types.is_large_binary(arrow_type))

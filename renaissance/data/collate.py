@@ -9,12 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from renaissance.contracts import (
-    KeyedSample,
-    Objective,
-    ObjectiveBatch,
-    Pairs,
-)
+from renaissance.contracts.batches import ObjectiveBatch, Pairs
+from renaissance.contracts.objective import Objective
+from renaissance.contracts.samples import KeyedSample
 from renaissance.data.concatenation import Concatenation
 from renaissance.data.images import ImageTransform
 from renaissance.errors import DataError

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from renaissance.contracts import Dataset, Sample
+from renaissance.contracts.dataset import Dataset
+from renaissance.contracts.samples import Sample
 from renaissance.data.order import SampleStream
 from renaissance.errors import DataError
 from renaissance.randomness import keyed_generator

@@ -44,20 +44,16 @@ class BatchPlan:
         total = section.global_batch_size
         if total % world_size:
             raise SpecError(
-                [
-                    f"train.global_batch_size: got {total}, which {world_size} ranks cannot share "
-                    f"equally; the nearest that they can: {_near(total, world_size)}"
-                ]
+                f"train.global_batch_size: got {total}, which {world_size} ranks cannot share "
+                f"equally; the nearest that they can: {_near(total, world_size)}"
             )
         share = total // world_size
         micro = section.micro_batch_size or share
         if share % micro:
             raise SpecError(
-                [
-                    f"train.micro_batch_size: got {micro}, but each of {world_size} ranks has "
-                    f"{total} / {world_size} = {share} samples a step, which is not a multiple; "
-                    f"use a divisor of {share}: {_divisors(share)}"
-                ]
+                f"train.micro_batch_size: got {micro}, but each of {world_size} ranks has "
+                f"{total} / {world_size} = {share} samples a step, which is not a multiple; "
+                f"use a divisor of {share}: {_divisors(share)}"
             )
         return BatchPlan(total, micro, share // micro, world_size)
 

@@ -128,7 +128,7 @@ class SampleStream:
         )
         return epoch, self._starts[dataset] + order[place]
 
-    def least(self, num_positions: int) -> list[int]:
+    def min_share(self, num_positions: int) -> list[int]:
         """Return how many of so many consecutive positions each dataset gets at least."""
         numbers = []
         for share in reversed(self._shares):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
-from renaissance.contracts import Dataset
+from renaissance.contracts.dataset import Dataset
 from renaissance.errors import SpecError
 from renaissance.spec.sections import RunSpec
 
@@ -25,10 +25,8 @@ def tokenizer_source(spec: RunSpec) -> str:
     checkpoint = getattr(encoder.options, "checkpoint", None) if encoder else None
     if checkpoint is None:
         raise SpecError(
-            [
-                "data.tokenizer: absent, and the text encoder has no checkpoint to take it from; "
-                "name a tokenizer: a hub id, a local folder, or 'dataset'"
-            ]
+            "data.tokenizer: absent, and the text encoder has no checkpoint to take it from; "
+            "name a tokenizer: a hub id, a local folder, or 'dataset'"
         )
     return str(checkpoint)
 
@@ -49,10 +47,10 @@ def load_tokenizer(
     tokenizer = _from_vocabulary(datasets) if source == DATASET else _from_pretrained(source)
     where = f"data.tokenizer: {source!r}"
     if not tokenizer.is_fast:
-        raise SpecError([f"{where} has no fast version (tokenizer.json); convert it first"])
+        raise SpecError(f"{where} has no fast version (tokenizer.json); convert it first")
     for token in ("pad_token_id", "cls_token_id", "sep_token_id"):
         if getattr(tokenizer, token) is None:
-            raise SpecError([f"{where} has no {token}; use a tokenizer of an encoder model"])
+            raise SpecError(f"{where} has no {token}; use a tokenizer of an encoder model")
     # A tokenizer file may come with padding and truncation of its own.
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.enable_truncation(max_text_length)
@@ -72,10 +70,8 @@ def _from_vocabulary(datasets: Sequence[Dataset]) -> PreTrainedTokenizerFast:
     words = datasets[0].vocabulary if datasets else None
     if words is None:
         raise SpecError(
-            [
-                "data.tokenizer: 'dataset', but the first dataset states no vocabulary; "
-                "name a hub id or a local folder"
-            ]
+            "data.tokenizer: 'dataset', but the first dataset states no vocabulary; "
+            "name a hub id or a local folder"
         )
     return BertTokenizer(vocab={word: i for i, word in enumerate(words)})
 
@@ -87,8 +83,6 @@ def _from_pretrained(source: str) -> PreTrainedTokenizerFast:
         kind = "folder" if Path(source).is_dir() else "name"
         cause = str(error).splitlines()[0]
         raise SpecError(
-            [
-                f"data.tokenizer: cannot load a tokenizer from the {kind} {source!r}: {cause}; "
-                "give a folder with tokenizer.json, a hub id that can be reached, or 'dataset'"
-            ]
+            f"data.tokenizer: cannot load a tokenizer from the {kind} {source!r}: {cause}; "
+            "give a folder with tokenizer.json, a hub id that can be reached, or 'dataset'"
         ) from error

@@ -12,8 +12,8 @@ from renaissance.builtin.datasets.shapes import COLOURS, SHAPES
 from renaissance.demo.blank import BlankImages, score
 from renaissance.engine.checkpoint import find_checkpoint, load_checkpoint
 from renaissance.engine.distributed import Ranks
-from renaissance.engine.setup import build
-from renaissance.plugins import load_plugins
+from renaissance.engine.run_parts import build
+from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
 
 NUM_RANKS = 2
@@ -36,13 +36,13 @@ def main() -> None:
 
     plugins = load_plugins()
     spec = load_spec([str(spec_file), *settings], plugins)
-    setup = build(spec, plugins, world_size=1, load_weights=False)
-    load_checkpoint(find_checkpoint(spec.folder, prefer_best=False), setup.task, optimizer=None)
-    assert setup.validate is not None
+    parts = build(spec, plugins, world_size=1, load_weights=False)
+    load_checkpoint(find_checkpoint(spec.folder, prefer_best=False), parts.network, optimizer=None)
+    assert parts.validate is not None
     groups = {"masked colour words": COLOURS, "masked shape words": SHAPES}
     ranks = Ranks("cpu")
-    seeing = score(setup, setup.validate, ranks, groups)
-    blind = score(setup, BlankImages.of(setup.validate), ranks, groups)
+    seeing = score(parts, parts.validate, ranks, groups)
+    blind = score(parts, BlankImages.of(parts.validate), ranks, groups)
 
     table = Table("share of right answers, validation", box=None)
     table.add_column("with the image", justify="right")
@@ -54,7 +54,7 @@ def main() -> None:
     console.print(f"watch:  tensorboard --logdir {spec.run.output_dir}", markup=False)
     console.print(
         f"resume: the same command again goes on from {spec.folder}/checkpoints; "
-        f"further: {' '.join(command)} train.max_steps={setup.total_steps * 2}",
+        f"further: {' '.join(command)} train.max_steps={parts.total_steps * 2}",
         markup=False,
     )
 

@@ -8,7 +8,7 @@ import torch
 from renaissance.data.collate import Collator, MicroBatch
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import evaluate
-from renaissance.engine.setup import Setup
+from renaissance.engine.run_parts import RunParts
 
 GREY = 127
 
@@ -39,24 +39,24 @@ class Scores:
 
 
 def score(
-    setup: Setup, collator: Collator, ranks: Ranks, groups: Mapping[str, Sequence[str]]
+    parts: RunParts, collator: Collator, ranks: Ranks, groups: Mapping[str, Sequence[str]]
 ) -> Scores:
     """Return the share of right answers for masked words of each group, and for matching."""
-    matching = evaluate(setup.task, collator, setup.spec, ranks).metrics["itm/accuracy"]
-    words = {name: _word_accuracy(setup, collator, words) for name, words in groups.items()}
+    matching = evaluate(parts.network, collator, parts.spec, ranks).metrics["itm/accuracy"]
+    words = {name: _word_accuracy(parts, collator, words) for name, words in groups.items()}
     return Scores(words, matching)
 
 
-def _word_accuracy(setup: Setup, collator: Collator, words: Sequence[str]) -> float:
-    ids = torch.tensor(setup.tokenizer.convert_tokens_to_ids(list(words)))
+def _word_accuracy(parts: RunParts, collator: Collator, words: Sequence[str]) -> float:
+    ids = torch.tensor(parts.tokenizer.convert_tokens_to_ids(list(words)))
     right = total = 0
-    setup.task.eval()
-    step = setup.spec.evaluate.micro_batch_size
+    parts.network.eval()
+    step = parts.spec.evaluate.micro_batch_size
     for start in range(0, len(collator.datasets), step):
         stop = min(start + step, len(collator.datasets))
         batch = collator[[(0, index) for index in range(start, stop)]]
         with torch.no_grad():
-            logits = setup.task(batch)["mlm"].predictions["logits"]
+            logits = parts.network(batch)["mlm"].predictions["logits"]
         labels = batch.objectives["mlm"].tensors["labels"]
         wanted = torch.isin(labels, ids)
         right += int((logits.argmax(-1) == labels)[wanted].sum())

@@ -65,7 +65,7 @@ def save_checkpoint(
 
     Args:
         folder: Where it shall stand.
-        model: The task (model and objectives).
+        model: The network (model and objectives).
         optimizer: Its optimizer, or None to leave its state out.
         state: Where the run is.
         spec_text: The resolved spec, TOML.
@@ -105,7 +105,7 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
 ) -> TrainState:
-    """Load a checkpoint strictly into a task and its optimizer.
+    """Load a checkpoint strictly into a network and its optimizer.
 
     Raises:
         CheckpointError: If it is missing or damaged, or its tensors are not the model's.

@@ -102,7 +102,7 @@ class Ranks:
         dist.all_gather(gathered, padded)
         return [part[: int(size)] for part, size in zip(gathered, sizes, strict=True)]
 
-    def together(self, function: Callable[[], T]) -> T:
+    def on_all_ranks(self, function: Callable[[], T]) -> T:
         """Call a function that may fail on some ranks only; if it does, all ranks raise.
 
         Rank 0 raises with what failed, wherever that was; the others raise a `PeerError`, which

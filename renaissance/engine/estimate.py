@@ -16,8 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from renaissance.data.collate import MicroBatch
-from renaissance.engine.setup import Setup
-from renaissance.engine.task import Task
+from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.run_parts import RunParts
 
 # States that an optimizer keeps for each trained number.
 STATES = {"adamw": 2, "adam": 2, "sgd": 1}
@@ -29,7 +29,7 @@ PART_METHODS = ("encode_text", "encode_image", "encode_joint", "fuse", "forward"
 
 @attrs.frozen
 class PartSize:
-    """Parameters of one part of the task."""
+    """Parameters of one part of the network."""
 
     name: str
     num_parameters: int
@@ -64,10 +64,10 @@ class Estimate:
     memory: Memory
 
 
-def part_sizes(task: Task) -> list[PartSize]:
+def part_sizes(network: MultiObjective) -> list[PartSize]:
     """Return the sizes of the model's parts and of each objective."""
-    parts = dict(task.model.parts())
-    parts |= {f"objective {name}": module for name, module in task.objectives.items()}
+    parts = dict(network.model.parts())
+    parts |= {f"objective {name}": module for name, module in network.objectives.items()}
     return [
         PartSize(
             name,
@@ -78,18 +78,18 @@ def part_sizes(task: Task) -> list[PartSize]:
     ]
 
 
-def estimate(setup: Setup, batch: MicroBatch) -> Estimate:
+def estimate(parts: RunParts, batch: MicroBatch) -> Estimate:
     """Run one micro-batch forward on the meta device, counting operations and what is saved.
 
     Args:
-        setup: Built under `torch.device("meta")`.
+        parts: Built under `torch.device("meta")`.
         batch: Real samples, as many as a micro-batch holds or fewer.
     """
-    task = setup.task.train()
+    network = parts.network.train()
     num_samples = len(batch.indices)
     # Bytes by storage: views of one tensor, and tensors saved twice, take memory once.
     saved: dict[int, int] = {}
-    parameters = {p.untyped_storage()._cdata for p in task.parameters()}
+    parameters = {p.untyped_storage()._cdata for p in network.parameters()}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -98,19 +98,19 @@ def estimate(setup: Setup, batch: MicroBatch) -> Estimate:
         return tensor
 
     with FlopCounterMode(display=False) as counter, _FusedAttention():
-        flops = _count_by_part(task, counter)
+        flops = _count_by_part(network, counter)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            outputs = task(batch.to(torch.device("meta")))
+            outputs = network(batch.to(torch.device("meta")))
         # Saved tensors live as long as the graph does.
         del outputs
-    trainable = sum(p.numel() for p in task.parameters() if p.requires_grad)
-    half = setup.spec.train.precision != "fp32"
-    weights = 4 * sum(p.numel() for p in task.parameters())
-    activations = sum(saved.values()) * setup.plan.micro_batch_size / num_samples
+    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    half = parts.spec.train.precision != "fp32"
+    weights = 4 * sum(p.numel() for p in network.parameters())
+    activations = sum(saved.values()) * parts.plan.micro_batch_size / num_samples
     memory = Memory(
         weights=int(weights * (HALF_WEIGHTS if half else 1)),
         gradients=4 * trainable,
-        optimizer=4 * trainable * STATES[setup.spec.optimizer.type],
+        optimizer=4 * trainable * STATES[parts.spec.optimizer.type],
         activations=int(activations * (HALF_ACTIVATIONS if half else 1)),
     )
     return Estimate({name: count // num_samples for name, count in flops.items()}, memory)
@@ -145,7 +145,7 @@ def _attention(
     return attended
 
 
-def _count_by_part(task: Task, counter: FlopCounterMode) -> Mapping[str, int]:
+def _count_by_part(network: MultiObjective, counter: FlopCounterMode) -> Mapping[str, int]:
     """Make each part add what it costs to the returned table."""
     flops: dict[str, int] = defaultdict(int)
     inside = [False]
@@ -163,8 +163,8 @@ def _count_by_part(task: Task, counter: FlopCounterMode) -> Mapping[str, int]:
 
         return call
 
-    parts: dict[str, nn.Module] = dict(task.model.parts())
-    parts |= {f"objective {name}": module for name, module in task.objectives.items()}
+    parts: dict[str, nn.Module] = dict(network.model.parts())
+    parts |= {f"objective {name}": module for name, module in network.objectives.items()}
     for name, part in parts.items():
         for method in PART_METHODS:
             if hasattr(part, method):

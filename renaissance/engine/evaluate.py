@@ -8,15 +8,15 @@ import attrs
 import torch
 from PIL import Image, ImageOps
 
+from renaissance.contracts.monitor import PanelImage
 from renaissance.data.collate import Collator, MicroBatch
 from renaissance.data.loader import MicroBatchLoader, evaluation_order
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.metrics import MetricBook
+from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
-from renaissance.engine.split import Split
-from renaissance.engine.task import Task
+from renaissance.engine.whole_split import WholeSplit
 from renaissance.errors import DataError
-from renaissance.events import PanelImage
 from renaissance.spec.sections import RunSpec
 
 
@@ -38,7 +38,7 @@ class SplitResult:
 
 
 def evaluate(
-    task: Task,
+    network: MultiObjective,
     collator: Collator,
     spec: RunSpec,
     ranks: Ranks,
@@ -48,7 +48,7 @@ def evaluate(
     """Evaluate; every rank must call it, and every rank gets the same figures.
 
     Args:
-        task: Model and objectives, on the device.
+        network: Model and objectives, on the device.
         collator: Of the split.
         spec: The run spec.
         ranks: The processes of the run.
@@ -59,7 +59,7 @@ def evaluate(
         DataError: If more records cannot be read than `data.max_bad_samples` allows.
     """
     weights = {o.name or o.type: o.weight for o in spec.objectives}
-    objectives = task.named_objectives()
+    objectives = network.named_objectives()
     book = MetricBook(objectives, weights, ranks.device)
     requests = evaluation_order(
         len(collator.datasets), spec.evaluate.micro_batch_size, ranks.rank, ranks.world_size
@@ -71,25 +71,25 @@ def evaluate(
     bad: list[str] = []
     # Each with the index of its micro-batch's first sample, by which they are put in order.
     rows: list[tuple[int, str, list[dict[str, Any]]]] = []
-    was_training = task.training
-    task.eval()
+    was_training = network.training
+    network.eval()
 
     def run() -> None:
         for micro_batch in loader:
             bad.extend(micro_batch.bad_samples)
             on_device = micro_batch.to(ranks.device)
             with torch.no_grad(), autocast(spec.train.precision, ranks.device):
-                outputs = task(on_device)
+                outputs = network(on_device)
             book.update(on_device, outputs)
             if predict:
                 first = int(micro_batch.indices[0])
                 for name, batch in on_device.objectives.items():
                     rows.append((first, name, objectives[name].predictions(batch, outputs[name])))
             if ranks.is_main and len(panel) < spec.evaluate.num_panel_images:
-                panel.extend(_panel(task, on_device, outputs))
+                panel.extend(_panel(network, on_device, outputs))
 
     # Ranks have different samples, so one may fail alone.
-    ranks.together(run)
+    ranks.on_all_ranks(run)
     num_bad = int(ranks.sum([len(bad)])[0])
     if num_bad > spec.data.max_bad_samples:
         raise DataError(
@@ -99,10 +99,10 @@ def evaluate(
     metrics = book.compute()
     for name, objective in objectives.items():
         with torch.no_grad():
-            split = Split(task, collator, name, spec, ranks, is_final)
+            split = WholeSplit(network, collator, name, spec, ranks, is_final)
             found = objective.evaluate_split(split)
         metrics.update({f"{name}/{metric}": value for metric, value in found.items()})
-    task.train(was_training)
+    network.train(was_training)
     panel = panel[: spec.evaluate.num_panel_images]
     return SplitResult(metrics, panel, _ordered(rows, ranks) if predict else {}, num_bad)
 
@@ -119,14 +119,14 @@ def _ordered(
     return ordered
 
 
-def _panel(task: Task, batch: MicroBatch, outputs: dict) -> list[PanelImage]:  # type: ignore[type-arg]
+def _panel(network: MultiObjective, batch: MicroBatch, outputs: dict) -> list[PanelImage]:  # type: ignore[type-arg]
     """Return the micro-batch's images with what each objective has to say of them.
 
     An image may have several texts. The objectives take turns, so that each has its say before the
     room under the image is full.
     """
     said: dict[int, dict[str, list[tuple[str, ...]]]] = {}
-    objectives = task.named_objectives()
+    objectives = network.named_objectives()
     for name, output in outputs.items():
         for entry in objectives[name].panel(batch.objectives[name], output, batch.input_ids):
             said.setdefault(entry.image_row, {}).setdefault(name, []).append(entry.lines)

@@ -10,17 +10,17 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from renaissance.contracts import ObjectiveOutput
+from renaissance.contracts.objective import ObjectiveOutput
 from renaissance.data.collate import MicroBatch
 from renaissance.data.loader import MicroBatchLoader, TrainingOrder
+from renaissance.engine.after_step import AfterStep
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.metrics import MetricBook
 from renaissance.engine.nonfinite import stop_not_finite
 from renaissance.engine.optim import learning_rate, set_learning_rates, trainable_parameters
 from renaissance.engine.precision import autocast
-from renaissance.engine.recorder import Recorder
-from renaissance.engine.setup import Setup
+from renaissance.engine.run_parts import RunParts
 from renaissance.engine.signals import StopRequest
 from renaissance.errors import DataError, RunError
 from renaissance.randomness import keyed_seed
@@ -30,36 +30,36 @@ MAX_SKIPPED_STEPS = 25
 
 
 class Loop:
-    """Runs optimizer steps from `state.step` to `setup.total_steps`.
+    """Runs optimizer steps from `state.step` to `parts.total_steps`.
 
     Args:
-        setup: The parts of the run; `setup.task` on its device.
+        parts: The parts of the run; `parts.network` on its device.
         ranks: The processes of the run.
-        optimizer: Of the task's trainable parameters.
+        optimizer: Of the network's trainable parameters.
         scaler: fp16's gradient scaler, disabled for other precisions.
         state: Where the run is; updated as it goes.
-        recorder: Logs, evaluates and saves after a step where these are due.
+        after_step: Logs, evaluates and saves after a step where these are due.
     """
 
     def __init__(
         self,
-        setup: Setup,
+        parts: RunParts,
         ranks: Ranks,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         state: TrainState,
-        recorder: Recorder,
+        after_step: AfterStep,
     ) -> None:
-        self.setup = setup
-        self.spec = setup.spec
+        self.parts = parts
+        self.spec = parts.spec
         self.ranks = ranks
         self.optimizer = optimizer
         self.scaler = scaler
         self.state = state
-        self.recorder = recorder
-        self.module = _wrap(setup.task, ranks)
-        self.parameters = trainable_parameters(setup.task)
-        self.objectives = setup.task.named_objectives()
+        self.after_step = after_step
+        self.module = _wrap(parts.network, ranks)
+        self.parameters = trainable_parameters(parts.network)
+        self.objectives = parts.network.named_objectives()
         self.weights = {o.name or o.type: o.weight for o in self.spec.objectives}
         self.book = MetricBook(self.objectives, self.weights, ranks.device)
         self.skipped_steps = 0
@@ -76,17 +76,17 @@ class Loop:
         """
         micro_batches = iter(self._loader())
         with StopRequest() as request:
-            while self.state.step < self.setup.total_steps:
+            while self.state.step < self.parts.total_steps:
                 started = time.perf_counter()
                 batches, num_targets, stop = self._next(micro_batches, request)
                 if stop:
-                    self.recorder.save(self.state, self.book)
+                    self.after_step.save(self.state, self.book)
                     return stop
                 waited = time.perf_counter() - started
                 rates, norm = self._step(batches, num_targets)
                 self.state.step += 1
-                self.state.position += self.setup.plan.global_batch_size
-                self.recorder.after_step(self.state, self.book, rates, norm, waited)
+                self.state.position += self.parts.plan.global_batch_size
+                self.after_step.after_step(self.state, self.book, rates, norm, waited)
         return 0
 
     def _step(
@@ -95,7 +95,7 @@ class Loop:
         """One optimizer step; returns the learning rates and the gradient's norm."""
         step, spec = self.state.step, self.spec
         rate = learning_rate(
-            step, self.setup.total_steps, spec.optimizer.learning_rate, spec.schedule
+            step, self.parts.total_steps, spec.optimizer.learning_rate, spec.schedule
         )
         rates = set_learning_rates(self.optimizer, rate)
         # Dropout is a function of (seed, step, rank): resuming needs no generator state.
@@ -148,7 +148,7 @@ class Loop:
         batches: list[MicroBatch] = []
         error: Exception | None = None
         try:
-            batches = [next(micro_batches) for _ in range(self.setup.plan.grad_accum_steps)]
+            batches = [next(micro_batches) for _ in range(self.parts.plan.grad_accum_steps)]
         # Raised on every rank after the exchange, so that no rank waits for this one.
         except Exception as caught:
             error = caught
@@ -159,8 +159,8 @@ class Loop:
         # The largest signal number that any rank got.
         signals = self.ranks.sum(_one_hot(request.signal))
         if totals[-1]:
-            self.ranks.together(lambda: _raise(error))
-        self.recorder.report_bad_samples(bad)
+            self.ranks.on_all_ranks(lambda: _raise(error))
+        self.after_step.report_bad_samples(bad)
         self.state.num_bad_samples += int(totals[-2])
         limit = self.spec.data.max_bad_samples
         if self.state.num_bad_samples > limit:
@@ -181,9 +181,9 @@ class Loop:
             return
         stop_not_finite(
             self.spec.folder,
-            self.setup.task,
+            self.parts.network,
             self.state,
-            self.recorder.info.spec_text,
+            self.after_step.info.spec_text,
             self.ranks,
             micro_batches,
             outputs,
@@ -191,16 +191,16 @@ class Loop:
         raise RunError(f"step {self.state.step + 1}: not finite")
 
     def _loader(self) -> MicroBatchLoader:
-        plan = self.setup.plan
+        plan = self.parts.plan
         order = TrainingOrder(
             plan,
             self.ranks.rank,
-            self.setup.stream(),
+            self.parts.stream(),
             start=self.state.position,
-            stop=self.setup.total_steps * plan.global_batch_size,
+            stop=self.parts.total_steps * plan.global_batch_size,
         )
         return MicroBatchLoader(
-            self.setup.train, order, self.spec.data.num_workers, self.ranks.device
+            self.parts.train, order, self.spec.data.num_workers, self.ranks.device
         )
 
     def _no_sync(self, active: bool) -> Any:
@@ -209,16 +209,16 @@ class Loop:
         return nullcontext()
 
 
-def _wrap(task: nn.Module, ranks: Ranks) -> nn.Module:
+def _wrap(network: nn.Module, ranks: Ranks) -> nn.Module:
     if ranks.world_size == 1:
-        return task
+        return network
     # Only batch norm has buffers that change; every rank must keep the same.
-    has_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in task.modules())
+    has_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
     # torch 2.13 renamed the option; 2.11 knows the old name only.
     known = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {name: has_statistics}
-    return DistributedDataParallel(task, gradient_as_bucket_view=True, **options)
+    return DistributedDataParallel(network, gradient_as_bucket_view=True, **options)
 
 
 def _num_targets(batch: MicroBatch, name: str) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torchmetrics import Metric, SumMetric
 
-from renaissance.contracts import Objective, ObjectiveOutput
+from renaissance.contracts.objective import Objective, ObjectiveOutput
 from renaissance.data.collate import MicroBatch
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from renaissance.contracts import ObjectiveBatch, ObjectiveOutput, Pairs
+from renaissance.contracts.batches import ObjectiveBatch, Pairs
+from renaissance.contracts.objective import ObjectiveOutput
 from renaissance.data.collate import MicroBatch
 from renaissance.engine.checkpoint import TrainState, save_checkpoint
 from renaissance.engine.distributed import Ranks
@@ -19,7 +20,7 @@ NUM_SHOWN_INDICES = 20
 
 def stop_not_finite(
     folder: Path,
-    task: nn.Module,
+    network: nn.Module,
     state: TrainState,
     spec_text: str,
     ranks: Ranks,
@@ -46,7 +47,7 @@ def stop_not_finite(
         for index in batch.indices.tolist()
     ]
     if ranks.is_main:
-        save_checkpoint(where, task, None, state, spec_text)
+        save_checkpoint(where, network, None, state, spec_text)
     ranks.barrier()
     for number, batch in enumerate(micro_batches):
         save_file(

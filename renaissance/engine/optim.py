@@ -7,38 +7,38 @@ from typing import Any
 import torch
 from torch import nn
 
-from renaissance.contracts import Role
-from renaissance.engine.task import Task
+from renaissance.contracts.tokens import Role
+from renaissance.engine.multi_objective import MultiObjective
 from renaissance.errors import SpecError
 from renaissance.spec.sections import OptimizerSection, ScheduleSection
 
 
-def parameter_roles(task: Task) -> dict[str, Role]:
-    """Return the role of every parameter, by its name in the task.
+def parameter_roles(network: MultiObjective) -> dict[str, Role]:
+    """Return the role of every parameter, by its name in the network.
 
     Roles are declared by the model; objectives' parameters are heads.
     """
     role_of: dict[int, Role] = {}
-    for role, modules in task.model.roles().items():
+    for role, modules in network.model.roles().items():
         for module in modules:
             role_of.update({id(parameter): role for parameter in module.parameters()})
-    for parameter in task.objectives.parameters():
+    for parameter in network.objectives.parameters():
         role_of[id(parameter)] = "head"
     roles = {}
-    for name, parameter in task.named_parameters():
+    for name, parameter in network.named_parameters():
         assert id(parameter) in role_of, f"{name} has no role; the model's roles() must name it"
         roles[name] = role_of[id(parameter)]
     return roles
 
 
-def make_optimizer(task: Task, section: OptimizerSection) -> torch.optim.Optimizer:
+def make_optimizer(network: MultiObjective, section: OptimizerSection) -> torch.optim.Optimizer:
     """Make the optimizer: one group a role and kind of decay.
 
     Each group carries "name" and "multiplier"; the learning rate is set before every step.
     """
-    roles = parameter_roles(task)
+    roles = parameter_roles(network)
     groups: dict[str, dict[str, Any]] = {}
-    for name, parameter in task.named_parameters():
+    for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         # Biases and the weights of norms have one dimension; neither decays.
@@ -55,7 +55,7 @@ def make_optimizer(task: Task, section: OptimizerSection) -> torch.optim.Optimiz
         )
         group["params"].append(parameter)
     if not groups:
-        raise SpecError(["model: every parameter is frozen; nothing is left to train"])
+        raise SpecError("model: every parameter is frozen; nothing is left to train")
     ordered = [groups[name] for name in sorted(groups)]
     lr = section.learning_rate
     match section.type:

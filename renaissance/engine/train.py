@@ -7,21 +7,22 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from renaissance.contracts import Encoder, Fusion
+from renaissance.contracts.encoder import Encoder
+from renaissance.contracts.fusion import Fusion
+from renaissance.contracts.monitor import RunInfo
+from renaissance.engine.after_step import AfterStep
 from renaissance.engine.checkpoint import TrainState, list_checkpoints, load_checkpoint
 from renaissance.engine.distributed import Ranks
+from renaissance.engine.init_from import may_keep_encoder, start_from
 from renaissance.engine.loop import Loop
 from renaissance.engine.optim import make_optimizer
 from renaissance.engine.precision import autocast
-from renaissance.engine.recorder import Recorder
-from renaissance.engine.setup import Setup, build
-from renaissance.engine.start import may_keep_encoder, start_from
-from renaissance.engine.unread import release_unread_parameters
+from renaissance.engine.run_parts import RunParts, build
+from renaissance.engine.unused import freeze_unused_parameters
 from renaissance.errors import CheckpointError, RenaissanceError, SpecError
-from renaissance.events import RunInfo
-from renaissance.plugins import Plugins
+from renaissance.plugins.loading import Plugins
 from renaissance.spec.sections import RunSpec
-from renaissance.spec.write import spec_to_toml
+from renaissance.spec.write import spec_tables, spec_to_toml
 
 # Enough to give every objective something to do.
 NUM_PROBE_SAMPLES = 4
@@ -44,70 +45,70 @@ def train(spec: RunSpec, plugins: Plugins) -> int:
 
 
 def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
-    ranks.together(lambda: _prepare_folder(spec, ranks))
+    ranks.on_all_ranks(lambda: _prepare_folder(spec, ranks))
     checkpoints = list_checkpoints(spec.folder / "checkpoints")
     last = checkpoints[-1] if checkpoints else None
     load_weights = last is None and (spec.model.init_from is None or may_keep_encoder(spec.model))
-    setup = ranks.together(lambda: build(spec, plugins, ranks.world_size, load_weights))
-    task = setup.task.to(ranks.device)
+    parts = ranks.on_all_ranks(lambda: build(spec, plugins, ranks.world_size, load_weights))
+    network = parts.network.to(ranks.device)
     if spec.train.gradient_checkpointing:
-        _enable_gradient_checkpointing(setup)
+        _enable_gradient_checkpointing(parts)
     if last is None and spec.model.init_from is not None:
-        start = ranks.together(lambda: start_from(spec, task))
+        start = ranks.on_all_ranks(lambda: start_from(spec, network))
         if ranks.is_main:
             Console(highlight=False, soft_wrap=True).print(start.table())
-    probe = ranks.together(lambda: setup.train[_probe_request(setup)])
+    probe = ranks.on_all_ranks(lambda: parts.train[_probe_request(parts)])
     with autocast(spec.train.precision, ranks.device):
-        unread = release_unread_parameters(task, probe, ranks)
-    optimizer = make_optimizer(task, spec.optimizer)
+        unread = freeze_unused_parameters(network, probe, ranks)
+    optimizer = make_optimizer(network, spec.optimizer)
     scaler = torch.amp.GradScaler(ranks.device.type, enabled=spec.train.precision == "fp16")
     state = TrainState(
-        num_samples=setup.num_samples, seed=spec.run.seed, weights=setup.stream().weights
+        num_samples=parts.num_samples, seed=spec.run.seed, weights=parts.stream().weights
     )
     if last is not None:
         checkpoint = last
-        state = ranks.together(lambda: _resume(checkpoint, setup, optimizer, scaler))
+        state = ranks.on_all_ranks(lambda: _resume(checkpoint, parts, optimizer, scaler))
     if spec.train.compile:
-        _compile(setup)
+        _compile(parts)
     info = RunInfo(
-        spec=spec,
+        spec=spec_tables(spec),
         spec_text=spec_to_toml(spec),
         folder=spec.folder,
         rank=ranks.rank,
         world_size=ranks.world_size,
         start_step=state.step,
-        total_steps=setup.total_steps,
-        samples_per_epoch=setup.num_samples,
-        batch_plan=str(setup.plan),
-        unread_parameters=tuple(unread),
+        total_steps=parts.total_steps,
+        samples_per_epoch=parts.num_samples,
+        batch_plan=str(parts.plan),
+        unused_parameters=tuple(unread),
     )
-    return _loop(setup, ranks, info, optimizer, scaler, state)
+    return _loop(parts, ranks, info, optimizer, scaler, state)
 
 
 def _loop(
-    setup: Setup,
+    parts: RunParts,
     ranks: Ranks,
     info: RunInfo,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     state: TrainState,
 ) -> int:
-    hook = setup.plugins.manager.hook
+    hook = parts.plugins.manager.hook
     if ranks.is_main:
         (info.folder / "spec.toml").write_text(info.spec_text)
     hook.run_started(run=info)
-    recorder = Recorder(setup, ranks, info, optimizer, scaler)
+    after_step = AfterStep(parts, ranks, info, optimizer, scaler)
     reason = "failed"
     stopped_by = 0
     try:
-        stopped_by = Loop(setup, ranks, optimizer, scaler, state, recorder).run()
+        stopped_by = Loop(parts, ranks, optimizer, scaler, state, after_step).run()
         reason = f"stopped by {signal.Signals(stopped_by).name}" if stopped_by else "finished"
     except RenaissanceError as error:
         error.exit_code = 1  # A run was under way.
         raise
     finally:
         if ranks.is_main:
-            summary = {"step": state.step, "metrics": dict(recorder.last_evaluation)}
+            summary = {"step": state.step, "metrics": dict(after_step.last_evaluation)}
             hook.run_finished(run=info, reason=reason, summary=summary)
     return 128 + stopped_by if stopped_by else 0
 
@@ -120,32 +121,28 @@ def _prepare_folder(spec: RunSpec, ranks: Ranks) -> None:
         checkpoints.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SpecError(
-            [f"run.output_dir: cannot create {spec.folder}: {error}; choose a writable folder"]
+            f"run.output_dir: cannot create {spec.folder}: {error}; choose a writable folder"
         ) from error
     if not os.access(checkpoints, os.W_OK):
-        raise SpecError(
-            [f"run.output_dir: {spec.folder} is not writable; choose a writable folder"]
-        )
+        raise SpecError(f"run.output_dir: {spec.folder} is not writable; choose a writable folder")
     if spec.run.resume == "never" and list_checkpoints(checkpoints):
         raise SpecError(
-            [
-                f"run.resume: 'never', but {spec.folder} holds checkpoints of an earlier run; "
-                "choose another run.name, delete the folder, or set run.resume = 'auto'"
-            ]
+            f"run.resume: 'never', but {spec.folder} holds checkpoints of an earlier run; "
+            "choose another run.name, delete the folder, or set run.resume = 'auto'"
         )
 
 
 def _resume(
     folder: Path,
-    setup: Setup,
+    parts: RunParts,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> TrainState:
-    state = load_checkpoint(folder, setup.task, optimizer)
+    state = load_checkpoint(folder, parts.network, optimizer)
     expected = {
-        "seed": setup.spec.run.seed,
-        "num_samples": setup.num_samples,
-        "weights": setup.stream().weights,
+        "seed": parts.spec.run.seed,
+        "num_samples": parts.num_samples,
+        "weights": parts.stream().weights,
     }
     for name, value in expected.items():
         found = getattr(state, name)
@@ -155,10 +152,10 @@ def _resume(
                 "still to come depends on it. Restore it, or choose another run.name and "
                 f"model.init_from = '{folder}'"
             )
-    if state.position != state.step * setup.plan.global_batch_size:
+    if state.position != state.step * parts.plan.global_batch_size:
         raise CheckpointError(
             f"{folder}: {state.step} steps took {state.position} samples, but "
-            f"train.global_batch_size is now {setup.plan.global_batch_size}; restore it, or choose "
+            f"train.global_batch_size is now {parts.plan.global_batch_size}; restore it, or choose "
             f"another run.name and model.init_from = '{folder}'"
         )
     if scaler.is_enabled():
@@ -166,28 +163,28 @@ def _resume(
     return state
 
 
-def _probe_request(setup: Setup) -> list[tuple[int, int]]:
+def _probe_request(parts: RunParts) -> list[tuple[int, int]]:
     """Return a few samples of each dataset, so that every objective has some."""
     request: list[tuple[int, int]] = []
     start = 0
-    for length in setup.train.datasets.lengths:
+    for length in parts.train.datasets.lengths:
         request += [(0, start + place) for place in range(min(NUM_PROBE_SAMPLES, length))]
         start += length
     return request
 
 
-def _enable_gradient_checkpointing(setup: Setup) -> None:
-    for name, part in setup.task.model.parts().items():
+def _enable_gradient_checkpointing(parts: RunParts) -> None:
+    for name, part in parts.network.model.parts().items():
         if isinstance(part, Encoder | Fusion):
             try:
                 part.enable_gradient_checkpointing()
             except ValueError as error:
-                raise SpecError([f"train.gradient_checkpointing: model.{name}: {error}"]) from error
+                raise SpecError(f"train.gradient_checkpointing: model.{name}: {error}") from error
 
 
-def _compile(setup: Setup) -> None:
+def _compile(parts: RunParts) -> None:
     # Text lengths differ from one micro-batch to the next: dynamic shapes spare recompilation.
-    for part in setup.task.model.parts().values():
+    for part in parts.network.model.parts().values():
         for method in ("encode_text", "encode_image", "encode_joint", "fuse"):
             if hasattr(part, method):
                 setattr(part, method, torch.compile(getattr(part, method), dynamic=True))

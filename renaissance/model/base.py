@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from renaissance.contracts import Fused, ModelSizes, Pairs, Pooler, Role, Tokens
+from renaissance.contracts.batches import Pairs
+from renaissance.contracts.features import Fused, ModelSizes
+from renaissance.contracts.pooler import Pooler
+from renaissance.contracts.tokens import Role, Tokens
 
 # Rows of the modality embedding: text, a first image, and the second image of tasks that have two.
 NUM_TOKEN_TYPES = 3
@@ -79,13 +82,13 @@ class VisionLanguageModel(nn.Module, ABC):
 
     def _pool(self, pairs: Pairs, text: Tokens | None, image: Tokens | None) -> Fused:
         return Fused(
-            text=text if "text" in pairs.reads else None,
-            image=image if "image" in pairs.reads else None,
+            text=text if "text" in pairs.outputs else None,
+            image=image if "image" in pairs.outputs else None,
             pooled=self.pooler(
-                text if self.pooler.text_read != "none" else None,
-                image if self.pooler.image_read != "none" else None,
+                text if self.pooler.text_use != "none" else None,
+                image if self.pooler.image_use != "none" else None,
             )
-            if "pooled" in pairs.reads
+            if "pooled" in pairs.outputs
             else None,
         )
 

@@ -6,11 +6,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from renaissance.contracts import EncoderContext, ObjectiveContext, Pooler
+from renaissance.contracts.encoder import EncoderContext
+from renaissance.contracts.objective import ObjectiveContext
+from renaissance.contracts.pooler import Pooler
 from renaissance.model.base import VisionLanguageModel
 from renaissance.model.one_tower import OneTower
 from renaissance.model.two_tower import TwoTower
-from renaissance.plugins import Plugins
+from renaissance.plugins.loading import Plugins
 from renaissance.randomness import keyed_seed
 from renaissance.spec.sections import EncoderSpec, ModelSection, ObjectiveSpec, RunSpec
 
@@ -48,7 +50,7 @@ def build_objectives(
             context = ObjectiveContext(
                 sizes=model.sizes,
                 tokenizer=tokenizer,
-                make_head=_head_maker(objective, plugins),
+                make_head=_head_maker(objective, registration.component, plugins),
                 root=Path(spec.data.root),
             )
             component: Any = registration.component
@@ -105,9 +107,9 @@ def _pooler(section: ModelSection, plugins: Plugins, hidden_size: int) -> Pooler
     return pooler
 
 
-def _head_maker(objective: ObjectiveSpec, plugins: Plugins) -> Any:
-    def make_head(input_size: int, output_size: int, default: str) -> nn.Module:
-        name = objective.head.type if objective.head else default
+def _head_maker(objective: ObjectiveSpec, owner: Any, plugins: Plugins) -> Any:
+    def make_head(input_size: int, output_size: int) -> nn.Module:
+        name = objective.head.type if objective.head else owner.default_head
         component: Any = plugins.require("head", name).component
         options = objective.head.options if objective.head else component.Options()
         head: nn.Module = component(options, input_size, output_size)

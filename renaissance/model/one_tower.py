@@ -5,7 +5,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from renaissance.contracts import Encoder, Fused, ModelSizes, Pairs, Pooler, Role, Tokens
+from renaissance.contracts.batches import Pairs
+from renaissance.contracts.encoder import Encoder
+from renaissance.contracts.features import Fused, ModelSizes
+from renaissance.contracts.pooler import Pooler
+from renaissance.contracts.tokens import Role, Tokens
 from renaissance.model.base import VisionLanguageModel, gather_pairs, new_token_types
 
 

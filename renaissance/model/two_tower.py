@@ -5,18 +5,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from renaissance.contracts import (
-    Encoder,
-    Fused,
-    Fusion,
-    ModelSizes,
-    Pairs,
-    Pooler,
-    Read,
-    Reads,
-    Role,
-    Tokens,
-)
+from renaissance.contracts.batches import Pairs
+from renaissance.contracts.encoder import Encoder
+from renaissance.contracts.features import Fused, ModelSizes
+from renaissance.contracts.fusion import FusedUse, Fusion
+from renaissance.contracts.pooler import Pooler
+from renaissance.contracts.tokens import Role, Tokens, TokenUse
 from renaissance.initialization import initialize_linear
 from renaissance.model.base import VisionLanguageModel, gather_pairs, new_token_types
 
@@ -58,15 +52,15 @@ class TwoTower(VisionLanguageModel):
         text = Tokens(self.text_projection(text.hidden_states), text.attention_mask)
         image = Tokens(self.image_projection(image.hidden_states), image.attention_mask)
         paired_text, paired_image = gather_pairs(text, image, self.token_type_embeddings, requests)
-        reads = [
-            Reads(
+        uses = [
+            FusedUse(
                 num_pairs=len(pairs.text_rows),
-                text=self._read("text", self.pooler.text_read, pairs),
-                image=self._read("image", self.pooler.image_read, pairs),
+                text=self._read("text", self.pooler.text_use, pairs),
+                image=self._read("image", self.pooler.image_use, pairs),
             )
             for pairs in requests
         ]
-        fused = self.fusion.fuse(paired_text, paired_image, reads)
+        fused = self.fusion.fuse(paired_text, paired_image, uses)
         return [self._pool(pairs, *tokens) for pairs, tokens in zip(requests, fused, strict=True)]
 
     def roles(self) -> Mapping[Role, Sequence[nn.Module]]:
@@ -88,10 +82,10 @@ class TwoTower(VisionLanguageModel):
         return torch.is_grad_enabled() and not self.is_frozen(encoder)
 
     @staticmethod
-    def _read(modality: str, pooler_read: Read, pairs: Pairs) -> Read:
-        if modality in pairs.reads:
+    def _read(modality: str, pooler_use: TokenUse, pairs: Pairs) -> TokenUse:
+        if modality in pairs.outputs:
             return "all"
-        return pooler_read if "pooled" in pairs.reads else "none"
+        return pooler_use if "pooled" in pairs.outputs else "none"
 
 
 def _projection(input_size: int, output_size: int) -> nn.Linear:

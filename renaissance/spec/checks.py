@@ -8,8 +8,8 @@ from collections import Counter
 from functools import singledispatch
 from typing import Any
 
-from renaissance.contracts import Encoder
-from renaissance.plugins import Plugins
+from renaissance.contracts.encoder import Encoder
+from renaissance.plugins.loading import Plugins
 from renaissance.spec.faults import Faults
 from renaissance.spec.sections import (
     DataSection,

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import attrs
 
-from renaissance.contracts import KINDS
-from renaissance.plugins import load_plugins
-from renaissance.registry import Registry
+from renaissance.plugins.kinds import KINDS
+from renaissance.plugins.loading import load_plugins
+from renaissance.plugins.registry import Registry
 from renaissance.spec.describe import default_of, describe_literal, describe_type, table_class
 from renaissance.spec.layers import slot_keys
 from renaissance.spec.sections import ComponentSpec, RunSpec

@@ -1,6 +1,5 @@
 """Faults of a run spec, collected so that all of them are reported at once."""
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -65,9 +64,3 @@ def show_path(path: KeyPath) -> str:
             shown = key if re.fullmatch(r"[\w-]+", key) else f'"{key}"'
             text += f".{shown}" if text else shown
     return text
-
-
-def nearest(name: object, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?`, or nothing where no known name is near."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""

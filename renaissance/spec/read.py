@@ -9,8 +9,8 @@ from typing import Any
 import tomli
 
 from renaissance.errors import PluginError, SpecError
-from renaissance.plugin_files import load_plugin_file
-from renaissance.plugins import Plugins
+from renaissance.plugins.files import load_plugin_file
+from renaissance.plugins.loading import Plugins
 from renaissance.spec.layers import Layers
 from renaissance.spec.sections import RunSpec
 from renaissance.spec.structure import structure_spec
@@ -40,7 +40,7 @@ def load_spec(arguments: Sequence[str], plugins: Plugins) -> RunSpec:
         reader.parse_override(argument) for argument in arguments if not _is_file(argument)
     ]
     if reader.faults:
-        raise SpecError(reader.faults)
+        raise SpecError(*reader.faults)
     layers = Layers(files[-1] if files else COMMAND_LINE)
     for origin, table in reader.tables.items():
         layers.add(table, str(origin))
@@ -72,7 +72,7 @@ def _load_plugin_files(layers: Layers, plugins: Plugins) -> None:
             faults.append(f"{origin}: run.plugins[{number}]: {error}")
         files[number] = str(path)
     if faults:
-        raise SpecError(faults)
+        raise SpecError(*faults)
 
 
 def _is_file(argument: str) -> bool:
@@ -81,7 +81,7 @@ def _is_file(argument: str) -> bool:
 
 
 class _Reader:
-    """Reads files, each after those that it extends, and each once.
+    """FusedUse files, each after those that it extends, and each once.
 
     Attributes:
         tables: The files' tables, lowest layer first.

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 import attrs
 from attrs.validators import deep_iterable, optional
 
-from renaissance.contracts import Kind
 from renaissance.options import fraction, non_negative, option, positive
+from renaissance.plugins.kinds import Kind
 from renaissance.spec.validators import (
     at_most_30,
     folder_name,

@@ -14,9 +14,9 @@ import attrs
 from cattrs import Converter
 from cattrs.errors import StructureHandlerNotFoundError
 
-from renaissance.errors import PluginError, SpecError
-from renaissance.plugins import Plugins
-from renaissance.registry import Registration
+from renaissance.errors import PluginError, SpecError, did_you_mean
+from renaissance.plugins.loading import Plugins
+from renaissance.plugins.registry import Registration
 from renaissance.spec.checks import check_section
 from renaissance.spec.describe import (
     alternatives,
@@ -30,7 +30,7 @@ from renaissance.spec.describe import (
     is_sequence,
     is_union,
 )
-from renaissance.spec.faults import Faults, FaultsError, nearest, show_path
+from renaissance.spec.faults import Faults, FaultsError, show_path
 from renaissance.spec.layers import Layers, slot_keys
 from renaissance.spec.sections import ComponentSpec, RunSpec
 
@@ -53,7 +53,7 @@ def structure_spec(layers: Layers, plugins: Plugins) -> RunSpec:
     if structurer.has_unknown and plugins.broken:
         failed = "; ".join(map(str, plugins.broken))
         lines.append(f"or mend or uninstall the plugins that failed to load: {failed}")
-    raise SpecError(lines)
+    raise SpecError(*lines)
 
 
 class _Structurer:
@@ -228,7 +228,7 @@ def _refuse_unknown(
     for key in table:
         if key not in known:
             names = ", ".join(known) or "none"
-            faults.add(f"unknown {what}; known: {names}{nearest(key, known)}", key)
+            faults.add(f"unknown {what}; known: {names}{did_you_mean(key, known)}", key)
 
 
 def option_names(registration: Registration, slots: Sequence[str]) -> list[str]:
@@ -273,7 +273,7 @@ def _structure_literal(value: Any, literal: Any) -> Any:
     for allowed in get_args(literal):
         if type(value) is type(allowed) and value == allowed:
             return value
-    hint = nearest(value, [str(allowed) for allowed in get_args(literal)])
+    hint = did_you_mean(value, [str(allowed) for allowed in get_args(literal)])
     raise ValueError(f"got {describe_literal(value)}, expected {describe_type(literal)}{hint}")
 
 

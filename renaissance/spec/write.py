@@ -16,7 +16,13 @@ def spec_to_toml(spec: RunSpec) -> str:
 
     Keys whose value is None are left out, for TOML has no such value.
     """
-    return tomli_w.dumps(_to_toml(spec))
+    return tomli_w.dumps(spec_tables(spec))
+
+
+def spec_tables(spec: RunSpec) -> dict[str, Any]:
+    """Return the resolved spec as nested tables, as `spec_to_toml` writes them."""
+    tables: dict[str, Any] = _to_toml(spec)
+    return tables
 
 
 def _to_toml(value: Any) -> Any:

@@ -9,9 +9,9 @@ promise of its contract, and raises one `ContractError` that says in words what 
         check_pooler(MyPooler, MyPooler.Options(scale=0.5))
 """
 
+from renaissance.testing.contract_check import ContractError
 from renaissance.testing.dataset import check_dataset
 from renaissance.testing.encoder import check_encoder
-from renaissance.testing.examination import ContractError
 from renaissance.testing.fusion import check_fusion
 from renaissance.testing.head import check_head
 from renaissance.testing.objective import check_objective

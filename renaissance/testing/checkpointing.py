@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from renaissance.testing.examination import Examination, require
+from renaissance.testing.contract_check import ContractCheck, require
 from renaissance.testing.inputs import close
 from renaissance.testing.module import Subject, backward, gradients_of
 
 
-def check_gradient_checkpointing(examination: Examination, subject: Subject) -> None:
+def check_gradient_checkpointing(check: ContractCheck, subject: Subject) -> None:
     """Examine that it changes no result, or is refused with a ValueError."""
-    with examination.part("gradient checkpointing"):
+    with check.part("gradient checkpointing"):
         plain, saving = subject.build(), subject.build()
         component: Any = saving
         try:

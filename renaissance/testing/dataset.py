@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from renaissance.contracts import Dataset, DatasetContext, Sample
+from renaissance.contracts.dataset import Dataset, DatasetContext
+from renaissance.contracts.samples import Sample
 from renaissance.data.tokenizer import DATASET, load_tokenizer
 from renaissance.randomness import keyed_generator
-from renaissance.testing.examination import Examination, require
+from renaissance.testing.contract_check import ContractCheck, require
 from renaissance.testing.randomness import global_state
 
 MAX_SAMPLES = 8
@@ -31,28 +32,28 @@ def check_dataset(
     Raises:
         ContractError: With everything that is not kept, in words.
     """
-    examination = Examination("dataset", component)
-    examination.declaration()
-    options = examination.options(options)
+    check = ContractCheck("dataset", component)
+    check.declaration()
+    options = check.options(options)
     make: Any = component
     for training in (True, False):
         context = DatasetContext(root=root, seed=seed, training=training)
-        with examination.part("making"):
+        with check.part("making"):
             dataset, again = make(options, context), make(options, context)
             _check_attributes(dataset)
-        examination.stop_if_broken()
-        with examination.part("samples"):
+        check.stop_if_broken()
+        with check.part("samples"):
             for index in range(_num_samples(dataset)):
-                _check_sample(dataset.offers, _sample(dataset, index), f"sample({index})")
-        examination.stop_if_broken()
-        with examination.part("randomness"):
+                _check_sample(dataset.provides, _sample(dataset, index), f"sample({index})")
+        check.stop_if_broken()
+        with check.part("randomness"):
             _check_randomness(dataset, again)
-        with examination.part("image_ids"):
+        with check.part("image_ids"):
             _check_image_ids(dataset)
         if dataset.vocabulary is not None:
-            with examination.part("vocabulary"):
+            with check.part("vocabulary"):
                 _check_vocabulary(dataset)
-        examination.stop_if_broken()
+        check.stop_if_broken()
 
 
 def _num_samples(dataset: Dataset) -> int:
@@ -65,30 +66,30 @@ def _sample(dataset: Dataset, index: int, epoch: int = 0) -> Sample:
 
 def _check_attributes(dataset: Dataset) -> None:
     require(
-        isinstance(getattr(dataset, "offers", None), frozenset),
-        f"offers is {getattr(dataset, 'offers', None)!r}, expected a frozenset of 'text', "
+        isinstance(getattr(dataset, "provides", None), frozenset),
+        f"provides is {getattr(dataset, 'provides', None)!r}, expected a frozenset of 'text', "
         "'text_pair', 'image' and names of labels",
     )
     require(len(dataset) > 0, "it is empty; give options with which it has samples to check")
 
 
-def _check_sample(offers: frozenset[str], sample: Any, where: str) -> None:
+def _check_sample(provides: frozenset[str], sample: Any, where: str) -> None:
     require(
         isinstance(sample, Sample), f"{where} returned {type(sample).__name__}, expected a Sample"
     )
     for name, found in (("text", sample.text), ("text_pair", sample.text_pair)):
-        wanted = str if name in offers else type(None)
+        wanted = str if name in provides else type(None)
         require(
             isinstance(found, wanted),
-            f"{where}: {name} is {type(found).__name__}, expected {wanted.__name__}, for offers "
-            f"{'has' if name in offers else 'lacks'} '{name}'",
+            f"{where}: {name} is {type(found).__name__}, expected {wanted.__name__}, for provides "
+            f"{'has' if name in provides else 'lacks'} '{name}'",
         )
     images = sample.images
     require(
-        bool(images) == ("image" in offers)
+        bool(images) == ("image" in provides)
         and isinstance(images, tuple)
         and all(isinstance(image, Image.Image) for image in images),
-        f"{where}: images is {images!r}, expected a tuple of PIL images, empty only if offers "
+        f"{where}: images is {images!r}, expected a tuple of PIL images, empty only if provides "
         "lacks 'image'",
     )
     require(
@@ -97,10 +98,10 @@ def _check_sample(offers: frozenset[str], sample: Any, where: str) -> None:
         f"{where}: image_ids is {sample.image_ids!r}, expected one hashable identifier for each of "
         f"{len(images)} images",
     )
-    labels = offers - {"text", "text_pair", "image"}
+    labels = provides - {"text", "text_pair", "image"}
     require(
         set(sample.labels) == labels,
-        f"{where}: labels are {sorted(sample.labels)}, expected those that offers names: "
+        f"{where}: labels are {sorted(sample.labels)}, expected those that provides names: "
         f"{sorted(labels)}",
     )
     require(

@@ -6,10 +6,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from renaissance.contracts import Encoder, EncoderContext, Tokens
+from renaissance.contracts.encoder import Encoder, EncoderContext
+from renaissance.contracts.tokens import Tokens
 from renaissance.testing import inputs
 from renaissance.testing.checkpointing import check_gradient_checkpointing
-from renaissance.testing.examination import BreachError, Examination, require
+from renaissance.testing.contract_check import ContractCheck, ViolationError, require
 from renaissance.testing.inputs import close, row_of, shape_of
 from renaissance.testing.module import Subject, check_module
 
@@ -34,31 +35,31 @@ def check_encoder(
     Raises:
         ContractError: With everything that is not kept, in words.
     """
-    examination = Examination("encoder", component)
-    examination.declaration()
-    options = examination.options(options)
+    check = ContractCheck("encoder", component)
+    check.declaration()
+    options = check.options(options)
     context = EncoderContext(
         image_size=image_size, max_text_length=max_text_length, vocab_size=vocab_size
     )
     tiny = _TinyInputs(image_size, vocab_size)
     subject = Subject(lambda: _made(component, options, context), tiny.run)
-    with examination.part("making"):
+    with check.part("making"):
         module = subject.build()
         assert isinstance(module, Encoder)
         _check_attributes(module)
-    examination.stop_if_broken()
-    with examination.part("shapes"), torch.no_grad():
+    check.stop_if_broken()
+    with check.part("shapes"), torch.no_grad():
         _check_shapes(module, tiny)
-    examination.stop_if_broken()
-    with examination.part("padding"), torch.no_grad():
+    check.stop_if_broken()
+    with check.part("padding"), torch.no_grad():
         _check_padding(module, tiny)
-    check_module(examination, subject, can_be_frozen=True)
-    check_gradient_checkpointing(examination, subject)
-    with examination.part("load_weights"):
+    check_module(check, subject, can_be_frozen=True)
+    check_gradient_checkpointing(check, subject)
+    with check.part("load_weights"):
         _check_shape_without_weights(component, options, context)
-    with examination.part("resized"):
+    with check.part("resized"):
         _check_resized(component, options, context)
-    examination.stop_if_broken()
+    check.stop_if_broken()
 
 
 def _made(component: Any, options: Any, context: EncoderContext) -> Encoder:
@@ -202,7 +203,7 @@ def _check_shape_without_weights(
         for c in (context, bare)
     ]
     if shapes[0] != shapes[1]:
-        raise BreachError(
+        raise ViolationError(
             "with load_weights = False its parameters have other names or shapes; leave out the "
             "reading of weights only: a checkpoint will be loaded into it"
         )
@@ -224,7 +225,7 @@ def _check_resized(component: type[Encoder], options: Any, context: EncoderConte
     for name, tensor in small.state_dict().items():
         if name not in own or own[name].shape == tensor.shape:
             continue
-        fitted = large.resized(name, tensor)
+        fitted = large.fit_tensor(name, tensor)
         require(
             fitted is None or fitted.shape == own[name].shape,
             f"resized made {shape_of(fitted)} of {name} of {tuple(tensor.shape)}; return its own "

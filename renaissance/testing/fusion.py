@@ -5,11 +5,12 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from renaissance.contracts import Fusion, Read, Reads, Tokens
+from renaissance.contracts.fusion import FusedUse, Fusion
+from renaissance.contracts.tokens import Tokens, TokenUse
 from renaissance.testing import inputs
 from renaissance.testing.checkpointing import check_gradient_checkpointing
+from renaissance.testing.contract_check import ContractCheck, require
 from renaissance.testing.encoder import check_tokens
-from renaissance.testing.examination import Examination, require
 from renaissance.testing.inputs import close, row_of, states
 from renaissance.testing.module import Subject, check_module
 
@@ -24,12 +25,12 @@ def check_fusion(component: type[Fusion], options: Any = None) -> None:
     Raises:
         ContractError: With everything that is not kept, in words.
     """
-    examination = Examination("fusion", component)
-    examination.declaration()
-    options = examination.options(options)
+    check = ContractCheck("fusion", component)
+    check.declaration()
+    options = check.options(options)
     make: Any = component
     subject = Subject(lambda: make(options), _run)
-    with examination.part("making"):
+    with check.part("making"):
         module = subject.build()
         assert isinstance(module, Fusion)
         size = getattr(module, "hidden_size", None)
@@ -38,17 +39,17 @@ def check_fusion(component: type[Fusion], options: Any = None) -> None:
             f"hidden_size is {size!r}, expected the width that it takes and returns; set it in "
             "__init__",
         )
-    examination.stop_if_broken()
-    with examination.part("shapes"), torch.no_grad():
+    check.stop_if_broken()
+    with check.part("shapes"), torch.no_grad():
         _check_shapes(module)
-    examination.stop_if_broken()
-    with examination.part("padding"), torch.no_grad():
+    check.stop_if_broken()
+    with check.part("padding"), torch.no_grad():
         _check_padding(module)
-    with examination.part("reads"), torch.no_grad():
+    with check.part("reads"), torch.no_grad():
         _check_reads(module)
-    check_module(examination, subject, can_be_frozen=True)
-    check_gradient_checkpointing(examination, subject)
-    examination.stop_if_broken()
+    check_module(check, subject, can_be_frozen=True)
+    check_gradient_checkpointing(check, subject)
+    check.stop_if_broken()
 
 
 def _inputs(module: Any, filler: float = 0.0) -> tuple[Tokens, Tokens]:
@@ -100,12 +101,12 @@ def _check_padding(module: Fusion) -> None:
 def _check_reads(module: Fusion) -> None:
     text, image = _inputs(module)
     whole = dict(zip(("text", "image"), module(text, image), strict=True))
-    for text_read in get_args(Read):
-        for image_read in get_args(Read):
-            reads = [Reads(1, text_read, image_read), Reads(2)]
+    for text_use in get_args(TokenUse):
+        for image_use in get_args(TokenUse):
+            reads = [FusedUse(1, text_use, image_use), FusedUse(2)]
             entry = module.fuse(text, image, reads)[0]
             for name, read, found in zip(
-                ("text", "image"), (text_read, image_read), entry, strict=True
+                ("text", "image"), (text_use, image_use), entry, strict=True
             ):
                 _check_read(name, read, found, whole[name].hidden_states[:1])
 

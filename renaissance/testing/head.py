@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from renaissance.contracts import Head
-from renaissance.testing.examination import Examination, require
+from renaissance.contracts.head import Head
+from renaissance.testing.contract_check import ContractCheck, require
 from renaissance.testing.inputs import close, shape_of
 from renaissance.testing.module import Subject, check_module
 
@@ -25,9 +25,9 @@ def check_head(
     Raises:
         ContractError: With everything that is not kept, in words.
     """
-    examination = Examination("head", component)
-    examination.declaration()
-    options = examination.options(options)
+    check = ContractCheck("head", component)
+    check.declaration()
+    options = check.options(options)
     make: Any = component
     vectors = torch.randn(2, 3, input_size, generator=torch.Generator().manual_seed(6))
 
@@ -35,10 +35,10 @@ def check_head(
         return [module(vectors)]
 
     subject = Subject(lambda: make(options, input_size, output_size), run)
-    with examination.part("making"):
+    with check.part("making"):
         module = subject.build()
-    examination.stop_if_broken()
-    with examination.part("shapes"), torch.no_grad():
+    check.stop_if_broken()
+    with check.part("shapes"), torch.no_grad():
         for given in (vectors, vectors[0], vectors[:0]):
             logits = module(given)
             expected = (*given.shape[:-1], output_size)
@@ -50,13 +50,13 @@ def check_head(
                 f"floating-point {expected}: (..., input_size) to (..., output_size), any number "
                 "of vectors, none too",
             )
-    examination.stop_if_broken()
-    with examination.part("rows"), torch.no_grad():
+    check.stop_if_broken()
+    with check.part("rows"), torch.no_grad():
         alone = torch.stack([module(row) for row in vectors.reshape(-1, 1, input_size)])
         require(
             close(module(vectors).reshape(-1, output_size), alone[:, 0]),
             "a vector has other logits alone than beside others; in evaluation mode a vector "
             "depends on no other",
         )
-    check_module(examination, subject, can_be_frozen=False)
-    examination.stop_if_broken()
+    check_module(check, subject, can_be_frozen=False)
+    check.stop_if_broken()

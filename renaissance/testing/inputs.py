@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from renaissance.contracts import Tokens
+from renaissance.contracts.tokens import Tokens
 
 TEXT_LENGTHS = (9, 6, 3)
 IMAGE_LENGTHS = (5, 5, 4)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from renaissance.testing.examination import Examination, require
+from renaissance.testing.contract_check import ContractCheck, require
 from renaissance.testing.inputs import close
 from renaissance.testing.randomness import global_state
 from renaissance.testing.ranks import on_two_ranks
@@ -43,29 +43,29 @@ class Subject:
             return list(self.run(module))
 
 
-def check_module(examination: Examination, subject: Subject, can_be_frozen: bool) -> None:
+def check_module(check: ContractCheck, subject: Subject, can_be_frozen: bool) -> None:
     """Examine what all modules promise.
 
     Args:
-        examination: Takes what is found.
+        check: Takes what is found.
         subject: The component.
         can_be_frozen: Whether run specs can freeze components of its kind.
     """
-    with examination.part("randomness"):
+    with check.part("randomness"):
         _check_randomness(subject)
     has_parameters = any(p.requires_grad for p in subject.build().parameters())
     if has_parameters:
-        with examination.part("gradients"):
+        with check.part("gradients"):
             _check_gradients(subject)
     if can_be_frozen:
-        with examination.part("frozen"):
+        with check.part("frozen"):
             _check_frozen(subject)
-    with examination.part("checkpoint"):
+    with check.part("checkpoint"):
         _check_checkpoint(subject)
-    with examination.part("bf16"):
+    with check.part("bf16"):
         _check_bf16(subject)
     if has_parameters:
-        with examination.part("two ranks"):
+        with check.part("two ranks"):
             _check_two_ranks(subject)
 
 

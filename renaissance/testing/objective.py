@@ -9,22 +9,17 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from renaissance.contracts import (
-    Objective,
-    ObjectiveBatch,
-    ObjectiveOutput,
-    Pairs,
-    PanelEntry,
-    Sample,
-)
+from renaissance.contracts.batches import ObjectiveBatch, Pairs
+from renaissance.contracts.objective import Objective, ObjectiveOutput, PanelEntry
+from renaissance.contracts.samples import Sample
 from renaissance.data.collate import MicroBatch, map_tensors
-from renaissance.testing.bench import NAME, Bench
-from renaissance.testing.examination import BreachError, Examination, require
+from renaissance.testing.contract_check import ContractCheck, ViolationError, require
 from renaissance.testing.inputs import shape_of
 from renaissance.testing.module import Subject, check_module
 from renaissance.testing.predictions import check_predictions, check_without_labels
 from renaissance.testing.randomness import global_state
 from renaissance.testing.samples import SampleList, made_up_samples
+from renaissance.testing.surroundings import NAME, Surroundings
 
 MIN_SAMPLES = 4
 READS = frozenset({"text", "image", "pooled"})
@@ -53,45 +48,45 @@ def check_objective(
     Raises:
         ContractError: With everything that is not kept, in words.
     """
-    examination = Examination("objective", component)
-    examination.declaration()
-    options = examination.options(options)
-    with examination.part("samples"):
+    check = ContractCheck("objective", component)
+    check.declaration()
+    options = check.options(options)
+    with check.part("samples"):
         _check_names(component)
         needs = component.requires | component.labels
         made = made_up_samples(needs) if samples is None else list(samples)
         require(
             len(made) >= MIN_SAMPLES, f"got {len(made)} samples, expected at least {MIN_SAMPLES}"
         )
-    examination.stop_if_broken()
-    bench = Bench(component, options, SampleList(made), root)
-    with examination.part("making"):
-        objective = bench.make()
+    check.stop_if_broken()
+    surroundings = Surroundings(component, options, SampleList(made), root)
+    with check.part("making"):
+        objective = surroundings.make()
         require(
             objective.unimodal <= {"text", "image"},
             f"unimodal is {set(objective.unimodal)!r}, expected some of 'text', 'image'",
         )
-    examination.stop_if_broken()
-    with examination.part("collation"):
-        _check_collation(bench, objective)
-    examination.stop_if_broken()
-    with examination.part("loss"):
-        _check_loss(bench, objective)
-    examination.stop_if_broken()
+    check.stop_if_broken()
+    with check.part("collation"):
+        _check_collation(surroundings, objective)
+    check.stop_if_broken()
+    with check.part("loss"):
+        _check_loss(surroundings, objective)
+    check.stop_if_broken()
     if not compares_samples:
-        with examination.part("batch splits"):
-            _check_splits(bench, objective)
-    with examination.part("metrics"):
-        _check_metrics(bench, objective, compares_samples)
-    with examination.part("panel"):
-        _check_panel(bench, objective)
-    with examination.part("predictions"):
-        check_predictions(bench, objective, compares_samples)
+        with check.part("batch splits"):
+            _check_splits(surroundings, objective)
+    with check.part("metrics"):
+        _check_metrics(surroundings, objective, compares_samples)
+    with check.part("panel"):
+        _check_panel(surroundings, objective)
+    with check.part("predictions"):
+        check_predictions(surroundings, objective, compares_samples)
     if objective.labels:
-        with examination.part("without labels"):
-            check_without_labels(bench, objective)
-    check_module(examination, Subject(bench.make, bench.loss), can_be_frozen=False)
-    examination.stop_if_broken()
+        with check.part("without labels"):
+            check_without_labels(surroundings, objective)
+    check_module(check, Subject(surroundings.make, surroundings.loss), can_be_frozen=False)
+    check.stop_if_broken()
 
 
 def _check_names(component: type[Objective]) -> None:
@@ -99,7 +94,7 @@ def _check_names(component: type[Objective]) -> None:
         found = getattr(component, name)
         require(
             isinstance(found, frozenset),
-            f"{name} is {found!r}, expected a frozenset of names that datasets offer",
+            f"{name} is {found!r}, expected a frozenset of names that datasets provide",
         )
     both = sorted(component.requires & component.labels)
     require(
@@ -108,8 +103,8 @@ def _check_names(component: type[Objective]) -> None:
         "alone, what prediction needs too into requires alone",
     )
     require(
-        isinstance(component.starts_from, tuple),
-        f"starts_from is {component.starts_from!r}, expected a tuple of types of objectives",
+        isinstance(component.compatible_heads, tuple),
+        f"compatible_heads is {component.compatible_heads!r}, expected a tuple of objective types",
     )
 
 
@@ -124,13 +119,13 @@ def _tensors_of(batch: ObjectiveBatch) -> list[Tensor]:
     return found
 
 
-def _check_collation(bench: Bench, objective: Objective) -> None:
+def _check_collation(surroundings: Surroundings, objective: Objective) -> None:
     for training in (True, False):
         with global_state(0):
-            one = bench.batch(objective, training=training).objectives[NAME]
-        _check_batch(one, bench.batch(objective, training=training))
+            one = surroundings.batch(objective, training=training).objectives[NAME]
+        _check_batch(one, surroundings.batch(objective, training=training))
         with global_state(1):
-            other = bench.batch(objective, training=training).objectives[NAME]
+            other = surroundings.batch(objective, training=training).objectives[NAME]
         pairs = zip(_tensors_of(one), _tensors_of(other), strict=True)
         require(
             one.num_targets == other.num_targets and all(torch.equal(a, b) for a, b in pairs),
@@ -180,15 +175,15 @@ def _check_pairs(pairs: Pairs, micro_batch: MicroBatch) -> None:
         "expected one of each a pair",
     )
     require(
-        pairs.reads <= READS,
-        f"pairs.reads is {set(pairs.reads)}, expected some of {', '.join(sorted(READS))}",
+        pairs.outputs <= READS,
+        f"pairs.outputs is {set(pairs.outputs)}, expected some of {', '.join(sorted(READS))}",
     )
 
 
-def _check_loss(bench: Bench, objective: Objective) -> None:
-    bench.model.requires_grad_(True)
+def _check_loss(surroundings: Surroundings, objective: Objective) -> None:
+    surroundings.model.requires_grad_(True)
     try:
-        output: Any = bench.run(objective, bench.batch(objective, training=True))
+        output: Any = surroundings.run(objective, surroundings.batch(objective, training=True))
         require(
             isinstance(output, ObjectiveOutput),
             f"forward returned {type(output).__name__}, expected an ObjectiveOutput",
@@ -203,21 +198,21 @@ def _check_loss(bench: Bench, objective: Objective) -> None:
             "the loss has no gradient; compute it from `features`, without detach or no_grad",
         )
         torch.autograd.backward(loss)
-        reached = any(parameter.grad is not None for parameter in bench.model.parameters())
+        reached = any(parameter.grad is not None for parameter in surroundings.model.parameters())
         require(reached, "no gradient of the loss reaches the model; compute it from `features`")
     finally:
-        bench.model.zero_grad()
-        bench.model.requires_grad_(False)
+        surroundings.model.zero_grad()
+        surroundings.model.requires_grad_(False)
     held = [name for name, value in output.predictions.items() if value.requires_grad]
     require(not held, f"predictions {', '.join(held)} hold the graph; detach() them")
 
 
-def _splits(bench: Bench) -> list[list[list[int]]]:
-    half = len(bench.indices) // 2
+def _splits(surroundings: Surroundings) -> list[list[list[int]]]:
+    half = len(surroundings.indices) // 2
     return [
-        [bench.indices],
-        [bench.indices[:half], bench.indices[half:]],
-        [[index] for index in bench.indices],
+        [surroundings.indices],
+        [surroundings.indices[:half], surroundings.indices[half:]],
+        [[index] for index in surroundings.indices],
     ]
 
 
@@ -227,13 +222,13 @@ def _same(values: Sequence[float]) -> bool:
     )
 
 
-def _check_splits(bench: Bench, objective: Objective) -> None:
+def _check_splits(surroundings: Surroundings, objective: Objective) -> None:
     counts, losses = [], []
-    for split in _splits(bench):
-        batches = [bench.batch(objective, indices) for indices in split]
+    for split in _splits(surroundings):
+        batches = [surroundings.batch(objective, indices) for indices in split]
         counts.append(sum(batch.objectives[NAME].num_targets for batch in batches))
         with torch.no_grad():
-            losses.append(sum(float(bench.run(objective, b).loss_sum) for b in batches))
+            losses.append(sum(float(surroundings.run(objective, b).loss_sum) for b in batches))
     sizes = "one micro-batch, in two, and one sample at a time"
     require(
         len(set(counts)) == 1,
@@ -248,9 +243,11 @@ def _check_splits(bench: Bench, objective: Objective) -> None:
     )
 
 
-def _check_metrics(bench: Bench, objective: Objective, compares_samples: bool) -> None:
+def _check_metrics(
+    surroundings: Surroundings, objective: Objective, compares_samples: bool
+) -> None:
     results: dict[str, list[float]] = {}
-    for split in _splits(bench)[:2]:
+    for split in _splits(surroundings)[:2]:
         metrics = objective.metrics()
         for name, metric in metrics.items():
             require(
@@ -258,9 +255,9 @@ def _check_metrics(bench: Bench, objective: Objective, compares_samples: bool) -
                 f"metrics()[{name!r}] is {type(metric).__name__}, expected a torchmetrics.Metric",
             )
         for indices in split:
-            batch = bench.batch(objective, indices)
+            batch = surroundings.batch(objective, indices)
             with torch.no_grad():
-                output = bench.run(objective, batch)
+                output = surroundings.run(objective, batch)
             objective.update_metrics(metrics, batch.objectives[NAME], output)
         for name, metric in metrics.items():
             results.setdefault(name, []).append(float(metric.compute()))
@@ -279,14 +276,14 @@ def _check_metrics(bench: Bench, objective: Objective, compares_samples: bool) -
         )
 
 
-def _check_panel(bench: Bench, objective: Objective) -> None:
-    batch = bench.batch(objective)
+def _check_panel(surroundings: Surroundings, objective: Objective) -> None:
+    batch = surroundings.batch(objective)
     with torch.no_grad():
-        output = bench.run(objective, batch)
+        output = surroundings.run(objective, batch)
     number = 0 if batch.pixel_values is None else len(batch.pixel_values)
     for entry in objective.panel(batch.objectives[NAME], output, batch.input_ids):
         if not isinstance(entry, PanelEntry):
-            raise BreachError(f"panel returned {type(entry).__name__}, expected PanelEntry")
+            raise ViolationError(f"panel returned {type(entry).__name__}, expected PanelEntry")
         require(
             0 <= entry.image_row < number and all(isinstance(line, str) for line in entry.lines),
             f"panel returned {entry}, expected an image row below {number} and lines of text",

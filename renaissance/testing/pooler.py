@@ -5,9 +5,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from renaissance.contracts import Pooler, Read, Tokens
+from renaissance.contracts.pooler import Pooler
+from renaissance.contracts.tokens import Tokens, TokenUse
 from renaissance.testing import inputs
-from renaissance.testing.examination import Examination, require
+from renaissance.testing.contract_check import ContractCheck, require
 from renaissance.testing.inputs import close, row_of, shape_of, states
 from renaissance.testing.module import Subject, check_module
 
@@ -23,19 +24,19 @@ def check_pooler(component: type[Pooler], options: Any = None, *, hidden_size: i
     Raises:
         ContractError: With everything that is not kept, in words.
     """
-    examination = Examination("pooler", component)
-    examination.declaration()
-    options = examination.options(options)
+    check = ContractCheck("pooler", component)
+    check.declaration()
+    options = check.options(options)
     make: Any = component
     subject = Subject(
         lambda: make(options, hidden_size), lambda module: [_pool(module, hidden_size)]
     )
-    with examination.part("making"):
+    with check.part("making"):
         module = subject.build()
         assert isinstance(module, Pooler)
         _check_attributes(module)
-    examination.stop_if_broken()
-    with examination.part("shapes"), torch.no_grad():
+    check.stop_if_broken()
+    with check.part("shapes"), torch.no_grad():
         vector = _pool(module, hidden_size)
         expected = (len(inputs.TEXT_LENGTHS), module.output_size)
         require(
@@ -45,11 +46,11 @@ def check_pooler(component: type[Pooler], options: Any = None, *, hidden_size: i
             f"forward returned {shape_of(vector)}, expected floating-point {expected}: (pairs, "
             "output_size)",
         )
-    examination.stop_if_broken()
-    with examination.part("padding"), torch.no_grad():
+    check.stop_if_broken()
+    with check.part("padding"), torch.no_grad():
         _check_padding(module, hidden_size)
-    check_module(examination, subject, can_be_frozen=False)
-    examination.stop_if_broken()
+    check_module(check, subject, can_be_frozen=False)
+    check.stop_if_broken()
 
 
 def _check_attributes(module: Pooler) -> None:
@@ -58,10 +59,10 @@ def _check_attributes(module: Pooler) -> None:
         isinstance(size, int) and size > 0,
         f"output_size is {size!r}, expected the size of its vectors; set it in __init__",
     )
-    for name in ("text_read", "image_read"):
+    for name in ("text_use", "image_use"):
         require(
-            getattr(module, name) in get_args(Read),
-            f"{name} is {getattr(module, name)!r}, expected one of {', '.join(get_args(Read))}",
+            getattr(module, name) in get_args(TokenUse),
+            f"{name} is {getattr(module, name)!r}, expected one of {', '.join(get_args(TokenUse))}",
         )
 
 
@@ -69,8 +70,8 @@ def _tokens(module: Any, hidden_size: int, filler: float = 0.0) -> list[Tokens |
     """Return what the engine hands to this pooler: what it does not read is not there."""
     tokens: list[Tokens | None] = []
     for read, lengths in (
-        (module.text_read, inputs.TEXT_LENGTHS),
-        (module.image_read, inputs.IMAGE_LENGTHS),
+        (module.text_use, inputs.TEXT_LENGTHS),
+        (module.image_use, inputs.IMAGE_LENGTHS),
     ):
         whole = states(lengths, hidden_size, filler)
         if read == "first":

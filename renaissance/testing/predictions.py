@@ -8,18 +8,20 @@ from typing import Any
 import attrs
 import torch
 
-from renaissance.contracts import Objective, ObjectiveOutput
+from renaissance.contracts.objective import Objective, ObjectiveOutput
 from renaissance.data.collate import MicroBatch
-from renaissance.testing.bench import NAME, Bench
-from renaissance.testing.examination import require
+from renaissance.testing.contract_check import require
 from renaissance.testing.samples import SampleList
+from renaissance.testing.surroundings import NAME, Surroundings
 
 RELATIVE_TOLERANCE = 1e-3
 
 
-def check_predictions(bench: Bench, objective: Objective, compares_samples: bool) -> None:
+def check_predictions(
+    surroundings: Surroundings, objective: Objective, compares_samples: bool
+) -> None:
     """Check that predictions survive the way through JSON into one file."""
-    rows = predict(bench, objective)
+    rows = predict(surroundings, objective)
     require(
         isinstance(rows, list) and all(isinstance(row, dict) for row in rows),
         f"predictions returned {rows!r:.80}, expected a list of one dict a target",
@@ -31,7 +33,7 @@ def check_predictions(bench: Bench, objective: Objective, compares_samples: bool
             "numbers, booleans, None, lists and dicts with string keys (tensor.tolist())",
         )
     if not compares_samples:
-        alone = [row for i in bench.indices for row in predict(bench, objective, [i])]
+        alone = [row for i in surroundings.indices for row in predict(surroundings, objective, [i])]
         require(
             _alike(rows, alone),
             f"predictions are {rows!r:.120} in one micro-batch and {alone!r:.120} one sample at a "
@@ -48,23 +50,25 @@ def check_predictions(bench: Bench, objective: Objective, compares_samples: bool
 
 
 def predict(
-    bench: Bench, objective: Objective, indices: list[int] | None = None
+    surroundings: Surroundings, objective: Objective, indices: list[int] | None = None
 ) -> list[dict[str, Any]]:
     """Return the predictions for some samples, or all, in evaluation."""
-    batch = bench.batch(objective, indices)
-    return objective.predictions(batch.objectives[NAME], _run(bench, objective, batch))
+    batch = surroundings.batch(objective, indices)
+    return objective.predictions(batch.objectives[NAME], _run(surroundings, objective, batch))
 
 
-def check_without_labels(bench: Bench, objective: Objective) -> None:
+def check_without_labels(surroundings: Surroundings, objective: Objective) -> None:
     """Check that samples without the labels can be predicted, and teach nothing."""
     samples = [
         attrs.evolve(
             sample,
             labels={n: v for n, v in sample.labels.items() if n not in objective.labels},
         )
-        for sample in bench.dataset.samples
+        for sample in surroundings.dataset.samples
     ]
-    bare = Bench(bench.component, bench.options, SampleList(samples), bench.root)
+    bare = Surroundings(
+        surroundings.component, surroundings.options, SampleList(samples), surroundings.root
+    )
     batch = bare.batch(objective)
     found = batch.objectives[NAME]
     require(
@@ -81,15 +85,15 @@ def check_without_labels(bench: Bench, objective: Objective) -> None:
     objective.update_metrics(objective.metrics(), found, output)
     objective.panel(found, output, batch.input_ids)
     require(
-        _alike(predict(bench, objective), objective.predictions(found, output)),
+        _alike(predict(surroundings, objective), objective.predictions(found, output)),
         "predictions are others, or fewer, without labels than with them; make them of "
         "batch.identifiers and output.predictions alone, never of the labels",
     )
 
 
-def _run(bench: Bench, objective: Objective, batch: MicroBatch) -> ObjectiveOutput:
+def _run(surroundings: Surroundings, objective: Objective, batch: MicroBatch) -> ObjectiveOutput:
     with torch.no_grad():
-        return bench.run(objective, batch)
+        return surroundings.run(objective, batch)
 
 
 def _as_json(row: dict[str, Any]) -> Any:

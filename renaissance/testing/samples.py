@@ -7,13 +7,15 @@ import numpy as np
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
-from renaissance.contracts import Dataset, Objective, Sample
+from renaissance.contracts.dataset import Dataset
+from renaissance.contracts.objective import Objective
+from renaissance.contracts.samples import Sample
 from renaissance.data.collate import Collator, MicroBatch
 from renaissance.data.concatenation import Concatenation
 from renaissance.data.images import ImageTransform
 from renaissance.data.tokenizer import DATASET, load_tokenizer
 from renaissance.spec.sections import DataSection, TransformSection
-from renaissance.testing.examination import BreachError
+from renaissance.testing.contract_check import ViolationError
 
 IMAGE_SIZE = 32
 MAX_TEXT_LENGTH = 24
@@ -46,11 +48,11 @@ def made_up_samples(requires: frozenset[str]) -> list[Sample]:
         requires: What they must hold, labels too.
 
     Raises:
-        BreachError: If something is required that cannot be made up.
+        ViolationError: If something is required that cannot be made up.
     """
     labels = sorted(requires - {"text", "text_pair", "image"})
     if labels:
-        raise BreachError(
+        raise ViolationError(
             f"it requires {', '.join(labels)}, which the kit cannot make up; pass "
             f"samples=[Sample(..., labels={{{labels[0]!r}: ...}}), ...], at least 4 of them"
         )

@@ -5,7 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from renaissance.contracts import Encoder, Fusion, Pooler, Tokens
+from renaissance.contracts.encoder import Encoder
+from renaissance.contracts.fusion import Fusion
+from renaissance.contracts.pooler import Pooler
+from renaissance.contracts.tokens import Tokens
 from renaissance.model.two_tower import TwoTower
 from renaissance.testing.randomness import global_state
 

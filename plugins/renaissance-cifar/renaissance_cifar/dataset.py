@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from renaissance import DataError, Dataset, DatasetContext, Sample, option
-from renaissance.data.images import open_image
+from renaissance.arrow import open_image
 from renaissance_cifar.pickled import Batch, read_pickled_batch
 
 Split = Literal["train", "test"]
@@ -40,7 +40,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 class CIFAR10(Dataset):
     """Pictures with their class (Krizhevsky, 2009).
 
-    Reads the official files, those for Python or the binary ones, or a folder of pictures
+    FusedUse the official files, those for Python or the binary ones, or a folder of pictures
     `{train,test}/<class>/*.jpg`, whichever is in `folder`. Offers `label`, the class's number.
 
     Args:
@@ -51,7 +51,7 @@ class CIFAR10(Dataset):
         DataError: If there are no such files, or they hold something else.
     """
 
-    offers = frozenset({"image", "label"})
+    provides = frozenset({"image", "label"})
     # For a model that has a text encoder which nobody reads: `data.tokenizer = "dataset"`.
     vocabulary = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

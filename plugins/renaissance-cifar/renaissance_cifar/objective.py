@@ -33,6 +33,8 @@ class ImageClassification(Objective):
     labels = frozenset({"label"})
     unimodal = frozenset({"image"})
 
+    default_head = "mlp"
+
     @attrs.frozen
     class Options:
         """Options of `image-classification`."""
@@ -41,7 +43,7 @@ class ImageClassification(Objective):
 
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
-        self.head = context.make_head(context.sizes.image, options.num_classes, "mlp")
+        self.head = context.make_head(context.sizes.image, options.num_classes)
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
         """Note each sample's image row and label."""

@@ -10,16 +10,16 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from fresh_environment import FreshEnvironment, copy_package
-from installing import install_source
 from PIL import Image
 from renaissance_cifar.dataset import CIFAR10, CLASSES
 from renaissance_cifar.objective import ImageClassification
 from renaissance_cifar.pickled import read_pickled_batch
-from running import TINY, metrics, one_tower_spec, run_here, torchrun, write_spec
+from support.fresh_environment import FreshEnvironment, copy_package
+from support.installing import install_source
+from support.running import TINY, metrics, one_tower_spec, run_here, torchrun, write_spec
 
 from renaissance import DataError, DatasetContext, Features, ObjectiveBatch, Sample, Tokens
-from renaissance.plugins import load_plugins
+from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
 from renaissance.testing import check_dataset, check_objective
 

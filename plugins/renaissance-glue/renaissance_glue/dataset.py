@@ -66,7 +66,7 @@ class Glue(Dataset):
             None if self._is_test else self._task.label,
         ]
         _check_columns(self._file, [column for column in needed if column is not None])
-        self.offers = frozenset(
+        self.provides = frozenset(
             {"text", "index"}
             | ({"text_pair"} if self._task.text_pair else set())
             | (set() if self._is_test else {options.task})

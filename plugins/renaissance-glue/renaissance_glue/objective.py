@@ -36,11 +36,13 @@ class GlueObjective(Objective):
         context: The run's side.
 
     Attributes:
-        labels: The task's name, under which the dataset of that task offers its label.
+        labels: The task's name, under which the dataset of that task provides its label.
     """
 
     requires = frozenset({"text", "index"})
     unimodal = frozenset({"text"})
+
+    default_head = "mlp"
 
     @attrs.frozen
     class Options:
@@ -53,7 +55,7 @@ class GlueObjective(Objective):
         self.task = options.task
         self.classes = TASKS[options.task].classes
         self.labels = frozenset({options.task})  # type: ignore[misc]
-        self.head = context.make_head(context.sizes.text, len(self.classes), "mlp")
+        self.head = context.make_head(context.sizes.text, len(self.classes))
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
         """Note each sample's text row and label."""

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import renaissance
-from fresh_environment import FreshEnvironment, copy_package
-from installing import install_source
 from renaissance_glue.dataset import Glue
 from renaissance_glue.objective import GlueObjective
 from renaissance_glue.tasks import TASKS
-from running import TINY, metrics, one_tower_spec, run_here, torchrun, write_spec
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from support.command_line import renaissance
+from support.fresh_environment import FreshEnvironment, copy_package
+from support.installing import install_source
+from support.running import TINY, metrics, one_tower_spec, run_here, torchrun, write_spec
 from transformers import BertTokenizer
 
 from renaissance import DataError, DatasetContext, ObjectiveBatch, ObjectiveOutput, Sample
-from renaissance.plugins import load_plugins
+from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
 from renaissance.testing import check_dataset, check_objective
 
@@ -138,7 +138,7 @@ def test_the_official_files(task: str, tmp_path: Path) -> None:
     test = open_task(tmp_path, task, split="test")
     assert (len(test), read(test).text, read(test).text_pair) == (1, text, pair)
     assert read(test).labels == {"index": 0}
-    assert test.offers == dataset.offers - {task}
+    assert test.provides == dataset.provides - {task}
 
 
 def test_lines_end_as_they_may(tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_an_objective_of_another_task_is_refused(site: Path, tmp_path: Path) -> 
     with pytest.raises(DataError) as caught:
         run_here(spec, tmp_path / "runs")
     assert str(caught.value).startswith(
-        "objective 'glue' needs mnli, which data.train[0] ('glue') does not offer (it offers "
+        "objective 'glue' needs mnli, which data.train[0] ('glue') does not provide (it provides "
         "index, rte, text, text_pair)"
     )
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from fresh_environment import FreshEnvironment, copy_package
-from running import TINY, write_spec
+from support.fresh_environment import FreshEnvironment, copy_package
+from support.running import TINY, write_spec
 
 CONTRACT = """
 import pytest

@@ -3,7 +3,7 @@
 import attrs
 
 from renaissance import DatasetContext
-from renaissance.builtin.datasets.captioned_images import CaptionedImages, Split, SplitOptions
+from renaissance.arrow import CaptionedImages, Split, SplitOptions
 
 FILES: dict[Split, tuple[str, ...]] = {
     # Karpathy's split trains on what he left of the validation images, too.

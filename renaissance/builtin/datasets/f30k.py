@@ -3,7 +3,7 @@
 import attrs
 
 from renaissance import DatasetContext
-from renaissance.builtin.datasets.captioned_images import CaptionedImages, Split, SplitOptions
+from renaissance.arrow import CaptionedImages, Split, SplitOptions
 
 FILES: dict[Split, str] = {
     "train": "f30k_caption_karpathy_train.arrow",

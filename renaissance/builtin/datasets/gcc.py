@@ -3,7 +3,7 @@
 import attrs
 
 from renaissance import DatasetContext
-from renaissance.builtin.datasets.captioned_images import (
+from renaissance.arrow import (
     CaptionedImages,
     Split,
     SplitOptions,

@@ -6,7 +6,7 @@ from pathlib import Path
 import attrs
 
 from renaissance import DataError, DatasetContext, option
-from renaissance.builtin.datasets.captioned_images import CaptionedImages, CaptionOptions
+from renaissance.arrow import CaptionedImages, CaptionOptions
 
 
 class ImageText(CaptionedImages):

@@ -6,7 +6,7 @@ import attrs
 import numpy as np
 
 from renaissance import DataError, DatasetContext, Sample, option
-from renaissance.builtin.datasets.image_rows import ImageRows, is_texts, written_text
+from renaissance.arrow import ImageRows, is_texts, written_text
 
 Split = Literal[
     "train",
@@ -38,7 +38,7 @@ class NLVR2Data(ImageRows):
     the position of the sentence, dev-850-0#1, which is no official identifier.
     """
 
-    offers = frozenset({"text", "image", "answer", "identifier"})
+    provides = frozenset({"text", "image", "answer", "identifier"})
 
     @attrs.frozen(kw_only=True)
     class Options:

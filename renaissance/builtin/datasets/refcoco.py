@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 
 from renaissance import DataError, DatasetContext, Sample, option, positive
-from renaissance.builtin.datasets.image_rows import ImageRows, is_texts, whole_number, written_text
-from renaissance.data.arrow import is_list
+from renaissance.arrow import ImageRows, is_list, is_texts, whole_number, written_text
 
 FILES = {"train": "train", "validate": "val", "test": "test", "testA": "testA", "testB": "testB"}
 # How far a box may reach over the edge, pixels: annotators' coordinates are fractional.
@@ -39,7 +38,7 @@ class ReferringExpressions(ImageRows):
     """
 
     prefix: ClassVar[str]
-    offers = frozenset({"text", "image", "box", "identifier"})
+    provides = frozenset({"text", "image", "box", "identifier"})
 
     def __init__(self, options: Any, context: DatasetContext) -> None:
         split = options.split or ("train" if context.training else "validate")

@@ -61,7 +61,7 @@ class Shapes(Dataset):
     pictures, places and noise differ.
     """
 
-    offers = frozenset({"text", "image"})
+    provides = frozenset({"text", "image"})
     vocabulary = tuple(shapes_vocabulary())
 
     @attrs.frozen(kw_only=True)

@@ -6,7 +6,7 @@ import attrs
 import numpy as np
 
 from renaissance import DataError, DatasetContext, Sample, option
-from renaissance.builtin.datasets.image_rows import ImageRows, whole_number, written_text
+from renaissance.arrow import ImageRows, whole_number, written_text
 
 Split = Literal["train", "validate", "test"]
 FILES: dict[Split, str] = {
@@ -24,7 +24,7 @@ class SNLIVEData(ImageRows):
     1 for neutral, 2 for entailment; and `identifier`, row and position in the file, such as 12:0.
     """
 
-    offers = frozenset({"text", "image", "entailment", "identifier"})
+    provides = frozenset({"text", "image", "entailment", "identifier"})
 
     @attrs.frozen(kw_only=True)
     class Options:

@@ -7,7 +7,7 @@ import attrs
 import numpy as np
 
 from renaissance import DataError, DatasetContext, Sample, option
-from renaissance.builtin.datasets.image_rows import ImageRows, is_texts, whole_number, written_text
+from renaissance.arrow import ImageRows, is_texts, whole_number, written_text
 
 Split = Literal["train", "validate", "test", "test-dev", "trainable-val", "rest-val"]
 FILES: dict[Split, str] = {
@@ -44,7 +44,7 @@ class VQAv2(ImageRows):
         split = options.split or ("train" if context.training else "validate")
         self._has_answers = split not in ("test", "test-dev")
         labels = ("question_id", *(ANSWERS if self._has_answers else ()))
-        self.offers = frozenset({"text", "image", *labels})
+        self.provides = frozenset({"text", "image", *labels})
         super().__init__(
             (options, context),
             [context.root / FILES[split]],

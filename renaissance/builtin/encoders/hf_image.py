@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 
 from renaissance import Encoder, EncoderContext, Tokens
-from renaissance.builtin.encoders.positions import resized_image_table
-from renaissance.builtin.encoders.pretrained import (
+from renaissance.builtin.encoders.huggingface.positions import resized_image_table
+from renaissance.builtin.encoders.huggingface.pretrained import (
     PretrainedOptions,
     enable_checkpointing,
     load_image_model,
 )
-from renaissance.builtin.encoders.sizes import patch_grid
+from renaissance.builtin.encoders.huggingface.sizes import patch_grid
 
 
 class HFImageEncoder(Encoder):
@@ -54,7 +54,7 @@ class HFImageEncoder(Encoder):
             states = states.flatten(2).transpose(1, 2)
         return Tokens(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
 
-    def resized(self, name: str, tensor: Tensor) -> Tensor | None:
+    def fit_tensor(self, name: str, tensor: Tensor) -> Tensor | None:
         """Interpolate a position table; see the base class."""
         if not hasattr(self.model.config, "patch_size"):
             return None

@@ -5,22 +5,30 @@ import torch
 from torch import Tensor
 
 from renaissance import Encoder, EncoderContext, PluginError, SpecError, Tokens, option, positive
-from renaissance.builtin.encoders.dry_run import Modality, dry_run, example_image, example_text
-from renaissance.builtin.encoders.joint_embeddings import (
+from renaissance.builtin.encoders.huggingface.dry_run import (
+    Modality,
+    dry_run,
+    example_image,
+    example_text,
+)
+from renaissance.builtin.encoders.huggingface.joint_embeddings import (
     ImageEmbeddings,
     NewWeights,
     TextEmbeddings,
 )
-from renaissance.builtin.encoders.joint_stack import REMEDY, JointStack, take_stack
-from renaissance.builtin.encoders.positions import resized_image_table, resized_text_table
-from renaissance.builtin.encoders.pretrained import (
+from renaissance.builtin.encoders.huggingface.joint_stack import REMEDY, JointStack, take_stack
+from renaissance.builtin.encoders.huggingface.positions import (
+    resized_image_table,
+    resized_text_table,
+)
+from renaissance.builtin.encoders.huggingface.pretrained import (
     PretrainedOptions,
     load_image_model,
     load_text_model,
     reads_images,
 )
-from renaissance.builtin.encoders.segments import segment_argument
-from renaissance.builtin.encoders.sizes import check_patch_size, patch_grid
+from renaissance.builtin.encoders.huggingface.segments import segment_argument
+from renaissance.builtin.encoders.huggingface.sizes import check_patch_size, patch_grid
 
 WHERE = "hf-joint"
 DEFAULT_PATCH_SIZE = 16
@@ -114,7 +122,7 @@ class HFJointEncoder(Encoder):
         fused: Tokens = self.stack(tokens)
         return fused
 
-    def resized(self, name: str, tensor: Tensor) -> Tensor | None:
+    def fit_tensor(self, name: str, tensor: Tensor) -> Tensor | None:
         """Fit a position table of either modality; see the base class."""
         own = self.state_dict()[name]
         if self.image_embeddings is None and not name.startswith("text_embeddings."):
@@ -175,4 +183,4 @@ def _check_image_model(
             "lower data.max_text_length or raise data.image_size"
         )
     if faults:
-        raise SpecError(faults)
+        raise SpecError(*faults)

@@ -4,14 +4,14 @@ import attrs
 from torch import Tensor
 
 from renaissance import Encoder, EncoderContext, Tokens
-from renaissance.builtin.encoders.attention import mask_argument
-from renaissance.builtin.encoders.positions import resized_text_table
-from renaissance.builtin.encoders.pretrained import (
+from renaissance.builtin.encoders.huggingface.attention import mask_argument
+from renaissance.builtin.encoders.huggingface.positions import resized_text_table
+from renaissance.builtin.encoders.huggingface.pretrained import (
     PretrainedOptions,
     enable_checkpointing,
     load_text_model,
 )
-from renaissance.builtin.encoders.segments import segment_argument
+from renaissance.builtin.encoders.huggingface.segments import segment_argument
 
 
 class HFTextEncoder(Encoder):
@@ -48,7 +48,7 @@ class HFTextEncoder(Encoder):
         output = self.model(input_ids=input_ids, attention_mask=mask, **segments)
         return Tokens(output.last_hidden_state, attention_mask)
 
-    def resized(self, name: str, tensor: Tensor) -> Tensor | None:
+    def fit_tensor(self, name: str, tensor: Tensor) -> Tensor | None:
         """Cut a position table, or keep the further positions of this one; see the base class."""
         return resized_text_table(name, tensor, self.state_dict()[name])
 

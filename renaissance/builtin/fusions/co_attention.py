@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from renaissance import Tokens
+from renaissance import Tokens, TokenUse
 from renaissance.builtin.fusions.attention import Attention, FeedForward
 from renaissance.builtin.fusions.options import StackOptions
-from renaissance.builtin.fusions.stack import FusionLayer, Read, StackedFusion, select
+from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion, select
 
 
 class CoAttention(StackedFusion):
@@ -29,12 +29,12 @@ class CoAttentionLayer(FusionLayer):
         self.image_stream = _Stream(options)
 
     def forward(
-        self, text: Tokens, image: Tokens, text_read: Read, image_read: Read
+        self, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
         """See the base class."""
         return (
-            None if text_read == "none" else self.text_stream(text, image, text_read),
-            None if image_read == "none" else self.image_stream(image, text, image_read),
+            None if text_use == "none" else self.text_stream(text, image, text_use),
+            None if image_use == "none" else self.image_stream(image, text, image_use),
         )
 
 
@@ -45,7 +45,7 @@ class _Stream(nn.Module):
         self.cross_attention = Attention(options)
         self.feed_forward = FeedForward(options)
 
-    def forward(self, own: Tokens, other: Tokens, read: Read) -> Tensor:
+    def forward(self, own: Tokens, other: Tokens, read: TokenUse) -> Tensor:
         # Tokens that nobody reads are still attended to here, but ask for nothing themselves.
         states = self.self_attention(select(own.hidden_states, read), own)
         states = self.cross_attention(states, other)

@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from renaissance import Tokens
+from renaissance import Tokens, TokenUse
 from renaissance.builtin.fusions.attention import Attention, FeedForward
 from renaissance.builtin.fusions.options import StackOptions
-from renaissance.builtin.fusions.stack import FusionLayer, Read, StackedFusion, select
+from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion, select
 
 
 class Lxmert(StackedFusion):
@@ -30,26 +30,26 @@ class LxmertLayer(FusionLayer):
         self.image_stream = _Stream(options)
 
     def forward(
-        self, text: Tokens, image: Tokens, text_read: Read, image_read: Read
+        self, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
         """See the base class."""
-        text_states, image_states = self._cross(text, image, text_read, image_read)
+        text_states, image_states = self._cross(text, image, text_use, image_use)
         return (
-            None if text_states is None else self.text_stream(text_states, text, text_read),
-            None if image_states is None else self.image_stream(image_states, image, image_read),
+            None if text_states is None else self.text_stream(text_states, text, text_use),
+            None if image_states is None else self.image_stream(image_states, image, image_use),
         )
 
     def _cross(
-        self, text: Tokens, image: Tokens, text_read: Read, image_read: Read
+        self, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
         # The self-attention that follows attends to all tokens of its modality. So a modality
         # read at all crosses whole, and one that is not read is only attended to.
         attention = self.cross_attention
-        if text_read == image_read == "none":
+        if text_use == image_use == "none":
             return None, None
-        if image_read == "none":
+        if image_use == "none":
             return attention(text.hidden_states, image), None
-        if text_read == "none":
+        if text_use == "none":
             return None, attention(image.hidden_states, text)
         # The weights are shared, so each modality is projected once for both directions.
         text_query, text_key, text_value = attention.project(text.hidden_states)
@@ -70,7 +70,7 @@ class _Stream(nn.Module):
         self.self_attention = Attention(options)
         self.feed_forward = FeedForward(options)
 
-    def forward(self, states: Tensor, tokens: Tokens, read: Read) -> Tensor:
+    def forward(self, states: Tensor, tokens: Tokens, read: TokenUse) -> Tensor:
         crossed = Tokens(states, tokens.attention_mask)
         output: Tensor = self.feed_forward(self.self_attention(select(states, read), crossed))
         return output

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from renaissance import Tokens
+from renaissance import Tokens, TokenUse
 from renaissance.builtin.fusions.attention import Attention, FeedForward
 from renaissance.builtin.fusions.options import StackOptions
-from renaissance.builtin.fusions.stack import FusionLayer, Read, StackedFusion, select
+from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion, select
 
 
 class MergedAttention(StackedFusion):
@@ -29,22 +29,22 @@ class MergedLayer(FusionLayer):
         self.feed_forward = FeedForward(options)
 
     def forward(
-        self, text: Tokens, image: Tokens, text_read: Read, image_read: Read
+        self, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
         """See the base class."""
         merged = Tokens(*(torch.cat(parts, dim=1) for parts in zip(text, image, strict=True)))
         asking = [
             select(tokens.hidden_states, read)
-            for tokens, read in ((text, text_read), (image, image_read))
+            for tokens, read in ((text, text_use), (image, image_use))
             if read != "none"
         ]
         if not asking:
             return None, None
-        whole = text_read == image_read == "all"
+        whole = text_use == image_use == "all"
         states = merged.hidden_states if whole else torch.cat(asking, dim=1)
         states = self.feed_forward(self.self_attention(states, merged))
         parts = iter(states.split([part.shape[1] for part in asking], dim=1))
         return (
-            None if text_read == "none" else next(parts),
-            None if image_read == "none" else next(parts),
+            None if text_use == "none" else next(parts),
+            None if image_use == "none" else next(parts),
         )

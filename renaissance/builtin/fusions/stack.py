@@ -2,16 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from renaissance import Fusion, Reads, Tokens, initialize_linear
+from renaissance import FusedUse, Fusion, Tokens, TokenUse, initialize_linear
 from renaissance.builtin.fusions.options import StackOptions
-
-Read = Literal["all", "first", "none"]
 
 
 class FusionLayer(nn.Module, ABC):
@@ -19,7 +17,7 @@ class FusionLayer(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, text: Tokens, image: Tokens, text_read: Read, image_read: Read
+        self, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
         """Run the layer, leaving out what is not read.
 
@@ -50,12 +48,12 @@ class StackedFusion(Fusion):
         return text, image
 
     def fuse(
-        self, text: Tokens, image: Tokens, reads: Sequence[Reads]
+        self, text: Tokens, image: Tokens, uses: Sequence[FusedUse]
     ) -> list[tuple[Tokens | None, Tokens | None]]:
         """See the base class. The last layer runs once for each change of what is read."""
         for layer in self.layers[:-1]:
             text, image = self._run_whole(layer, text, image)
-        groups = _groups(reads)
+        groups = _groups(uses)
         group_sizes = [sum(run.num_pairs for run in runs) for runs in groups]
         results: list[tuple[Tokens | None, Tokens | None]] = []
         for runs, group_text, group_image in zip(
@@ -75,9 +73,9 @@ class StackedFusion(Fusion):
         return cast(tuple[Tokens, Tokens], self._run(layer, text, image, "all", "all"))
 
     def _run(
-        self, layer: nn.Module, text: Tokens, image: Tokens, text_read: Read, image_read: Read
+        self, layer: nn.Module, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tokens | None, Tokens | None]:
-        arguments = (text, image, text_read, image_read)
+        arguments = (text, image, text_use, image_use)
         if self._checkpointing and torch.is_grad_enabled():
             text_states, image_states = checkpoint(layer, *arguments, use_reentrant=False)
         else:
@@ -85,7 +83,7 @@ class StackedFusion(Fusion):
         return _with_mask(text_states, text), _with_mask(image_states, image)
 
 
-def select(hidden_states: Tensor, read: Read) -> Tensor:
+def select(hidden_states: Tensor, read: TokenUse) -> Tensor:
     """Return the states of the tokens that are read: all (the same tensor), or the first."""
     return hidden_states if read == "all" else hidden_states[:, :1]
 
@@ -96,10 +94,10 @@ def _with_mask(states: Tensor | None, tokens: Tokens) -> Tokens | None:
     return Tokens(states, tokens.attention_mask[:, : states.shape[1]])
 
 
-def _groups(reads: Sequence[Reads]) -> list[list[Reads]]:
+def _groups(uses: Sequence[FusedUse]) -> list[list[FusedUse]]:
     # Not itertools.groupby, which torch.compile cannot trace with a key.
-    groups: list[list[Reads]] = []
-    for run in reads:
+    groups: list[list[FusedUse]] = []
+    for run in uses:
         if groups and (groups[-1][0].text, groups[-1][0].image) == (run.text, run.image):
             groups[-1].append(run)
         else:

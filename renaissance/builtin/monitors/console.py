@@ -15,7 +15,7 @@ from rich.progress import (
 )
 
 from renaissance import hookimpl
-from renaissance.events import Evaluation, RunInfo, StepReport
+from renaissance.contracts.monitor import Evaluation, RunInfo, StepReport
 
 NUM_NAMED = 4
 
@@ -36,9 +36,9 @@ class Console:
         verb = "resuming" if run.start_step else "starting"
         self._say(f"{verb} {run.folder}: step {run.start_step} of {run.total_steps}")
         self._say(f"{run.batch_plan}; {run.samples_per_epoch} samples an epoch")
-        if run.unread_parameters:
+        if run.unused_parameters:
             self._say(
-                f"not trained, since no objective reads them: {_shortened(run.unread_parameters)}"
+                f"not trained, since no objective reads them: {_shortened(run.unused_parameters)}"
             )
         if self._console.is_terminal:
             self._progress = Progress(

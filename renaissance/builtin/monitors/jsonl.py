@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from renaissance import hookimpl
-from renaissance.events import Evaluation, RunInfo, StepReport
+from renaissance.contracts.monitor import Evaluation, RunInfo, StepReport
 
 
 class JsonLines:

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch.utils.tensorboard import SummaryWriter
 
 from renaissance import hookimpl
-from renaissance.events import Evaluation, PanelImage, RunInfo, StepReport
+from renaissance.contracts.monitor import Evaluation, PanelImage, RunInfo, StepReport
 
 COLUMNS = 4
 CELL_WIDTH = 280
@@ -26,7 +26,7 @@ class TensorBoard:
     @hookimpl
     def run_started(self, run: RunInfo) -> None:
         """Open the event file; steps after a resumed checkpoint are purged from view."""
-        if run.rank != 0 or not run.spec.tensorboard.enabled:
+        if run.rank != 0:
             return
         self._writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.start_step + 1)
         # Indented text is shown as it is.

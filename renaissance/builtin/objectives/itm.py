@@ -38,6 +38,8 @@ class ITM(Objective):
 
     requires = frozenset({"text", "image"})
 
+    default_head = "linear"
+
     @attrs.frozen
     class Options:
         """Options of `itm`."""
@@ -63,7 +65,7 @@ class ITM(Objective):
         super().__init__()
         self.options = options
         self.tokenizer = context.tokenizer
-        self.head = context.make_head(context.sizes.pooled, 2, "linear")
+        self.head = context.make_head(context.sizes.pooled, 2)
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
         """Pair each text with its image or a false one."""
@@ -113,11 +115,9 @@ class ITM(Objective):
             return batch.pairs
         if similarity is None:
             raise SpecError(
-                [
-                    "objective 'itm': negatives = 'hard' chooses by similarity, which no objective "
-                    "of this run learns; add [[objectives]] with type = 'itc', or set "
-                    "negatives = 'batch'"
-                ]
+                "objective 'itm': negatives = 'hard' chooses by similarity, which no objective "
+                "of this run learns; add [[objectives]] with type = 'itc', or set "
+                "negatives = 'batch'"
             )
         assert batch.pairs is not None
         texts, images = tensors["text_rows"], tensors["image_rows"]

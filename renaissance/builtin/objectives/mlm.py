@@ -40,6 +40,8 @@ class MLM(Objective):
 
     requires = frozenset({"text", "image"})
 
+    default_head = "mlm"
+
     @attrs.frozen
     class Options:
         """Options of `mlm`."""
@@ -63,7 +65,7 @@ class MLM(Objective):
         vocab_size = len(self.tokenizer)
         # A separator where none belongs would begin a second text.
         self.ordinary_ids = np.setdiff1d(np.arange(vocab_size), self.tokenizer.all_special_ids)
-        self.head = context.make_head(context.sizes.fused, vocab_size, "mlm")
+        self.head = context.make_head(context.sizes.fused, vocab_size)
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
         """Mask each text and note where its targets are."""
@@ -84,7 +86,7 @@ class MLM(Objective):
             pairs=Pairs(
                 text_rows=torch.tensor(text_rows),
                 image_rows=torch.tensor(image_rows),
-                reads=frozenset({"text"}),
+                outputs=frozenset({"text"}),
             ),
             tensors={
                 "pair_indices": torch.tensor(pair_indices, dtype=torch.int64),

@@ -41,6 +41,8 @@ class NLVR2(Objective):
     requires = frozenset({"text", "image", "identifier"})
     labels = frozenset({"answer"})
 
+    default_head = "mlp"
+
     @attrs.frozen
     class Options:
         """Nothing to set."""
@@ -48,7 +50,7 @@ class NLVR2(Objective):
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
         self.tokenizer = context.tokenizer
-        self.head = context.make_head(2 * context.sizes.pooled, len(ANSWERS), "mlp")
+        self.head = context.make_head(2 * context.sizes.pooled, len(ANSWERS))
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
         """Pair each sentence with its first image, and at once with its second.

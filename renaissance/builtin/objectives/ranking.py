@@ -253,11 +253,9 @@ def _require_similarity(split: SplitEvaluator, shortlist: int) -> None:
     text, image = encoded.text_features, encoded.image_features
     if text is None or image is None or split.similarity(text, image) is None:
         raise SpecError(
-            [
-                f"objective 'retrieval': shortlist = {shortlist} chooses by similarity, which no "
-                "objective of this run learns; train with [[objectives]] of type = 'itc' too, or "
-                "set shortlist = 0"
-            ]
+            f"objective 'retrieval': shortlist = {shortlist} chooses by similarity, which no "
+            "objective of this run learns; train with [[objectives]] of type = 'itc' too, or "
+            "set shortlist = 0"
         )
 
 

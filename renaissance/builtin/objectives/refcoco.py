@@ -39,6 +39,8 @@ class RefCOCO(Objective):
     requires = frozenset({"text", "image", "identifier"})
     labels = frozenset({"box"})
 
+    default_head = "mlp"
+
     @attrs.frozen
     class Options:
         """Nothing to set."""
@@ -46,7 +48,7 @@ class RefCOCO(Objective):
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
         self.tokenizer = context.tokenizer
-        self.head = context.make_head(context.sizes.pooled, 1, "mlp")
+        self.head = context.make_head(context.sizes.pooled, 1)
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
         """Pair each sentence with every box of its image."""

@@ -39,7 +39,9 @@ class Retrieval(Objective):
     """
 
     requires = frozenset({"text", "image"})
-    starts_from = ("itm",)
+    compatible_heads = ("itm",)
+
+    default_head = "linear"
 
     @attrs.frozen
     class Options:
@@ -67,7 +69,7 @@ class Retrieval(Objective):
         super().__init__()
         self.options = options
         self.tokenizer = context.tokenizer
-        self.head = context.make_head(context.sizes.pooled, 2, "linear")
+        self.head = context.make_head(context.sizes.pooled, 2)
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
         """Pair each image with its text and, after it, with false ones."""

@@ -39,6 +39,8 @@ class SNLIVE(Objective):
     requires = frozenset({"text", "image", "identifier"})
     labels = frozenset({"entailment"})
 
+    default_head = "mlp"
+
     @attrs.frozen
     class Options:
         """Nothing to set."""
@@ -46,7 +48,7 @@ class SNLIVE(Objective):
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
         self.tokenizer = context.tokenizer
-        self.head = context.make_head(context.sizes.pooled, len(CLASSES), "mlp")
+        self.head = context.make_head(context.sizes.pooled, len(CLASSES))
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
         """Pair each hypothesis with its image."""

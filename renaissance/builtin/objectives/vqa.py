@@ -44,6 +44,8 @@ class VQA(Objective):
     requires = frozenset({"text", "image", "question_id"})
     labels = frozenset({"answer_labels", "answer_scores"})
 
+    default_head = "mlp"
+
     @attrs.frozen
     class Options:
         """Options of `vqa`."""
@@ -59,7 +61,7 @@ class VQA(Objective):
         self.tokenizer = context.tokenizer
         self.path = context.root / options.answers
         self.answers = _read_answers(self.path)
-        self.head = context.make_head(context.sizes.pooled, len(self.answers), "mlp")
+        self.head = context.make_head(context.sizes.pooled, len(self.answers))
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
         """Pair each question with its image.

@@ -14,8 +14,8 @@ class Double(Pooler):
     As in METER (Dou et al., 2022). Made as `Double(options, hidden_size)`.
     """
 
-    text_read = "first"
-    image_read = "first"
+    text_use = "first"
+    image_use = "first"
 
     @attrs.frozen
     class Options:

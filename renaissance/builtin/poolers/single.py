@@ -14,8 +14,8 @@ class Single(Pooler):
     `Single(options, hidden_size)`.
     """
 
-    text_read = "first"
-    image_read = "none"
+    text_use = "first"
+    image_use = "none"
 
     @attrs.frozen
     class Options:

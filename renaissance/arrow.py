@@ -1,0 +1,43 @@
+"""Base classes of datasets in Arrow files, as stable as the names in `renaissance`.
+
+`ImageRows` is a dataset of rows of images with lists of texts, `CaptionedImages` one of images with
+captions; `ArrowTable` and `CaptionIndex` are what they read with.
+"""
+
+from renaissance.data.arrow import (
+    ArrowTable,
+    CaptionIndex,
+    is_binary,
+    is_list,
+    is_text,
+    is_texts,
+)
+from renaissance.data.captioned_images import (
+    CaptionedImages,
+    CaptionOptions,
+    Split,
+    SplitOptions,
+    numbered_files,
+    require_split,
+)
+from renaissance.data.image_rows import ImageRows, whole_number, written_text
+from renaissance.data.images import open_image
+
+__all__ = [
+    "ArrowTable",
+    "CaptionIndex",
+    "CaptionOptions",
+    "CaptionedImages",
+    "ImageRows",
+    "Split",
+    "SplitOptions",
+    "is_binary",
+    "is_list",
+    "is_text",
+    "is_texts",
+    "numbered_files",
+    "open_image",
+    "require_split",
+    "whole_number",
+    "written_text",
+]

@@ -1,0 +1,95 @@
+"""Hugging Face configs: read from a checkpoint or an architecture's defaults, and overridden."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
+from renaissance import CheckpointError, SpecError, did_you_mean
+
+# Set by the run spec in one place for the whole model, so not here again.
+SET_BY_DATA = {"image_size": "data.image_size"}
+
+
+def is_local(checkpoint: str) -> bool:
+    """Return whether a checkpoint is a folder on this machine."""
+    return Path(checkpoint).is_dir()
+
+
+def read_config(where: str, checkpoint: str | None, architecture: str | None) -> PreTrainedConfig:
+    """Read the config of a checkpoint, or make the default one of an architecture.
+
+    Raises:
+        SpecError: If the architecture is unknown.
+        CheckpointError: If the checkpoint is missing or of an unknown model.
+    """
+    if checkpoint is not None:
+        try:
+            return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise unreadable(where, checkpoint, error) from error
+    if architecture not in CONFIG_MAPPING:
+        known = list(CONFIG_MAPPING)
+        raise SpecError(
+            f"{where}: architecture: got {architecture!r}, expected a model_type of the "
+            f"installed transformers, such as 'bert' or 'vit'"
+            f"{did_you_mean(architecture, known)}"
+        )
+    return CONFIG_MAPPING[architecture]()
+
+
+def override_config(
+    where: str, config: PreTrainedConfig, overrides: dict[str, Any]
+) -> PreTrainedConfig:
+    """Return the config with some keys replaced.
+
+    Raises:
+        SpecError: If a key is unknown or set elsewhere, or a value is refused.
+    """
+    if not overrides:
+        return config
+    family = config.model_type
+    names = _field_names(type(config))
+    # Fields that every config has are about outputs and labels, none about the encoder.
+    own_names = names - _field_names(PreTrainedConfig)
+    synonyms = {key: own for key, own in config.attribute_map.items() if own in own_names}
+    known = sorted(own_names | set(synonyms))
+    faults = []
+    for key in overrides:
+        if key in SET_BY_DATA:
+            faults.append(f"{where}: config.{key}: is {SET_BY_DATA[key]}; set it there")
+        elif key not in known:
+            faults.append(
+                f"{where}: config.{key}: the config of {family!r} has no such key"
+                f"{did_you_mean(key, known)}"
+            )
+    if faults:
+        raise SpecError(*faults)
+    # Built anew from its fields, because attributes that are no fields are derived from them.
+    values = {key: value for key, value in config.to_dict().items() if key in names}
+    values |= {synonyms.get(key, key): value for key, value in overrides.items()}
+    try:
+        return type(config)(**values)
+    # The library reports a value that it does not take by many classes of error.
+    except Exception as error:
+        raise SpecError(f"{where}: config: refused by the {family!r} config: {error}") from error
+
+
+def _field_names(config_class: type[PreTrainedConfig]) -> set[str]:
+    return {field.name for field in fields(config_class) if not field.name.startswith("_")}
+
+
+def unreadable(where: str, checkpoint: str, error: Exception) -> CheckpointError:
+    """Say that a checkpoint cannot be read, and what to do about it."""
+    reason = str(error).strip().partition("\n")[0].rstrip(".")
+    if is_local(checkpoint):
+        return CheckpointError(
+            f"{where}: checkpoint: the folder '{checkpoint}' cannot be loaded: {reason}; expected "
+            "config.json and model.safetensors as save_pretrained writes them"
+        )
+    return CheckpointError(
+        f"{where}: checkpoint: '{checkpoint}' is no local folder (looked for "
+        f"{Path(checkpoint).absolute()}) and could not be fetched from the hub: {reason}; "
+        "check the spelling, or without network download the model elsewhere and give its folder"
+    )

@@ -1,0 +1,154 @@
+"""The layers of a Hugging Face model, taken out of it to run over tokens of both modalities."""
+
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+import attrs
+import transformers
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from renaissance import PluginError, Tokens
+from renaissance.builtin.encoders.huggingface.attention import pairwise_mask
+from renaissance.builtin.encoders.huggingface.image_bias import ImageBias
+
+REMEDY = (
+    "use one of BERT, RoBERTa, ELECTRA, DistilBERT, ViT, DeiT, BEiT and CLIP, or this one in a "
+    "two-tower model"
+)
+
+
+class JointStack(nn.Module):
+    """Layers, and the norm that a pre-norm model ends with.
+
+    Args:
+        layers: Each takes states, (rows, tokens, hidden), and a pairwise `attention_mask`.
+        final_norm: Applied once, after the last layer.
+        image_bias: Relative position bias between image tokens, of models that have one.
+    """
+
+    def __init__(
+        self, layers: nn.ModuleList, final_norm: nn.Module, image_bias: ImageBias | None
+    ) -> None:
+        super().__init__()
+        self.layers = layers
+        self.final_norm = final_norm
+        self.image_bias = image_bias
+        self.gradient_checkpointing = False
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        """Run the stack; every layer is given the mask."""
+        states = tokens.hidden_states
+        mask = pairwise_mask(tokens.attention_mask)
+        for index in range(len(self.layers)):
+            if self.gradient_checkpointing and self.training:
+                states = checkpoint(self._run_layer, index, states, mask, use_reentrant=False)
+            else:
+                states = self._run_layer(index, states, mask)
+        return Tokens(self.final_norm(states), tokens.attention_mask)
+
+    def _run_layer(self, index: int, states: Tensor, mask: Tensor) -> Tensor:
+        if self.image_bias is not None:
+            mask = self.image_bias(index, mask)
+        output: Tensor = self.layers[index](states, attention_mask=mask)
+        return output
+
+
+def take_stack(
+    where: str, model: PreTrainedModel, run: Callable[[], Tensor]
+) -> tuple[JointStack, Tensor]:
+    """Take the layers out of a model, which is left as the embedder of its own modality.
+
+    Nothing is found by its name, because the library renames attributes between releases: layers
+    are the list of as many modules of one class as the config says, and the final norm is what
+    makes the model's output of the last layer's.
+
+    Args:
+        where: Name of the encoder, to begin messages with.
+        model: Called without its layers and final norm, it will return its embeddings.
+        run: Runs the model on an example and returns its last hidden states.
+
+    Returns:
+        The stack, and what the whole model made of the example before it was taken apart.
+
+    Raises:
+        PluginError: If the model is built in another way.
+    """
+    layers_name, layers = _find_layers(where, model)
+    _check_layer(where, model, layers[0])
+    norm_name, output = _find_final_norm(where, model, layers[-1], run)
+    final_norm = model.get_submodule(norm_name) if norm_name else nn.Identity()
+    model.set_submodule(layers_name, nn.ModuleList())
+    if norm_name:
+        model.set_submodule(norm_name, nn.Identity())
+    return JointStack(layers, final_norm, ImageBias.take_from(model, layers)), output.detach()
+
+
+def _find_layers(where: str, model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    family = model.config.model_type
+    if hasattr(model.config, "depths"):
+        raise PluginError(
+            f"{where}: {family!r} works in stages, which change the width and the number of its "
+            f"tokens, so text cannot run through it; {REMEDY}"
+        )
+    num_layers = model.config.num_hidden_layers
+    for name, module in model.named_modules():
+        if (
+            isinstance(module, nn.ModuleList)
+            and len(module) == num_layers
+            and len({type(layer) for layer in module}) == 1
+        ):
+            return name, module
+    raise PluginError(f"{where}: {family!r} is no stack of {num_layers} layers of a kind; {REMEDY}")
+
+
+def _check_layer(where: str, model: PreTrainedModel, layer: nn.Module) -> None:
+    # Without a mask in every layer, padding would be attended to.
+    lacking = []
+    if "attention_mask" not in signature(layer.forward).parameters:
+        lacking.append("take no attention mask")
+    if not model._supports_sdpa:
+        lacking.append("have no SDPA attention")
+    if lacking:
+        raise PluginError(
+            f"{where}: the layers of {model.config.model_type!r} {' and '.join(lacking)} in "
+            f"transformers {transformers.__version__}; {REMEDY}"
+        )
+
+
+@attrs.frozen
+class _Call:
+    taken: Any
+    returned: Any
+
+
+def _find_final_norm(
+    where: str, model: PreTrainedModel, last_layer: nn.Module, run: Callable[[], Tensor]
+) -> tuple[str | None, Tensor]:
+    calls: dict[str, _Call] = {}
+
+    def recorder(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def record(module: nn.Module, taken: tuple[Any, ...], returned: Any) -> None:
+            calls[name] = _Call(taken[0] if taken else None, returned)
+
+        return record
+
+    names = {module: name for name, module in model.named_modules()}
+    hooks = [module.register_forward_hook(recorder(name)) for module, name in names.items()]
+    try:
+        output = run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    last_states = calls[names[last_layer]].returned
+    if output is last_states:
+        return None, output
+    for name, call in calls.items():
+        if call.taken is last_states and call.returned is output:
+            return name, output
+    raise PluginError(
+        f"{where}: {model.config.model_type!r} does more than one thing between its last layer "
+        f"and its output; {REMEDY}"
+    )

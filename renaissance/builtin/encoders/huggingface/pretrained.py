@@ -1,0 +1,181 @@
+"""Hugging Face models as encoders: the options they share, and loading a model from them."""
+
+from typing import Any
+
+import attrs
+from transformers import PreTrainedModel
+
+from renaissance import CheckpointError, EncoderContext, option
+from renaissance.builtin.encoders.huggingface.building import build_model, read_model
+from renaissance.builtin.encoders.huggingface.configs import is_local, override_config, read_config
+from renaissance.builtin.encoders.huggingface.dry_run import Modality, dry_run, unused_parameters
+from renaissance.builtin.encoders.huggingface.families import (
+    image_model_class,
+    is_image_config,
+    text_model_class,
+)
+from renaissance.builtin.encoders.huggingface.positions import resize_positions
+from renaissance.builtin.encoders.huggingface.sizes import check_image_size, check_text_size
+
+
+def _one_source(
+    options: "PretrainedOptions", attribute: "attrs.Attribute[Any]", checkpoint: str | None
+) -> None:
+    if (checkpoint is None) == (options.architecture is None):
+        found = "neither" if checkpoint is None else "both"
+        raise ValueError(
+            f"got {found} of checkpoint and architecture, expected exactly one: checkpoint is a "
+            "hub id or local folder, architecture a Hugging Face model_type for random weights"
+        )
+
+
+def _random_or_dropout(
+    options: "PretrainedOptions", attribute: "attrs.Attribute[Any]", config: dict[str, Any]
+) -> None:
+    # Dropout and drop-path rates hold no weights, so they alone may differ from the checkpoint's.
+    fixed = [key for key in config if "drop" not in key]
+    if fixed and not options.has_random_weights:
+        raise ValueError(
+            f"got {', '.join(map(repr, fixed))} with pretrained weights, which were made for the "
+            "checkpoint's own config; set random_init = true, or keep only dropout rates"
+        )
+
+
+@attrs.frozen
+class PretrainedOptions:
+    """Options of every encoder that is a Hugging Face model."""
+
+    checkpoint: str | None = option(
+        None, help="Hub id or local folder of a Hugging Face model.", validator=_one_source
+    )
+    architecture: str | None = option(
+        None,
+        help="Hugging Face model_type, such as 'bert', for random weights without a checkpoint.",
+    )
+    random_init: bool = option(
+        False, help="Take only the config of the checkpoint and start from random weights."
+    )
+    config: dict[str, Any] = option(
+        factory=dict,
+        help="Hugging Face config keys to override: any where the weights are random, "
+        "dropout rates alone where they are pretrained.",
+        validator=_random_or_dropout,
+    )
+
+    @property
+    def has_random_weights(self) -> bool:
+        """Whether the weights are drawn, not read."""
+        return self.random_init or self.architecture is not None
+
+    @property
+    def weights_source(self) -> str:
+        """Where the weights come from, in words."""
+        if self.architecture is not None:
+            return f"random, architecture {self.architecture}"
+        place = "local folder" if is_local(str(self.checkpoint)) else "hub id"
+        source = f"{place} {self.checkpoint}"
+        return f"random, config of {source}" if self.random_init else source
+
+
+def reads_images(where: str, options: PretrainedOptions) -> bool:
+    """Return whether the options name an image model; errors as in `load_image_model`."""
+    return is_image_config(read_config(where, options.checkpoint, options.architecture))
+
+
+def load_text_model(
+    where: str, options: PretrainedOptions, context: EncoderContext
+) -> PreTrainedModel:
+    """Load a text model, in evaluation mode and float32.
+
+    Args:
+        where: Name of the encoder, to begin messages with.
+        options: The encoder's options.
+        context: The run; its texts must fit the model's positions and vocabulary.
+
+    Raises:
+        PluginError: If the model is no bidirectional text encoder.
+        SpecError: If an option or the text length does not suit the model.
+        CheckpointError: If the checkpoint is missing or incomplete.
+    """
+    config = read_config(where, options.checkpoint, options.architecture)
+    model_class = text_model_class(where, config)
+    if options.architecture is not None:
+        config.vocab_size = context.vocab_size
+    config = override_config(where, config, options.config)
+    if options.has_random_weights or not context.load_weights:
+        model, missing = build_model(where, config, model_class), frozenset[str]()
+    else:
+        model, missing = read_model(where, str(options.checkpoint), config, model_class)
+    check_text_size(where, model, context)
+    _freeze_unused(where, model, "text", context, missing)
+    return model
+
+
+def load_image_model(
+    where: str, options: PretrainedOptions, context: EncoderContext
+) -> PreTrainedModel:
+    """Load an image model, in evaluation mode and float32, for images of `context.image_size`.
+
+    Of a model of several modalities, such as CLIP, only the image part is loaded.
+
+    Args:
+        where: Name of the encoder, to begin messages with.
+        options: The encoder's options.
+        context: The run.
+
+    Raises:
+        PluginError: If the model is no image encoder.
+        SpecError: If an option or the image size does not suit the model.
+        CheckpointError: If the checkpoint is missing or incomplete.
+    """
+    config = read_config(where, options.checkpoint, options.architecture)
+    config = getattr(config, "vision_config", config)
+    model_class = image_model_class(where, config)
+    config = override_config(where, config, options.config)
+    check_image_size(where, config, context.image_size)
+    if options.has_random_weights or not context.load_weights:
+        config.image_size = context.image_size
+        model, missing = build_model(where, config, model_class), frozenset[str]()
+    else:
+        model, missing = read_model(where, str(options.checkpoint), config, model_class)
+        model = resize_positions(where, model, context.image_size)
+    _freeze_unused(where, model, "image", context, missing)
+    return model
+
+
+def enable_checkpointing(model: PreTrainedModel) -> None:
+    """Recompute the activations of each layer in backward.
+
+    Raises:
+        ValueError: If the family cannot.
+    """
+    if not model.supports_gradient_checkpointing:
+        raise ValueError(
+            f"{model.config.model_type!r} models have no gradient checkpointing; set "
+            "train.gradient_checkpointing = false"
+        )
+    # The library renamed the method in the middle of version 5.
+    name = "activation_checkpointing_enable"
+    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def _freeze_unused(
+    where: str,
+    model: PreTrainedModel,
+    modality: Modality,
+    context: EncoderContext,
+    missing: frozenset[str],
+) -> None:
+    """Freeze the parameters that the output ignores; all others the checkpoint must have."""
+    unused = unused_parameters(model, dry_run(where, model, modality, context))
+    for parameter in unused.values():
+        parameter.requires_grad_(False)
+    needed = sorted(missing - set(unused))
+    if needed:
+        names = ", ".join(needed[:5]) + (", ..." if len(needed) > 5 else "")
+        raise CheckpointError(
+            f"{where}: checkpoint: {len(needed)} of the weights that {model.config.model_type!r} "
+            f"needs are missing: {names}; the file is incomplete or of another architecture than "
+            "its config.json says; get it again, or set random_init = true"
+        )

@@ -1,0 +1,94 @@
+"""Whether the run's texts and images suit a model, and which sizes would."""
+
+from collections.abc import Sequence
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from renaissance import EncoderContext, SpecError
+
+# Convolutional networks without a patch size halve the image twice before their first stage.
+STEM_STRIDE = 4
+
+
+def check_text_size(where: str, model: PreTrainedModel, context: EncoderContext) -> None:
+    """Check that a text model has positions and word embeddings enough.
+
+    Raises:
+        SpecError: If it has not; the message names both numbers.
+    """
+    faults = []
+    family = model.config.model_type
+    num_positions = count_text_positions(model)
+    if num_positions is not None and context.max_text_length > num_positions:
+        faults.append(
+            f"{where}: data.max_text_length is {context.max_text_length}, but this {family!r} has "
+            f"positions for {num_positions} tokens; set data.max_text_length to {num_positions} or "
+            "less, or take a model with more positions"
+        )
+    num_words = model.get_input_embeddings().num_embeddings
+    if context.vocab_size > num_words:
+        faults.append(
+            f"{where}: the tokenizer has {context.vocab_size} tokens, but this {family!r} has "
+            f"embeddings for {num_words}; set data.tokenizer to the model's own, or with random "
+            f"weights config.vocab_size to {context.vocab_size}"
+        )
+    if faults:
+        raise SpecError(*faults)
+
+
+def count_text_positions(model: PreTrainedModel) -> int | None:
+    """Return how many tokens a text model has positions for; None where there is no table."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and "position" in name.rpartition(".")[2]:
+            # RoBERTa and its kin count positions from padding_idx + 1.
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - first
+    return None
+
+
+def check_image_size(where: str, config: PreTrainedConfig, image_size: int) -> None:
+    """Check that images divide into the model's patches and stages without rest.
+
+    Raises:
+        SpecError: If they do not; the message names the nearest sizes that do.
+    """
+    patch_size = getattr(config, "patch_size", STEM_STRIDE)
+    side = patch_size if isinstance(patch_size, int) else max(patch_size)
+    # Each stage after the first halves the grid.
+    num_halvings = len(config.depths) - 1 if hasattr(config, "depths") else 0
+    step = side * 2**num_halvings
+    # A Swin of a fixed window has a window in its last stage too.
+    smallest = step * (config.window_size if config.model_type == "swin" else 1)
+    _check_multiple(where, f"this {config.model_type!r}", image_size, step, smallest)
+
+
+def check_patch_size(where: str, patch_size: int, image_size: int) -> None:
+    """Check that images divide into patches without rest.
+
+    Raises:
+        SpecError: If they do not; the message names the nearest sizes that do.
+    """
+    _check_multiple(where, f"patch_size {patch_size}", image_size, patch_size, patch_size)
+
+
+def _check_multiple(where: str, what: str, image_size: int, step: int, smallest: int) -> None:
+    if image_size % step == 0 and image_size >= smallest:
+        return
+    below = image_size // step * step
+    nearest = [size for size in (below, below + step) if size >= smallest] or [smallest]
+    raise SpecError(
+        f"{where}: data.image_size is {image_size}, but {what} takes multiples of {step} "
+        f"pixels from {smallest} on; the nearest: {' and '.join(map(str, nearest))}"
+    )
+
+
+def patch_grid(config: PreTrainedConfig) -> tuple[int, int]:
+    """Return height and width of an image in patches."""
+    height, width = _pair(config.image_size)
+    patch_height, patch_width = _pair(config.patch_size)
+    return height // patch_height, width // patch_width
+
+
+def _pair(size: int | Sequence[int]) -> Sequence[int]:
+    return (size, size) if isinstance(size, int) else size

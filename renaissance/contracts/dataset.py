@@ -1,0 +1,51 @@
+"""The contract of datasets."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import numpy as np
+
+from renaissance.contracts.component import Component
+from renaissance.contracts.samples import Sample
+
+
+@attrs.frozen
+class DatasetContext:
+    """What a dataset may need to know of the run.
+
+    Attributes:
+        root: `data.root`, against which relative paths are resolved.
+        seed: The run's seed.
+        training: True for `[[data.train]]`.
+    """
+
+    root: Path
+    seed: int
+    training: bool
+
+
+class Dataset(Component, ABC):
+    """A sequence of samples.
+
+    Attributes:
+        provides: What each sample holds: "text", "text_pair", "image", and names of labels.
+        vocabulary: All words of its texts, the special tokens of BERT first, for a dataset that
+            can be used without a tokenizer of its own.
+    """
+
+    provides: frozenset[str]
+    vocabulary: Sequence[str] | None = None
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    @abstractmethod
+    def sample(self, index: int, generator: np.random.Generator) -> Sample:
+        """Return one sample; `generator` is keyed by (seed, epoch, index).
+
+        Raises:
+            DataError: If the record cannot be read; the message names file, row and cause.
+        """

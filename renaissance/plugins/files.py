@@ -1,0 +1,91 @@
+"""Plugins named by path, for experiments without a package: `[run] plugins = ["./mine.py"]`."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from renaissance.errors import PluginError
+from renaissance.plugins.hookspecs import hookimpl
+from renaissance.plugins.loading import Plugins, check_api, describe_failure
+
+if TYPE_CHECKING:
+    from renaissance.contracts.monitor import RunInfo
+
+RECORD_FILE = "plugins.json"
+
+
+class FileRecord:
+    """Writes which files a run loaded, as they were then, into its folder.
+
+    Attributes:
+        sha256: Of each file's bytes, by absolute path.
+    """
+
+    def __init__(self) -> None:
+        self.sha256: dict[Path, str] = {}
+
+    @hookimpl
+    def run_started(self, run: "RunInfo") -> None:
+        """Add what is new since the run's last start: a run may go on with a file changed."""
+        if run.rank != 0:
+            return
+        path = run.folder / RECORD_FILE
+        entries = json.loads(path.read_text()) if path.exists() else []
+        known = {(entry["path"], entry["sha256"]) for entry in entries}
+        for file, sha256 in self.sha256.items():
+            if (str(file), sha256) not in known:
+                entries.append({"path": str(file), "sha256": sha256, "from_step": run.start_step})
+        path.write_text(json.dumps(entries, indent=2) + "\n")
+
+
+def load_plugin_file(path: Path, plugins: Plugins) -> None:
+    """Load a plugin from a Python file, and add it to the plugins; once.
+
+    Args:
+        path: The file, absolute.
+        plugins: Where its components and hooks go.
+
+    Raises:
+        PluginError: If there is no such file, it cannot be run, or it breaks a contract.
+    """
+    record = _record(plugins)
+    if path in record.sha256:
+        return
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise PluginError(
+            f"{path}: cannot be read: {error.strerror}; name a Python file, relative to the file "
+            "that names it"
+        ) from error
+    sha256 = hashlib.sha256(source).hexdigest()
+    # A name of its own: the file must not stand in the way of an installed module.
+    module = ModuleType(f"renaissance_plugin_file_{path.stem}_{sha256[:12]}")
+    module.__file__ = str(path)
+    # attrs looks up a class's module by name to resolve its types.
+    sys.modules[module.__name__] = module
+    try:
+        # The very bytes that were hashed, whatever happens to the file meanwhile.
+        exec(compile(source, str(path), "exec"), vars(module))
+        check_api(module)
+        plugins.add(module, path.stem, str(path), f"sha256:{sha256[:12]}")
+    # Whatever the file's code raises.
+    except Exception as error:
+        del sys.modules[module.__name__]
+        raise PluginError(
+            f"{path}: {describe_failure(error)}; mend the file, or take it out of run.plugins"
+        ) from error
+    record.sha256[path] = sha256
+
+
+def _record(plugins: Plugins) -> FileRecord:
+    name = "plugin-files"
+    record = plugins.manager.get_plugin(name)
+    if record is None:
+        record = FileRecord()
+        plugins.manager.register(record, name=name)
+    assert isinstance(record, FileRecord)
+    return record

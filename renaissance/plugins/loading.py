@@ -1,0 +1,224 @@
+"""Find, load and check plugins: entry points of the group `renaissance`, in sorted order."""
+
+import inspect
+import sys
+from collections.abc import Collection
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+
+import attrs
+import pluggy
+
+from renaissance.contracts.component import Component
+from renaissance.errors import PluginError, did_you_mean
+from renaissance.plugins import hookspecs
+from renaissance.plugins.contract import check_component
+from renaissance.plugins.kinds import KINDS, Kind
+from renaissance.plugins.registry import Registration, Registry
+
+ENTRY_POINT_GROUP = "renaissance"
+# Of what a plugin may rely on: contracts, hooks, public names. Declared as `renaissance_api = 1`
+# by the module of the entry point.
+API_VERSION = 1
+
+
+@attrs.frozen
+class BrokenPlugin:
+    """A plugin that failed to load; it stops only a run that needs it.
+
+    Attributes:
+        distribution: The distribution it comes from.
+        version: That distribution's version.
+        entry_point: The entry point, as written: "name = module".
+        cause: What went wrong.
+    """
+
+    distribution: str
+    version: str
+    entry_point: str
+    cause: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.distribution} {self.version} (entry point '{self.entry_point}'): {self.cause}"
+        )
+
+
+@attrs.frozen
+class Plugins:
+    """Everything that was found.
+
+    Attributes:
+        manager: The pluggy manager, to call lifecycle hooks.
+        registry: The components.
+        broken: Plugins that failed to load.
+    """
+
+    manager: pluggy.PluginManager
+    registry: Registry
+    broken: tuple[BrokenPlugin, ...] = ()
+
+    def add(
+        self,
+        plugin: object,
+        name: str,
+        distribution: str,
+        version: str,
+        kinds: Collection[Kind] = tuple(KINDS),
+    ) -> None:
+        """Check a plugin, register its components and its hooks: all of it, or nothing.
+
+        Args:
+            plugin: A module or an object.
+            name: Its name within the distribution.
+            distribution: What it comes from, for messages.
+            version: The version of that.
+            kinds: Which kinds of component to register.
+
+        Raises:
+            PluginError: On a hook that does not fit, or a component that breaks its contract.
+        """
+        check_hooks(plugin)
+        registrations = [
+            Registration(kind, component_name, component, distribution, version)
+            for kind, component_name, component in collect_components(plugin, kinds)
+        ]
+        for registration in registrations:
+            check_component(registration)
+        for registration in registrations:
+            self.registry.add(registration)
+        self.manager.register(plugin, name=f"{distribution}:{name}")
+
+    def require(self, kind: Kind, name: str) -> Registration:
+        """Return a component's registration.
+
+        Raises:
+            PluginError: If it is unknown; the message also names plugins that failed to load.
+        """
+        found = self.registry.find(kind, name)
+        if found is None:
+            raise PluginError(self.unknown(kind, name))
+        return found
+
+    def unknown(self, kind: Kind, name: object) -> str:
+        """Say that a component is unknown, and which plugins failed to load."""
+        text = self.registry.unknown(kind, name)
+        if self.broken:
+            failed = "; ".join(map(str, self.broken))
+            text += f" (or fix or uninstall the plugin that failed to load: {failed})"
+        return text
+
+
+def new_manager() -> pluggy.PluginManager:
+    """Return a pluggy manager that knows the hooks, and no plugin yet."""
+    manager = pluggy.PluginManager("renaissance")
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def hook_names() -> list[str]:
+    """Return the names of all hooks, in the order in which they are declared."""
+    return [name for name, value in vars(hookspecs).items() if hasattr(value, "renaissance_spec")]
+
+
+def load_plugins(kinds: Collection[Kind] = tuple(KINDS)) -> Plugins:
+    """Load every installed plugin and collect what it registers.
+
+    A plugin that cannot be imported, or breaks a contract, is set aside as broken, whole: it stops
+    only runs that name what it would have registered. A name that two plugins register is known
+    to the registry as a clash, and stops only runs that use it.
+
+    Args:
+        kinds: Which kinds of component to collect. Plugins that import what they register inside
+            their hooks, as the built-in one does, then import nothing else: sources need no torch.
+    """
+    plugins = Plugins(new_manager(), Registry())
+    broken = []
+    found = entry_points(group=ENTRY_POINT_GROUP)
+    for entry_point in sorted(found, key=lambda point: (*_distribution(point), point.name)):
+        distribution, version = _distribution(entry_point)
+        written = f"{entry_point.name} = {entry_point.value}"
+        try:
+            plugin = entry_point.load()
+            check_api(sys.modules[entry_point.module])
+            plugins.add(plugin, entry_point.name, distribution, version, kinds)
+        # Whatever a third-party module raises stops only the runs that need it; sys.exit() too.
+        except (Exception, SystemExit) as error:
+            broken.append(BrokenPlugin(distribution, version, written, describe_failure(error)))
+    return attrs.evolve(plugins, broken=tuple(broken))
+
+
+def describe_failure(error: BaseException) -> str:
+    """Return what an exception says on one line; of our own errors, without the class."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
+
+
+def check_api(module: ModuleType) -> None:
+    """Check that a plugin is written for this version of the plugin interface.
+
+    Raises:
+        PluginError: If its `renaissance_api` is another.
+    """
+    declared = getattr(module, "renaissance_api", API_VERSION)
+    if declared != API_VERSION:
+        newer = isinstance(declared, int) and declared > API_VERSION
+        package = "renaissance" if newer else "the plugin"
+        raise PluginError(
+            f"{module.__name__}: renaissance_api is {declared!r}, expected {API_VERSION}; install "
+            f"a release of {package} that fits the other"
+        )
+
+
+def check_hooks(plugin: object) -> None:
+    """Check that what a plugin means as a hook is one.
+
+    Raises:
+        PluginError: On a hook that does not exist, lacks its decorator, or asks for arguments that
+            it is not given.
+    """
+    hooks = hook_names()
+    manager = new_manager()
+    for name in dir(plugin):
+        function = getattr(plugin, name)
+        marked = manager.parse_hookimpl_opts(plugin, name) is not None
+        if not marked and name in hooks and inspect.isroutine(function):
+            raise PluginError(f"'{name}' lacks its decorator; write @hookimpl above it")
+        if not marked:
+            continue
+        if name not in hooks:
+            raise PluginError(
+                f"unknown hook '{name}'; known: {', '.join(hooks)}{did_you_mean(name, hooks)}"
+            )
+        given = inspect.signature(getattr(hookspecs, name)).parameters
+        for argument in inspect.signature(function).parameters:
+            if argument not in given:
+                raise PluginError(
+                    f"hook '{name}' asks for an argument '{argument}'; "
+                    f"it is given: {', '.join(given)}"
+                )
+
+
+def collect_components(
+    plugin: object, kinds: Collection[Kind] = tuple(KINDS)
+) -> list[tuple[Kind, str, type[Component]]]:
+    """Call a plugin's `register_*` hooks and return what they register, in order."""
+    components: list[tuple[Kind, str, type[Component]]] = []
+    # A manager of its own, so that the hooks of no other plugin are called.
+    manager = new_manager()
+    manager.register(plugin)
+    for kind in kinds:
+
+        def register(name: str, component: type[Component], kind: Kind = kind) -> None:
+            components.append((kind, name, component))
+
+        # Calls that do not fit are reported by this name.
+        register.__qualname__ = "register"
+        getattr(manager.hook, KINDS[kind].hook)(register=register)
+    return components
+
+
+def _distribution(entry_point: EntryPoint) -> tuple[str, str]:
+    if entry_point.dist is None:
+        return "unknown", "0"
+    return entry_point.dist.name, entry_point.dist.version

@@ -1,0 +1,63 @@
+"""What surrounds an objective under check."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from renaissance.contracts.head import Head
+from renaissance.contracts.objective import Objective, ObjectiveContext, ObjectiveOutput
+from renaissance.data.collate import MicroBatch
+from renaissance.engine.multi_objective import MultiObjective
+from renaissance.plugins.loading import load_plugins
+from renaissance.testing.samples import SampleList, collate, tokenizer_of
+from renaissance.testing.tiny_model import tiny_model
+
+# The objective's name in micro-batches.
+NAME = "objective"
+
+
+class Surroundings:
+    """An objective's surroundings: samples, a tokenizer, a tiny frozen model, heads."""
+
+    def __init__(self, component: Any, options: Any, dataset: SampleList, root: Path) -> None:
+        self.component = component
+        self.options = options
+        self.dataset = dataset
+        self.root = root
+        self.tokenizer = tokenizer_of(dataset)
+        self.model = tiny_model(len(self.tokenizer)).eval().requires_grad_(False)
+        self.plugins = load_plugins()
+        self.indices = list(range(len(dataset)))
+
+    def make(self) -> Objective:
+        """Make the objective in evaluation mode, with the heads it asks for by name."""
+        context = ObjectiveContext(self.model.sizes, self.tokenizer, self._make_head, self.root)
+        objective: Objective = self.component(self.options, context)
+        return objective.eval()
+
+    def _make_head(self, input_size: int, output_size: int) -> Head:
+        name = self.component.default_head
+        head: Any = self.plugins.require("head", name).component
+        made: Head = head(head.Options(), input_size, output_size)
+        return made
+
+    def batch(
+        self, objective: Objective, indices: Sequence[int] | None = None, training: bool = False
+    ) -> MicroBatch:
+        """Collate some samples, or all."""
+        chosen = self.indices if indices is None else indices
+        return collate(self.dataset, self.tokenizer, {NAME: objective}, chosen, training)
+
+    def run(self, objective: Objective, batch: MicroBatch) -> ObjectiveOutput:
+        """Run the model and the objective as the engine would."""
+        network = MultiObjective(
+            self.model, nn.ModuleDict({NAME: objective}), (0.5,) * 3, (0.5,) * 3
+        )
+        outputs: dict[str, ObjectiveOutput] = network(batch)
+        return outputs[NAME]
+
+    def loss(self, objective: Any) -> list[Tensor]:
+        """Return the loss, for the check of modules."""
+        return [self.run(objective, self.batch(objective)).loss_sum]

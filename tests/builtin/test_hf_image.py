@@ -1,0 +1,247 @@
+from pathlib import Path
+
+import pytest
+import torch
+from support.tiny_models import (
+    IMAGE_MODELS,
+    IMAGE_SIZE,
+    TRANSFORMERS,
+    context,
+    count_linear_calls,
+    gradient_names,
+    images,
+    save,
+    save_model,
+    without_dropout,
+)
+from transformers import (
+    AutoModel,
+    AutoModelForImageClassification,
+    CLIPConfig,
+    CLIPModel,
+    DeiTForImageClassificationWithTeacher,
+)
+from transformers.models.beit.modeling_beit import BeitRelativePositionBias
+
+from renaissance import PluginError, SpecError
+from renaissance.builtin.encoders.hf_image import HFImageEncoder
+
+FAMILIES = list(IMAGE_MODELS)
+# Special tokens before the patches.
+NUM_SPECIAL = dict.fromkeys(TRANSFORMERS, 1) | {"deit": 2}
+TAKE_A_SWITCH = ("vit", "deit", "clip")
+NO_CHECKPOINTING = ("resnet", "convnext")
+
+
+def load(folder: Path | str, config: dict[str, object] | None = None, **values: object):
+    options = HFImageEncoder.Options(checkpoint=str(folder), config=config or {})
+    return HFImageEncoder(options, context(**values)).eval()
+
+
+def as_tokens(states: torch.Tensor) -> torch.Tensor:
+    """Place (y, x) of a feature map is token y * width + x."""
+    if states.dim() == 3:
+        return states
+    places = [states[:, :, y, x] for y in range(states.shape[2]) for x in range(states.shape[3])]
+    return torch.stack(places, dim=1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_output_is_the_librarys_own(family, tmp_path):
+    save_model(tmp_path, family)
+    reference = AutoModel.from_pretrained(tmp_path).eval()
+    encoder = load(tmp_path)
+    tokens = encoder.encode_image(images())
+    assert torch.equal(tokens.hidden_states, as_tokens(reference(images()).last_hidden_state))
+    assert torch.equal(
+        tokens.attention_mask, torch.ones(tokens.hidden_states.shape[:2], dtype=torch.bool)
+    )
+    assert tokens.hidden_states.shape[-1] == encoder.hidden_size
+
+
+@pytest.mark.parametrize("size", [24, 48])
+@pytest.mark.parametrize("family", list(TRANSFORMERS))
+def test_another_size_is_interpolated_like_the_library_does(family, size, tmp_path):
+    save_model(tmp_path, family)
+    reference = AutoModel.from_pretrained(tmp_path).eval()
+    switch = {"interpolate_pos_encoding": True} if family in TAKE_A_SWITCH else {}
+    expected = reference(images(size), **switch).last_hidden_state
+    states = load(tmp_path, image_size=size).encode_image(images(size)).hidden_states
+    assert states.shape == (3, (size // 8) ** 2 + NUM_SPECIAL[family], 16)
+    torch.testing.assert_close(states, expected, atol=1e-5, rtol=0)
+
+
+def test_swin_with_absolute_positions_at_another_size(tmp_path):
+    save_model(tmp_path, "swin", use_absolute_embeddings=True)
+    reference = AutoModel.from_pretrained(tmp_path).eval()
+    expected = reference(images(48), interpolate_pos_encoding=True).last_hidden_state
+    states = load(tmp_path, image_size=48).encode_image(images(48)).hidden_states
+    torch.testing.assert_close(states, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["swin", "resnet", "convnext"])
+def test_networks_of_stages_take_other_sizes_as_they_are(family, tmp_path):
+    save_model(tmp_path, family)
+    expected = AutoModel.from_pretrained(tmp_path).eval()(images(48)).last_hidden_state
+    states = load(tmp_path, image_size=48).encode_image(images(48)).hidden_states
+    torch.testing.assert_close(states, as_tokens(expected), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["vit", "deit", "clip", "dinov2"])
+def test_positions_are_interpolated_once_and_trained_at_the_new_size(family, tmp_path, monkeypatch):
+    save_model(tmp_path, family)
+    encoder = load(tmp_path, image_size=48)
+
+    def forbidden(*args: object, **kwargs: object) -> None:
+        raise AssertionError("interpolated in a forward pass")
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", forbidden)
+    num_tokens = encoder.encode_image(images(48)).hidden_states.shape[1]
+    tables = [p for p in encoder.parameters() if p.shape[-2:] == (num_tokens, 16)]
+    assert len(tables) == 1
+    assert tables[0].requires_grad
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_trained_parameter_gets_a_gradient(family, tmp_path):
+    save_model(tmp_path, family)
+    encoder = load(tmp_path)
+    asking, given = gradient_names(encoder, encoder.encode_image(images()).hidden_states)
+    assert asking == given
+    frozen = {name for name, p in encoder.named_parameters() if not p.requires_grad}
+    expected = {
+        "clip": {"model.post_layernorm.weight", "model.post_layernorm.bias"},
+        "convnext": {"model.layernorm.weight", "model.layernorm.bias"},
+        "dinov2": {"model.embeddings.mask_token"},
+    }
+    assert frozen == expected.get(family, set())
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in NO_CHECKPOINTING])
+def test_gradient_checkpointing_changes_no_number(family, tmp_path):
+    save_model(tmp_path, family)
+    results = []
+    for checkpointing in (False, True):
+        encoder = load(tmp_path, without_dropout(family)).train()
+        if checkpointing:
+            encoder.enable_gradient_checkpointing()
+        calls = count_linear_calls(encoder)
+        states = encoder.encode_image(images()).hidden_states
+        num_forward = len(calls)
+        states.square().sum().backward()
+        assert (len(calls) > num_forward) == checkpointing
+        gradients = [p.grad for p in encoder.parameters() if p.requires_grad]
+        results.append([states.detach(), *gradients])
+    assert len(results[0]) > 10
+    for plain, recomputed in zip(*results, strict=True):
+        torch.testing.assert_close(recomputed, plain)
+
+
+@pytest.mark.parametrize("family", NO_CHECKPOINTING)
+def test_families_without_gradient_checkpointing_say_so(family, tmp_path):
+    save_model(tmp_path, family)
+    with pytest.raises(ValueError, match=f"'{family}' models have no gradient checkpointing"):
+        load(tmp_path).enable_gradient_checkpointing()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_on_the_meta_device_only_shapes_are_made(family, tmp_path):
+    save_model(tmp_path, family)
+    with torch.device("meta"):
+        encoder = load(tmp_path, load_weights=False)
+    assert all(p.is_meta for p in encoder.parameters())
+    states = encoder.encode_image(images().to("meta")).hidden_states
+    assert states.is_meta
+    assert states.shape == load(tmp_path).encode_image(images()).hidden_states.shape
+
+
+def test_nothing_of_the_meta_device_is_left_over_in_later_models(tmp_path):
+    # The library keeps BEiT's indices by grid; this is a grid that no other test has.
+    size, grid = 80, (10, 10)
+    save_model(tmp_path, "beit")
+    with torch.device("meta"):
+        load(tmp_path, load_weights=False, image_size=size)
+    index = BeitRelativePositionBias.generate_relative_position_index(grid)
+    assert not index.is_meta
+    assert index.max() == 19 * 19 + 2
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "nearest"),
+    [
+        ("vit", 45, "this 'vit' takes multiples of 8 pixels from 8 on; the nearest: 40 and 48"),
+        ("deit", 3, "the nearest: 8"),
+        ("swin", 30, "this 'swin' takes multiples of 8 pixels from 16 on; the nearest: 24 and 32"),
+        ("swin", 8, "the nearest: 16"),
+        ("resnet", 36, "this 'resnet' takes multiples of 8 pixels from 8 on; the nearest: 32 and"),
+        ("convnext", 36, "the nearest: 32 and 40"),
+    ],
+)
+def test_sizes_that_do_not_divide_are_refused(family, size, nearest, tmp_path):
+    save_model(tmp_path, family)
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path, image_size=size)
+    assert str(caught.value).startswith(f"hf-image: data.image_size is {size}, but ")
+    assert nearest in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [IMAGE_SIZE, 48])
+def test_of_a_whole_clip_only_the_image_part_is_loaded(size, tmp_path):
+    part = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 20,
+    }
+    config = CLIPConfig(
+        text_config={**part, "vocab_size": 60, "bos_token_id": 0, "eos_token_id": 1},
+        vision_config={**part, "image_size": IMAGE_SIZE, "patch_size": 8},
+    )
+    model = save(tmp_path, CLIPModel(config))
+    encoder = load(tmp_path, image_size=size)
+    expected = model.vision_model(images(size), interpolate_pos_encoding=True).last_hidden_state
+    found = encoder.encode_image(images(size)).hidden_states
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert encoder.model.num_parameters() < model.num_parameters() / 2
+
+
+@pytest.mark.parametrize(
+    ("family", "task_class"),
+    [
+        (family, AutoModelForImageClassification)
+        for family in ("vit", "beit", "dinov2", "swin", "resnet", "convnext")
+    ]
+    + [("deit", DeiTForImageClassificationWithTeacher)],
+)
+def test_a_classifiers_checkpoint_gives_its_base_model(family, task_class, tmp_path):
+    save_model(tmp_path / "base", family)
+    model = task_class.from_pretrained(tmp_path / "base").eval()
+    model.save_pretrained(tmp_path / "task")
+    expected = model.base_model(images()).last_hidden_state
+    found = load(tmp_path / "task").encode_image(images()).hidden_states
+    torch.testing.assert_close(found, as_tokens(expected), atol=1e-6, rtol=0)
+
+
+def test_random_weights_are_made_for_the_runs_size():
+    config = {**IMAGE_MODELS["vit"][1], "patch_size": 4}
+    del config["image_size"]
+    options = HFImageEncoder.Options(architecture="vit", config=config)
+    encoder = HFImageEncoder(options, context(image_size=20))
+    assert encoder.encode_image(images(20)).hidden_states.shape == (3, 26, 16)
+
+
+def test_depths_can_be_overridden():
+    config = {"depths": [1, 1], "num_heads": [1, 2], "embed_dim": 8, "window_size": 2}
+    encoder = HFImageEncoder(HFImageEncoder.Options(architecture="swin", config=config), context())
+    assert encoder.hidden_size == 16
+    assert encoder.encode_image(images()).hidden_states.shape == (3, 16, 16)
+
+
+def test_text_models_and_random_patches_are_refused():
+    for family, reason in {
+        "bert": "'bert' reads no images; use an image model such as ViT",
+        "vit_mae": "'vit_mae' drops random patches whenever it encodes",
+    }.items():
+        with pytest.raises(PluginError) as caught:
+            HFImageEncoder(HFImageEncoder.Options(architecture=family), context())
+        assert reason in str(caught.value)

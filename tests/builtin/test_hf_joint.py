@@ -1,0 +1,306 @@
+from inspect import signature
+from pathlib import Path
+
+import pytest
+import torch
+from support.tiny_models import (
+    IMAGE_MODELS,
+    TEXT_MODELS,
+    TRANSFORMERS,
+    context,
+    count_linear_calls,
+    gradient_names,
+    images,
+    save_model,
+    texts,
+    without_dropout,
+)
+from torch import nn
+from transformers import AutoModel
+from transformers.models.dinov2.modeling_dinov2 import Dinov2Layer
+
+from renaissance import PluginError, SpecError, Tokens
+from renaissance.builtin.encoders.hf_joint import HFJointEncoder
+from renaissance.builtin.encoders.huggingface.image_bias import ImageBias
+
+DINOV2_TAKES_A_MASK = "attention_mask" in signature(Dinov2Layer.forward).parameters
+IMAGE_FAMILIES = [name for name in TRANSFORMERS if name != "dinov2" or DINOV2_TAKES_A_MASK]
+FAMILIES = [*TEXT_MODELS, *IMAGE_FAMILIES]
+
+
+def load(folder: Path, options: dict[str, object] | None = None, **values: object):
+    torch.manual_seed(4)
+    return HFJointEncoder(
+        HFJointEncoder.Options(checkpoint=str(folder), **(options or {})), context(**values)
+    ).eval()
+
+
+def both(encoder: HFJointEncoder, num_padding: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Joint states of three texts, each with an image: texts' (with padding), then images'."""
+    input_ids, attention_mask = texts()
+    input_ids = nn.functional.pad(input_ids, (0, num_padding), value=7)
+    attention_mask = nn.functional.pad(attention_mask, (0, num_padding), value=False)
+    text = encoder.encode_text(input_ids, attention_mask)
+    image = encoder.encode_image(images())
+    tokens = encoder.encode_joint(
+        Tokens(*(torch.cat(pair, dim=1) for pair in zip(text, image, strict=True)))
+    )
+    num_text_tokens = input_ids.shape[1]
+    return tokens.hidden_states[:, :num_text_tokens], tokens.hidden_states[:, num_text_tokens:]
+
+
+@pytest.mark.parametrize("family", TEXT_MODELS)
+def test_texts_alone_come_out_as_of_the_text_model(family, tmp_path):
+    save_model(tmp_path, family)
+    reference = AutoModel.from_pretrained(tmp_path).eval()
+    input_ids, attention_mask = texts()
+    expected = reference(input_ids=input_ids, attention_mask=attention_mask.long())
+    encoder = load(tmp_path)
+    tokens = encoder.encode_joint(encoder.encode_text(input_ids, attention_mask))
+    torch.testing.assert_close(tokens.hidden_states, expected.last_hidden_state, atol=1e-5, rtol=0)
+    assert torch.equal(tokens.attention_mask, attention_mask)
+
+
+# 1 is a separator that the example at loading contains, too.
+@pytest.mark.parametrize("separator_id", [1, 3])
+def test_the_second_of_two_texts_comes_out_as_of_the_text_model(separator_id, tmp_path):
+    save_model(tmp_path, "bert")
+    reference = AutoModel.from_pretrained(tmp_path).eval()
+    input_ids = torch.tensor([[2, 7, 8, separator_id, 9, 10, 11, separator_id]])
+    mask = torch.ones_like(input_ids)
+    types = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1]])
+    expected = reference(input_ids=input_ids, attention_mask=mask, token_type_ids=types)
+    encoder = load(tmp_path, separator_id=separator_id)
+    found = encoder.encode_joint(encoder.encode_text(input_ids, mask.bool())).hidden_states
+    torch.testing.assert_close(found, expected.last_hidden_state, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", IMAGE_FAMILIES)
+def test_images_alone_come_out_as_of_the_image_model(family, tmp_path):
+    save_model(tmp_path, family)
+    expected = AutoModel.from_pretrained(tmp_path).eval()(images()).last_hidden_state
+    encoder = load(tmp_path)
+    tokens = encoder.encode_joint(encoder.encode_image(images()))
+    torch.testing.assert_close(tokens.hidden_states, expected, atol=1e-5, rtol=0)
+    assert tokens.attention_mask.all()
+
+
+@pytest.mark.parametrize("family", ["vit", "beit", "clip"])
+def test_images_of_another_size_come_out_as_of_the_image_model(family, tmp_path):
+    save_model(tmp_path, family)
+    reference = AutoModel.from_pretrained(tmp_path).eval()
+    switch = {} if family == "beit" else {"interpolate_pos_encoding": True}
+    expected = reference(images(48), **switch).last_hidden_state
+    encoder = load(tmp_path, image_size=48)
+    found = encoder.encode_joint(encoder.encode_image(images(48))).hidden_states
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_changes_no_real_token(family, tmp_path):
+    save_model(tmp_path, family)
+    encoder = load(tmp_path)
+    _, attention_mask = texts()
+    plain_text, plain_image = both(encoder)
+    padded_text, padded_image = both(encoder, num_padding=3)
+    torch.testing.assert_close(
+        padded_text[:, :9][attention_mask], plain_text[attention_mask], atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(padded_image, plain_image, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_modalities_see_each_other(family, tmp_path):
+    save_model(tmp_path, family)
+    encoder = load(tmp_path)
+    fused_text, fused_image = both(encoder)
+    alone_text = encoder.encode_joint(encoder.encode_text(*texts())).hidden_states
+    alone_image = encoder.encode_joint(encoder.encode_image(images())).hidden_states
+    assert (fused_text - alone_text).abs().max() > 1e-2
+    assert (fused_image - alone_image).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_trained_parameter_gets_a_gradient(family, tmp_path):
+    save_model(tmp_path, family)
+    encoder = load(tmp_path)
+    asking, given = gradient_names(encoder, torch.cat(both(encoder), dim=1))
+    assert asking == given
+    assert len(asking) > 20
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradient_checkpointing_changes_no_number(family, tmp_path):
+    save_model(tmp_path, family)
+    results = []
+    for checkpointing in (False, True):
+        encoder = load(tmp_path, {"config": without_dropout(family)}).train()
+        if checkpointing:
+            encoder.enable_gradient_checkpointing()
+        calls = count_linear_calls(encoder)
+        states = torch.cat(both(encoder), dim=1)
+        num_forward = len(calls)
+        states.square().sum().backward()
+        assert (len(calls) > num_forward) == checkpointing
+        gradients = [p.grad for p in encoder.parameters() if p.requires_grad]
+        results.append([states.detach(), *gradients])
+    for plain, recomputed in zip(*results, strict=True):
+        torch.testing.assert_close(recomputed, plain)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_on_the_meta_device_only_shapes_are_made(family, tmp_path):
+    save_model(tmp_path, family)
+    with torch.device("meta"):
+        encoder = load(tmp_path, load_weights=False)
+    assert all(p.is_meta for p in encoder.parameters())
+    text = encoder.encode_text(*(t.to("meta") for t in texts()))
+    image = encoder.encode_image(images().to("meta"))
+    tokens = encoder.encode_joint(
+        Tokens(*(torch.cat(pair, dim=1) for pair in zip(text, image, strict=True)))
+    )
+    real = torch.cat(both(load(tmp_path)), dim=1)
+    assert tokens.hidden_states.is_meta
+    assert tokens.hidden_states.shape == real.shape
+
+
+def test_text_embeddings_of_an_image_model_fit_the_tokenizer(tmp_path):
+    save_model(tmp_path, "vit")
+    encoder = load(tmp_path, vocab_size=123, max_text_length=11)
+    shapes = {tuple(p.shape) for p in encoder.text_embeddings.parameters()}
+    assert {(123, 16), (11, 16)} <= shapes
+    ids = torch.full((1, 11), 122)
+    embedded = encoder.encode_text(ids, ids > 0).hidden_states
+    # The same word at two places differs by its position.
+    assert not torch.allclose(embedded[0, 0], embedded[0, 1])
+
+
+def test_image_embeddings_of_a_text_model_see_each_patch_once(tmp_path):
+    save_model(tmp_path, "electra")
+    encoder = load(tmp_path, {"patch_size": 8})
+    embedded = encoder.encode_image(images()).hidden_states
+    assert embedded.shape == (3, 17, 16)
+    changed = images()
+    # The patch in the second row, third column: token 1 (class) + 1 * 4 + 2.
+    changed[:, :, 8:16, 16:24] += 1
+    differs = (encoder.encode_image(changed).hidden_states != embedded).any(dim=2)
+    assert differs.nonzero()[:, 1].tolist() == [7, 7, 7]
+
+
+def test_image_bias_lies_between_image_tokens_only():
+    class Bias(nn.Module):
+        def forward(self, grid: tuple[int, int]) -> torch.Tensor:
+            assert grid == (1, 2)
+            return torch.arange(1.0, 19.0).view(1, 2, 3, 3)
+
+    bias = ImageBias([Bias()], (1, 2))
+    mask = torch.tensor([True, False, True, True, True]).expand(1, 1, 5, 5)
+    added = bias(1, mask)
+    assert torch.equal(added[:, :, 2:, 2:], Bias()((1, 2)))
+    assert (added[..., 1] == float("-inf")).all()
+    assert (added[:, :, :2, [0, 2, 3, 4]] == 0).all()
+    assert (added[..., 0] == 0).all()
+    text_alone = mask[..., :2, :2]
+    assert bias(0, text_alone) is text_alone
+
+
+def test_each_layer_of_beit_has_its_own_bias(tmp_path):
+    save_model(tmp_path, "beit")
+    encoder = load(tmp_path)
+    fused = torch.cat(both(encoder), dim=1)
+    biases = encoder.stack.image_bias.biases
+    assert len(biases) == 2
+    for bias in biases:
+        before = bias.relative_position_bias_table.detach().clone()
+        with torch.no_grad():
+            bias.relative_position_bias_table.mul_(2)
+        assert not torch.allclose(torch.cat(both(encoder), dim=1), fused)
+        with torch.no_grad():
+            bias.relative_position_bias_table.copy_(before)
+
+
+def test_beit_runs_in_bfloat16(tmp_path):
+    save_model(tmp_path, "beit")
+    encoder = load(tmp_path)
+    expected = torch.cat(both(encoder), dim=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.cat(both(encoder), dim=1)
+    torch.testing.assert_close(found.float(), expected, atol=0.2, rtol=0.1)
+
+
+def test_with_image_bias_texts_must_be_shorter_than_images(tmp_path):
+    save_model(tmp_path, "beit")
+    load(tmp_path, max_text_length=16)
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path, max_text_length=17)
+    assert "data.max_text_length is 17" in str(caught.value)
+    assert "shorter than an image, 17 tokens" in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["swin", "resnet", "convnext"])
+def test_networks_of_stages_are_refused(family, tmp_path):
+    save_model(tmp_path, family)
+    with pytest.raises(PluginError) as caught:
+        load(tmp_path)
+    assert str(caught.value) == (
+        f"hf-joint: '{family}' works in stages, which change the width and the number of its "
+        "tokens, so text cannot run through it; use one of BERT, RoBERTa, ELECTRA, DistilBERT, "
+        "ViT, DeiT, BEiT and CLIP, or this one in a two-tower model"
+    )
+
+
+def build(family: str, config: dict[str, object]) -> HFJointEncoder:
+    return HFJointEncoder(HFJointEncoder.Options(architecture=family, config=config), context())
+
+
+def test_stacks_that_are_built_in_another_way_are_refused():
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    with pytest.raises(PluginError, match="'albert' is no stack of 2 layers of a kind"):
+        build("albert", {**size, "embedding_size": 8})
+    with pytest.raises(PluginError, match=r"layers of 'deberta-v2' have no SDPA attention in"):
+        build("deberta-v2", size)
+    # Its layers need rotary position embeddings besides.
+    with pytest.raises(PluginError, match="'dinov3_vit' does not work when its layers are run"):
+        build("dinov3_vit", {**size, "patch_size": 8})
+
+
+@pytest.mark.skipif(DINOV2_TAKES_A_MASK, reason="this transformers has DINOv2 layers with mask")
+def test_layers_without_a_mask_are_refused(tmp_path):
+    save_model(tmp_path, "dinov2")
+    with pytest.raises(PluginError, match="the layers of 'dinov2' take no attention mask in"):
+        load(tmp_path)
+
+
+def test_a_stack_that_makes_other_states_is_refused(tmp_path, monkeypatch):
+    save_model(tmp_path, "bert")
+    plain = HFJointEncoder.encode_text
+
+    def twice(self: HFJointEncoder, *inputs: torch.Tensor) -> Tokens:
+        tokens = plain(self, *inputs)
+        return Tokens(tokens.hidden_states * 1.1, tokens.attention_mask)
+
+    monkeypatch.setattr(HFJointEncoder, "encode_text", twice)
+    with pytest.raises(PluginError, match="other states come out"):
+        load(tmp_path)
+
+
+def test_patch_size_belongs_to_text_models(tmp_path):
+    save_model(tmp_path / "vit", "vit")
+    with pytest.raises(SpecError, match="patch_size: got 8, but an image model has its own patch"):
+        load(tmp_path / "vit", {"patch_size": 8})
+    save_model(tmp_path / "bert", "bert")
+    with pytest.raises(SpecError, match=r"patch_size 12 takes multiples of 12 .* 24 and 36"):
+        load(tmp_path / "bert", {"patch_size": 12})
+
+
+def test_new_embeddings_are_a_function_of_the_seed(tmp_path):
+    save_model(tmp_path, "bert")
+    first, second = (both(load(tmp_path)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_both_kinds_of_models_say_where_their_weights_come_from(tmp_path):
+    save_model(tmp_path, "deit")
+    assert load(tmp_path).weights_source == f"local folder {tmp_path}"
+    config = {key: v for key, v in IMAGE_MODELS["deit"][1].items() if key != "image_size"}
+    assert build("deit", config).weights_source == "random, architecture deit"

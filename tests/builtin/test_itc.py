@@ -1,0 +1,338 @@
+"""Contrastive learning and hard negatives, against independent calculations.
+
+Run under torchrun, this file is one rank of the exchange of features.
+"""
+
+import math
+import subprocess
+import sys
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from support.collating import Given, collator, epoch_of, make, texts, word_pieces
+from support.running import (
+    TINY,
+    environment,
+    metrics,
+    one_tower_spec,
+    run_here,
+    torchrun,
+    weights,
+    write_spec,
+)
+
+from renaissance import Features, ModelSizes, ObjectiveBatch, ObjectiveContext, SpecError, Tokens
+from renaissance.builtin.objectives.itc import ITC
+from renaissance.builtin.objectives.itm import ITM
+from renaissance.commands.check import check_run
+from renaissance.plugins.loading import load_plugins
+from renaissance.spec.read import load_spec
+
+HIDDEN = 6
+# Images of eight samples: some have several texts, and the two parts share some.
+IMAGE_IDS = ["a", "b", "a", "c", "d", "b", "e", "a"]
+FIRST_PART = 5
+SIGMAS = 5
+
+
+def objective_of(projection_size: int = 4) -> ITC:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sizes = ModelSizes(text=HIDDEN, image=HIDDEN, fused=HIDDEN, pooled=HIDDEN)
+        context: Any = ObjectiveContext(sizes, None, None)  # type: ignore[arg-type]
+        return ITC(ITC.Options(projection_size=projection_size), context)
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    """Token states of eight texts and of their images, (8, 3, HIDDEN)."""
+    generator = torch.Generator().manual_seed(1)
+    text, image = torch.randn(2, len(IMAGE_IDS), 3, HIDDEN, generator=generator)
+    return text.requires_grad_(), image.requires_grad_()
+
+
+def tokens(states: torch.Tensor) -> Tokens:
+    return Tokens(states, torch.ones(states.shape[:2], dtype=torch.bool))
+
+
+def run(objective: ITC, text: torch.Tensor, image: torch.Tensor, part: slice) -> Any:
+    """Give the objective some of the samples, each with a row of its own."""
+    rows = torch.arange(len(text[part]))
+    keys = torch.tensor([ord(image_id) for image_id in IMAGE_IDS[part]])
+    batch = ObjectiveBatch(
+        len(rows), None, {"text_rows": rows, "image_rows": rows, "image_keys": keys}
+    )
+    return batch, objective(batch, Features(text=tokens(text[part]), image=tokens(image[part])))
+
+
+def by_hand(objective: ITC, text: torch.Tensor, image: torch.Tensor) -> tuple[float, list[float]]:
+    """Loss summed over the eight samples, and the share of right ones, each way."""
+    vectors = []
+    for states, projection in (
+        (text, objective.text_projection),
+        (image, objective.image_projection),
+    ):
+        projected = states[:, 0].detach().numpy() @ projection.weight.detach().numpy().T
+        vectors.append(projected / np.linalg.norm(projected, axis=1, keepdims=True))
+    cosines = vectors[0] @ vectors[1].T
+    total, shares = 0.0, []
+    for logits in (cosines / 0.07, cosines.T / 0.07):
+        right = 0
+        for row, own in zip(logits, IMAGE_IDS, strict=True):
+            same = [number for number, other in enumerate(IMAGE_IDS) if other == own]
+            log_sum = math.log(sum(math.exp(value) for value in row))
+            total += sum(log_sum - row[number] for number in same) / len(same) / 2
+            right += int(row.argmax()) in same
+        shares.append(right / len(IMAGE_IDS))
+    return total, shares
+
+
+def test_loss_and_accuracy_with_several_texts_an_image() -> None:
+    objective, (text, image) = objective_of(), inputs()
+    batch, output = run(objective, text, image, slice(None))
+    loss, shares = by_hand(objective, text, image)
+    assert float(output.loss_sum.detach()) == pytest.approx(loss, rel=1e-5)
+    found = objective.metrics()
+    objective.update_metrics(found, batch, output)
+    # The shares differ, and from 0 and 1, so that mixing them up would show.
+    assert len({0.0, *shares, 1.0}) == 4
+    assert float(found["text_to_image_accuracy"].compute()) == pytest.approx(shares[0])
+    assert float(found["image_to_text_accuracy"].compute()) == pytest.approx(shares[1])
+
+
+def test_similarity_is_the_cosine_in_full_precision() -> None:
+    objective, (text, image) = objective_of(), inputs()
+    plain = torch.cosine_similarity(
+        objective.text_projection(text[:, 0])[:, None],
+        objective.image_projection(image[:5, 0])[None],
+        dim=-1,
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        similarity = objective.similarity(tokens(text), tokens(image[:5]))
+    torch.testing.assert_close(similarity, plain)
+
+
+def test_the_scale_stops_at_100_and_can_come_back() -> None:
+    objective, (text, image) = objective_of(), inputs()
+    with torch.no_grad():
+        objective.log_scale.fill_(9.0)
+    _, output = run(objective, text, image, slice(None))
+    output.loss_sum.backward()
+    assert float(objective.log_scale.detach().exp()) == pytest.approx(100.0, rel=1e-5)
+    assert float(objective.log_scale.grad) != 0.0
+
+
+def test_collation_shares_rows_and_keys_of_equal_images() -> None:
+    tokenizer = word_pieces()
+    dataset = Given([(text, image) for text, image in zip(texts(4), (3, 7, 3, 9), strict=True)])
+    objective = objective_of()
+    batch = collator(dataset, {"itc": objective}, tokenizer, training=False)[epoch_of(4)]
+    itc = batch.objectives["itc"]
+    assert itc.num_targets == 4
+    assert itc.pairs is None
+    assert itc.tensors["text_rows"].tolist() == [0, 1, 2, 3]
+    assert itc.tensors["image_rows"].tolist() == [0, 1, 0, 2]
+    keys = itc.tensors["image_keys"].tolist()
+    assert [keys.index(key) for key in keys] == [0, 1, 0, 3]
+
+
+# --- on two ranks ---
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_loss_and_gradients_of_one(tmp_path: Path) -> None:
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    result = run_python("-m", *command, __file__, str(tmp_path))
+    assert result.returncode == 0, result.stderr[-2000:]
+    objective, (text, image) = objective_of().train(), inputs()
+    _, output = run(objective, text, image, slice(None))
+    output.loss_sum.backward()
+    ranks = [torch.from_numpy(np.load(tmp_path / f"{rank}.npy")) for rank in range(2)]
+    # Each rank's gradients of everything; what they add up to is the whole's.
+    whole = flat_gradients(objective, text, image, output.loss_sum)
+    assert whole.abs().max() > 0.1
+    torch.testing.assert_close(ranks[0] + ranks[1], whole, atol=1e-5, rtol=1e-5)
+
+
+def run_python(*arguments: str) -> Any:
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def flat_gradients(
+    objective: ITC, text: torch.Tensor, image: torch.Tensor, loss: torch.Tensor
+) -> torch.Tensor:
+    gradients = [text.grad, image.grad, *(p.grad for p in objective.parameters())]
+    return torch.cat([loss.detach().view(1), *(gradient.flatten() for gradient in gradients)])
+
+
+def one_rank(folder: Path) -> None:
+    """Five samples on rank 0, three on rank 1."""
+    dist.init_process_group("gloo", timeout=timedelta(seconds=30))
+    rank = dist.get_rank()
+    part = slice(0, FIRST_PART) if rank == 0 else slice(FIRST_PART, None)
+    objective, (text, image) = objective_of().train(), inputs()
+    _, output = run(objective, text, image, part)
+    output.loss_sum.backward()
+    np.save(folder / f"{rank}.npy", flat_gradients(objective, text, image, output.loss_sum))
+    # In evaluation a rank is alone: this would wait for the other for ever.
+    if rank == 0:
+        run(objective.eval(), text, image, part)
+    dist.destroy_process_group()
+
+
+CONTRASTIVE = TINY[: TINY.index("[[objectives]]")] + (
+    '[[objectives]]\ntype = "itc"\nprojection_size = 8\n\n' + TINY[TINY.index("[optimizer]") :]
+)
+
+
+@pytest.mark.slow
+def test_a_run_on_two_ranks_learns_what_one_learns(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, CONTRASTIVE)
+    # Plain gradient descent: the weights show the gradients as they are.
+    settings = [
+        "train.max_steps=3",
+        "optimizer.type=sgd",
+        "optimizer.learning_rate=0.1",
+        "schedule.warmup_steps=0",
+        "train.log_every=1",
+    ]
+    run_here(spec, tmp_path / "one", *settings)
+    result = torchrun(2, str(spec), f"run.output_dir={tmp_path / 'two'}", *settings)
+    assert result.returncode == 0, result.stderr[-2000:]
+    one, two = (weights(tmp_path / name / "tiny", 3) for name in ("one", "two"))
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, atol=1e-5, rtol=1e-4, msg=name)
+    losses = [
+        [line["itc/loss"] for line in metrics(tmp_path / name / "tiny") if line["split"] == "train"]
+        for name in ("one", "two")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0][0] != pytest.approx(losses[0][-1], rel=1e-3)
+
+
+# --- hard negatives ---
+
+NUM_SAMPLES = 6
+NUM_TEXTS = 2
+
+
+def hard_batches(num_epochs: int, **options: Any) -> Any:
+    """Objective and collated micro-batches of six samples, two an image, one an epoch."""
+    tokenizer = word_pieces()
+    dataset = Given([(text, n // NUM_TEXTS) for n, text in enumerate(texts(NUM_SAMPLES))])
+    objective = make(ITM, tokenizer, **options)
+    collate = collator(dataset, {"itm": objective}, tokenizer)
+    return objective, [collate[epoch_of(NUM_SAMPLES, epoch)] for epoch in range(num_epochs)]
+
+
+@pytest.mark.parametrize("replace", ["image", "text"])
+def test_hard_negatives_follow_the_softmax_of_similarity(replace: str) -> None:
+    temperature = 0.5
+    objective, batches = hard_batches(
+        1000, negatives="hard", replace=replace, temperature=temperature
+    )
+    cosine = torch.rand(NUM_SAMPLES, NUM_SAMPLES, generator=torch.Generator().manual_seed(0))
+    drawn: dict[int, Counter[int]] = {number: Counter() for number in range(NUM_SAMPLES)}
+    for batch in batches:
+        itm = batch.objectives["itm"]
+        text_rows, image_rows = (itm.tensors[name] for name in ("text_rows", "image_rows"))
+        # Of the micro-batch's rows, in whichever order they are.
+        similarity = torch.full((len(batch.input_ids), len(batch.pixel_values)), torch.nan)
+        for text in range(NUM_SAMPLES):
+            for image in range(NUM_SAMPLES):
+                similarity[text_rows[text], image_rows[image]] = cosine[text, image // NUM_TEXTS]
+        pairs = objective.pairs(itm, similarity)
+        for number, label in enumerate(itm.tensors["labels"].tolist()):
+            text = text_rows.tolist().index(int(pairs.text_rows[number]))
+            image = image_rows.tolist().index(int(pairs.image_rows[number])) // NUM_TEXTS
+            if label:
+                assert (text, image) == (number, number // NUM_TEXTS)
+            elif replace == "text":
+                assert image == number // NUM_TEXTS
+                drawn[number][text] += 1
+            else:
+                assert text == number
+                drawn[number][image] += 1
+    for number, counts in drawn.items():
+        own, total = number // NUM_TEXTS, sum(counts.values())
+        if replace == "text":
+            others = [text for text in range(NUM_SAMPLES) if text // NUM_TEXTS != own]
+            scores = {text: math.exp(cosine[text, own] / temperature) for text in others}
+        else:
+            others = [image for image in range(NUM_SAMPLES // NUM_TEXTS) if image != own]
+            scores = {image: math.exp(cosine[number, image] / temperature) for image in others}
+        assert set(counts) <= set(scores)
+        for other, score in scores.items():
+            share = score / sum(scores.values())
+            error = SIGMAS * math.sqrt(total * share * (1 - share))
+            assert abs(counts[other] - total * share) < error
+
+
+def test_hard_negatives_change_rows_and_nothing_else() -> None:
+    _, plain = hard_batches(50, negatives="batch", replace="either")
+    _, hard = hard_batches(50, negatives="hard", replace="either")
+    for one, other in zip(plain, hard, strict=True):
+        labels = [batch.objectives["itm"].tensors["labels"] for batch in (one, other)]
+        assert torch.equal(*labels)
+        itm = other.objectives["itm"]
+        assert itm.tensors["broken"].tolist() == torch.nonzero(labels[0] == 0)[:, 0].tolist()
+        # Both samples of the own image are forbidden, and no others.
+        noise = itm.tensors["noise"].view(-1, NUM_SAMPLES // NUM_TEXTS, NUM_TEXTS)
+        own = itm.tensors["broken"] // NUM_TEXTS
+        assert noise[torch.arange(len(own)), own].isneginf().all()
+        assert int(noise.isneginf().sum()) == NUM_TEXTS * len(own)
+
+
+def test_evaluation_takes_negatives_of_the_dataset() -> None:
+    tokenizer = word_pieces()
+    dataset = Given([(text, number) for number, text in enumerate(texts(20))])
+    batches = []
+    for negatives in ("dataset", "hard"):
+        objective = make(ITM, tokenizer, negatives=negatives)
+        batch = collator(dataset, {"itm": objective}, tokenizer, training=False)[epoch_of(4)]
+        itm = batch.objectives["itm"]
+        assert objective.pairs(itm, None) is itm.pairs
+        batches.append((batch.pixel_values, itm.pairs.image_rows))
+    assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
+
+
+HARD_ALONE = TINY.replace('negatives = "dataset"', 'negatives = "hard"')
+
+
+def test_without_a_similarity_the_remedy_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"objective 'itm': negatives = 'hard' .* type = 'itc', or"):
+        run_here(write_spec(tmp_path, HARD_ALONE), tmp_path)
+
+
+@pytest.mark.parametrize("tower", ["two", "one"])
+def test_a_run_with_hard_negatives(tmp_path: Path, tower: str) -> None:
+    text = HARD_ALONE if tower == "two" else one_tower_spec().replace('"dataset"\n\n', '"hard"\n\n')
+    assert 'negatives = "hard"' in text
+    text = text.replace("[optimizer]", '[[objectives]]\ntype = "itc"\n\n[optimizer]')
+    assert run_here(write_spec(tmp_path, text), tmp_path, "train.max_steps=4") == 0
+    last = metrics(tmp_path / "tiny")[-1]
+    assert 0.0 <= last["itc/text_to_image_accuracy"] <= 1.0
+    assert last["itm/loss"] > 0
+
+
+def test_check_estimates_a_run_with_hard_negatives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = HARD_ALONE.replace("[optimizer]", '[[objectives]]\ntype = "itc"\n\n[optimizer]')
+    plugins = load_plugins()
+    check_run(load_spec([str(write_spec(tmp_path, text))], plugins), plugins, 1)
+    said = capsys.readouterr().out
+    assert "no estimate" not in said
+    assert "ok: this run can start" in said
+
+
+if __name__ == "__main__":
+    one_rank(Path(sys.argv[1]))

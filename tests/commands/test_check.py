@@ -1,0 +1,241 @@
+"""What `renaissance check` says of a run, against figures from elsewhere."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from support.arrow_files import rows, spec_with_files, write_arrow
+from support.command_line import renaissance
+from support.running import TINY, one_tower_spec, run_here, write_spec
+from support.tiny_models import save_model
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from renaissance.builtin.heads.linear import Linear
+from renaissance.data.order import sample_at
+from renaissance.engine.estimate import Estimate, estimate, part_sizes
+from renaissance.engine.run_parts import RunParts, build
+from renaissance.plugins.loading import load_plugins
+from renaissance.spec.read import load_spec
+
+# Large enough that rounding to MiB and to GFLOP leaves something.
+WIDER = {
+    "hidden_size = 16": "hidden_size = 64",
+    "intermediate_size = 32": "intermediate_size = 256",
+    "num_hidden_layers = 1": "num_hidden_layers = 3",
+    "patch_size = 16": "patch_size = 8",
+    "image_size = 32": "image_size = 64",
+    "global_batch_size = 8": "global_batch_size = 32",
+    "num_samples = 50": "num_samples = 500",
+}
+HIDDEN, INTERMEDIATE, LAYERS, PATCH, SIZE = 64, 256, 3, 8, 64
+NUM_SAMPLES = 32
+
+
+def wider(text: str) -> str:
+    for old, new in WIDER.items():
+        text = text.replace(old, new)
+    return text
+
+
+def setup_of(spec: Path, *settings: str, device: str = "cpu") -> RunParts:
+    plugins = load_plugins()
+    with torch.device(device):
+        return build(load_spec([str(spec), *settings], plugins), plugins, 1, load_weights=False)
+
+
+def estimate_of(spec: Path, *settings: str) -> Estimate:
+    setup = setup_of(spec, *settings, device="meta")
+    batch = setup_of(spec, *settings).train[[(0, i) for i in range(NUM_SAMPLES)]]
+    with torch.device("meta"):
+        return estimate(setup, batch)
+
+
+def parts_of(output: str) -> dict[str, tuple[int, int]]:
+    """Return parameters and trainable parameters by part, from the printed table."""
+    lines = re.findall(r"^ ([\w ]+?) +([\d,]+) +([\d,]+) +[\d.]+ *$", output, re.M)
+    return {n: (int(a.replace(",", "")), int(t.replace(",", ""))) for n, a, t in lines}
+
+
+# --- what it prints ---
+
+
+@pytest.mark.parametrize("text", [TINY, one_tower_spec()], ids=["two-tower", "one-tower"])
+def test_parameters_are_those_of_the_real_model(tmp_path: Path, text: str) -> None:
+    spec = write_spec(tmp_path, text)
+    finished = renaissance("check", str(spec))
+    assert finished.code == 0, finished.err
+    task = setup_of(spec).network
+    modules: dict[str, nn.Module] = dict(task.model.named_children())
+    modules |= {f"objective {name}": module for name, module in task.objectives.items()}
+    numbers = {n: sum(p.numel() for p in m.parameters()) for n, m in modules.items()}
+    total = sum(p.numel() for p in task.parameters())
+    assert parts_of(finished.out) == {
+        **{name: (number, number) for name, number in numbers.items()},
+        "total": (total, total),
+    }
+    assert finished.out.splitlines()[-1] == "ok: this run can start"
+    # Nothing was started.
+    assert list(tmp_path.iterdir()) == [spec]
+
+
+def test_frozen_parts_train_nothing(tmp_path: Path) -> None:
+    frozen = ["model.text_encoder.frozen=true", "model.fusion.frozen=true"]
+    parts = parts_of(renaissance("check", str(write_spec(tmp_path)), *frozen).out)
+    assert parts["text_encoder"][0] > 0
+    assert parts["text_encoder"][1] == parts["fusion"][1] == 0
+    assert parts["image_encoder"][1] == parts["image_encoder"][0] > 0
+    left = parts["text_encoder"][0] + parts["fusion"][0]
+    assert parts["total"][1] == parts["total"][0] - left
+
+
+def test_the_arithmetic_of_steps_and_ranks(tmp_path: Path) -> None:
+    settings = ["train.global_batch_size=24", "train.micro_batch_size=3", "train.max_steps=100"]
+    settings += ["schedule.warmup_steps=0.1", "--ranks", "4"]
+    lines = renaissance("check", str(write_spec(tmp_path)), *settings).out.splitlines()
+    assert "train: 50 samples: 50 of data.train[0] ('shapes')" in lines
+    assert "validate: 21 samples: 21 of data.validate[0] ('shapes')" in lines
+    assert "batch: 24 samples a step = 3 (micro-batch) x 2 (accumulation) x 4 (ranks)" in lines
+    # 50 / 24 steps, 100 * 24 / 50 epochs.
+    assert "steps: 2.1 an epoch, 100 in all (48.00 epochs), 10 of them warm-up" in lines
+
+
+def test_where_weights_come_from(tmp_path: Path) -> None:
+    save_model(tmp_path / "vit", "vit")
+    start, end = TINY.index("[model.image_encoder]"), TINY.index("[model.fusion]")
+    encoder = f'[model.image_encoder]\ntype = "hf-image"\ncheckpoint = "{tmp_path}/vit"\n'
+    spec = write_spec(tmp_path, TINY[:start] + encoder + TINY[end:])
+    output = f"run.output_dir={tmp_path}"
+    new = renaissance("check", str(spec), output).out.splitlines()
+    assert "weights of image_encoder: local folder " + str(tmp_path / "vit") in new
+    assert "weights of text_encoder: random, architecture bert" in new
+    assert "weights of all other parts: random" in new
+
+    run_here(spec, tmp_path, "train.max_steps=1", "data.validate=[]")
+    checkpoint = tmp_path / "tiny/checkpoints/step-00000001"
+    resumed = renaissance("check", str(spec), output).out.splitlines()
+    assert f"weights: resumes from {checkpoint}, step 1" in resumed
+    settings = [output, "run.name=next", f"model.init_from={tmp_path}/tiny"]
+    started = renaissance("check", str(spec), *settings).out.splitlines()
+    assert f"weights from {checkpoint}" in started
+
+
+def test_a_component_that_the_meta_device_cannot_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Linear.__init__
+
+    def compute(self: Linear, *arguments: object) -> None:
+        assert torch.linspace(0, 1, 3).tolist() == [0, 0.5, 1]
+        make(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Linear, "__init__", compute)
+    finished = renaissance("check", str(write_spec(tmp_path)))
+    assert finished.code == 0, finished.err
+    assert "memory a rank, estimated: " in finished.out
+
+
+def test_samples_are_those_of_the_first_steps(tmp_path: Path) -> None:
+    # Neighbours in the file share an image, which is encoded once; samples drawn at random do not.
+    spec = spec_with_files(tmp_path)
+    write_arrow(tmp_path / "train.arrow", rows(200, num_captions=5))
+    wide = wider(spec.read_text())
+    spec.write_text(wide)
+    output = renaissance("check", str(spec), "objectives=[{type='mlm'}]").out
+    images = {sample_at(p, 1000, seed=0)[1] // 5 for p in range(NUM_SAMPLES)}
+    expected = len(images) / NUM_SAMPLES * vit_flops() / 1e9
+    (printed,) = re.findall(r"^ image_encoder .* ([\d.]+) *$", output, re.M)
+    assert float(printed) == pytest.approx(expected, abs=0.0005)
+
+
+# --- operations ---
+
+
+NUM_PATCHES = (SIZE // PATCH) ** 2
+PATCH_FLOPS = 2 * NUM_PATCHES * 3 * PATCH**2 * HIDDEN
+
+
+def stack_flops(num_tokens: int, num_layers: int) -> int:
+    """Twice the weights a token, and the two products of attention."""
+    weights = 4 * HIDDEN**2 + 2 * HIDDEN * INTERMEDIATE
+    return num_layers * (2 * weights * num_tokens + 4 * num_tokens**2 * HIDDEN)
+
+
+def vit_flops() -> int:
+    return stack_flops(NUM_PATCHES + 1, LAYERS) + PATCH_FLOPS
+
+
+def test_operations_of_two_towers(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, wider(TINY))
+    settings = ["objectives=[{type='mlm'}]"]
+    batch = setup_of(spec, *settings).train[[(0, i) for i in range(NUM_SAMPLES)]]
+    flops = estimate_of(spec, *settings).flops
+    num_texts, num_tokens = batch.input_ids.shape
+    assert num_texts == NUM_SAMPLES
+    assert flops["text_encoder"] == stack_flops(num_tokens, LAYERS)
+    # Pictures of the same scene are encoded once.
+    num_images = len(batch.pixel_values)
+    assert flops["image_encoder"] == vit_flops() * num_images // NUM_SAMPLES
+    vocabulary = len(setup_of(spec).tokenizer)
+    head = 2 * batch.objectives["mlm"].num_targets * (HIDDEN**2 + HIDDEN * vocabulary)
+    assert flops["objective mlm"] == head // NUM_SAMPLES
+
+
+def test_operations_of_one_tower(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, wider(one_tower_spec()))
+    settings = ["objectives=[{type='mlm'}]"]
+    batch = setup_of(spec, *settings).train[[(0, i) for i in range(NUM_SAMPLES)]]
+    num_tokens = batch.input_ids.shape[1] + NUM_PATCHES + 1
+    joint = stack_flops(num_tokens, num_layers=2) * NUM_SAMPLES
+    flops = estimate_of(spec, *settings).flops
+    assert flops["encoder"] == (PATCH_FLOPS * len(batch.pixel_values) + joint) // NUM_SAMPLES
+
+
+# --- memory ---
+
+
+def measured_activations(spec: Path) -> int:
+    """Return the most that the allocator held at once during a step, beyond weights, bytes."""
+    setup = setup_of(spec)
+    batch = setup.train[[(0, i) for i in range(NUM_SAMPLES)]]
+    task = setup.network.train()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        outputs = task(batch)
+        torch.autograd.backward(sum(output.loss_sum for output in outputs.values()))
+    trace = spec.parent / "trace.json"
+    profiler.export_chrome_trace(str(trace))
+    events = [e for e in json.loads(trace.read_text())["traceEvents"] if e["name"] == "[memory]"]
+    held, most = 0, 0
+    for event in sorted(events, key=lambda event: event["ts"]):
+        held += event["args"]["Bytes"]
+        most = max(most, held)
+    return most
+
+
+@pytest.mark.parametrize("text", [TINY, one_tower_spec()], ids=["two-tower", "one-tower"])
+def test_memory_is_that_of_a_real_step(tmp_path: Path, text: str) -> None:
+    spec = write_spec(tmp_path, wider(text))
+    memory = estimate_of(spec).memory
+    num_parameters = sum(size.num_parameters for size in part_sizes(setup_of(spec).network))
+    assert memory.weights + memory.gradients + memory.optimizer == 16 * num_parameters
+    ratio = memory.activations / measured_activations(spec)
+    assert 1 / 1.3 < ratio < 1.3
+    assert memory.total == 16 * num_parameters + memory.activations
+
+
+def test_memory_of_other_settings(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, wider(TINY))
+    whole = estimate_of(spec).memory
+    # A micro-batch is what is in memory at once, however large the step.
+    quarter = estimate_of(spec, "train.micro_batch_size=8").memory
+    assert quarter.activations == pytest.approx(whole.activations / 4, rel=1e-6)
+    assert estimate_of(spec, "optimizer.type=sgd").memory.optimizer == whole.optimizer // 2
+    frozen = estimate_of(spec, "model.image_encoder.frozen=true").memory
+    assert frozen.activations < whole.activations
+    assert frozen.weights == whole.weights
+    encoder = sum(p.numel() for p in setup_of(spec).network.model.image_encoder.parameters())
+    assert whole.gradients - frozen.gradients == 4 * encoder
+    half = estimate_of(spec, "train.precision=bf16").memory
+    assert 0.5 < half.activations / whole.activations < 0.7

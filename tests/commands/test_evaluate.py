@@ -1,0 +1,320 @@
+"""`renaissance evaluate`: splits, checkpoints, ranks, predictions, and what it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.asserting import assert_refused
+from support.command_line import renaissance
+from support.running import TINY, metrics, run_here, write_spec
+from support.two_ranks import on_two_ranks, results
+
+# Samples of each split; in micro-batches of 8, a second rank has none of "test".
+SIZES = {"train": 24, "validate": 21, "test": 5, "hidden": 9}
+
+LEVELS = '''
+"""Dark and bright pictures, and an objective that tells them apart."""
+
+from typing import Literal
+
+import attrs
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from renaissance import (
+    DataError, Dataset, Objective, ObjectiveBatch, ObjectiveOutput, Pairs, Sample, hookimpl, option
+)
+from torchmetrics import MeanMetric
+
+SIZES = {"train": 24, "validate": 21, "test": 5, "hidden": 9}
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = ["zero", "one", "two", "three", "four", "five", "six"]
+
+
+class Levels(Dataset):
+    """A word with a picture; nobody knows the answers of the split "hidden"."""
+
+    @attrs.frozen
+    class Options:
+        """Options of `levels`."""
+
+        split: Literal["train", "validate", "test", "hidden"] | None = option(None, help="Split.")
+        bad: int = option(-1, help="A sample that cannot be read.")
+
+    def __init__(self, options, context):
+        self.split = options.split or ("train" if context.training else "validate")
+        self.bad = options.bad
+        labels = {"identifier"} if self.split == "hidden" else {"identifier", "bright"}
+        self.provides = frozenset({"text", "image"} | labels)
+        # Each split has the words in an order of its own.
+        self.vocabulary = SPECIAL + (WORDS if self.split == "train" else WORDS[::-1])
+
+    def __len__(self):
+        return SIZES[self.split]
+
+    def sample(self, index, generator):
+        if index == self.bad:
+            raise DataError(f"sample {index}: damaged")
+        level = 37 * (index + len(self.split)) % 256
+        labels = {"identifier": f"{self.split}-{index}", "bright": int(level > 127)}
+        return Sample(
+            text=WORDS[index % len(WORDS)],
+            images=(Image.new("RGB", (32, 32), (level, level, level)),),
+            image_ids=(f"{self.split}-{index}",),
+            labels={name: value for name, value in labels.items() if name in self.provides},
+            source=f"sample {index}",
+        )
+
+
+class Bright(Objective):
+    """Is the picture bright?"""
+
+    requires = frozenset({"text", "image", "identifier"})
+    labels = frozenset({"bright"})
+
+    default_head = "linear"
+
+    @attrs.frozen
+    class Options:
+        """No options."""
+
+    def __init__(self, options, context):
+        super().__init__()
+        self.head = context.make_head(context.sizes.pooled, 2)
+
+    def collate(self, samples, builder):
+        known = all("bright" in s.sample.labels for s in samples)
+        labels = [s.sample.labels["bright"] for s in samples] if known else []
+        return ObjectiveBatch(
+            len(labels),
+            Pairs(
+                torch.tensor([builder.text(s) for s in samples]),
+                torch.tensor([builder.image(s) for s in samples]),
+            ),
+            {"labels": torch.tensor(labels)} if known else {},
+            tuple(s.sample.labels["identifier"] for s in samples),
+        )
+
+    def forward(self, batch, features):
+        logits = self.head(features.fused.pooled)
+        if "labels" in batch.tensors:
+            loss = F.cross_entropy(logits, batch.tensors["labels"], reduction="sum")
+        else:
+            loss = logits.sum() * 0
+        return ObjectiveOutput(loss, {"logits": logits.detach()})
+
+    def metrics(self):
+        return {"accuracy": MeanMetric()}
+
+    def update_metrics(self, metrics, batch, output):
+        if "labels" in batch.tensors:
+            right = output.predictions["logits"].argmax(1) == batch.tensors["labels"]
+            metrics["accuracy"].update(right.float())
+
+    def predictions(self, batch, output):
+        scores = output.predictions["logits"].softmax(1)[:, 1].tolist()
+        return [
+            {"identifier": i, "bright": round(score, 5)}
+            for i, score in zip(batch.identifiers, scores)
+        ]
+
+
+@hookimpl
+def register_datasets(register):
+    register("levels", Levels)
+
+
+@hookimpl
+def register_objectives(register):
+    register("bright", Bright)
+'''
+
+
+def levels_spec(objectives: str = "bright") -> str:
+    """The tiny spec with the dataset above, and objectives."""
+    text = TINY.replace('name = "tiny"', 'name = "tiny"\nplugins = ["./levels.py"]')
+    data, end = text.index("[[data.train]]"), text.index("[optimizer]")
+    own = '[[data.train]]\ntype = "levels"\n\n[[data.validate]]\ntype = "levels"\n\n'
+    tables = "".join(f'[[objectives]]\ntype = "{name}"\n\n' for name in objectives.split())
+    return text[:data] + own + tables + text[end:]
+
+
+def write_levels(folder: Path, objectives: str = "bright") -> Path:
+    path = write_spec(folder, levels_spec(objectives))
+    (folder / "levels.py").write_text(LEVELS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with checkpoints of steps 4 and 8; the worse one counts as its best."""
+    folder = tmp_path_factory.mktemp("trained")
+    settings = ["train.max_steps=8", "evaluate.every_steps=4", "checkpoint.best_mode=max"]
+    assert run_here(write_levels(folder), folder / "runs", *settings) == 0
+    return folder / "runs" / "tiny"
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of that run, in another place."""
+    return Path(shutil.copytree(trained, tmp_path / "runs" / "tiny", symlinks=True))
+
+
+def evaluate(*arguments: object) -> str:
+    finished = renaissance("evaluate", *map(str, arguments))
+    assert finished.code == 0, finished.err
+    return finished.out
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def measured_in_training(run: Path, step: int) -> dict[str, float]:
+    (line,) = [m for m in metrics(run) if m.get("split") == "validate" and m["step"] == step]
+    return {name: value for name, value in line.items() if name == "loss" or "/" in name}
+
+
+def test_it_finds_what_training_found(run: Path) -> None:
+    for checkpoint, step in (("best", 4), ("last", 8)):
+        out = evaluate(run, "--checkpoint", checkpoint)
+        found = results(run)
+        assert found["metrics"] == pytest.approx(measured_in_training(run, step), rel=1e-5)
+        assert found["weights"] == str(run / "checkpoints" / f"step-{step:08d}")
+        assert f"weights: {found['weights']}\n" in out
+        assert f"{found['metrics']['bright/loss']:.4f}" in out
+    assert measured_in_training(run, 4)["loss"] > measured_in_training(run, 8)["loss"] + 1e-3
+
+
+def test_a_checkpoint_may_be_named_by_its_folder(run: Path, trained: Path) -> None:
+    evaluate(run, "--checkpoint", trained / "checkpoints" / "step-00000008")
+    assert results(run)["metrics"] == pytest.approx(measured_in_training(run, 8), rel=1e-5)
+    assert results(run)["weights"] == str(trained / "checkpoints" / "step-00000008")
+
+
+def test_a_run_may_be_moved_and_named_anew(run: Path, trained: Path) -> None:
+    # A name that TOML would take for a number.
+    moved = run.rename(run.parent / "2024")
+    evaluate(moved, "evaluate.micro_batch_size=5")
+    assert results(moved)["metrics"] == pytest.approx(measured_in_training(moved, 4), rel=1e-5)
+    assert results(moved)["weights"].startswith(str(moved))
+    assert not (trained / "results.json").exists()
+
+
+def test_each_split_once_by_one_rank_and_by_two(run: Path) -> None:
+    commands, ones = [], {}
+    for split in SIZES:
+        path = run.parent / f"{split}.jsonl"
+        evaluate(run, "--split", split, "--predictions", path)
+        ones[split] = (results(run, split), rows(path))
+        path.unlink()
+        commands.append(["evaluate", str(run), "--split", split, "--predictions", str(path)])
+    (run / "results.json").unlink()
+    out = on_two_ranks(run.parent, commands)
+    for split, (one, predicted) in ones.items():
+        assert [row["identifier"] for row in predicted] == [
+            f"{split}-{index}" for index in range(SIZES[split])
+        ]
+        two = rows(run.parent / f"{split}.jsonl")
+        assert [row["identifier"] for row in two] == [row["identifier"] for row in predicted]
+        for ours, theirs in zip(predicted, two, strict=True):
+            assert ours["bright"] == pytest.approx(theirs["bright"], abs=2e-5)
+        found = results(run, split)
+        assert found["weights"] == one["weights"]
+        assert found["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
+        # Rank 0 alone speaks.
+        assert out.count(f"tiny, {split}") == 1
+
+
+def test_metrics_are_those_of_the_predictions(run: Path) -> None:
+    for split in ("validate", "test", "train"):
+        evaluate(run, "--split", split, "--predictions", run / "predictions.jsonl")
+        truth = [37 * (index + len(split)) % 256 > 127 for index in range(SIZES[split])]
+        predicted = [row["bright"] > 0.5 for row in rows(run / "predictions.jsonl")]
+        right = sum(a == b for a, b in zip(truth, predicted, strict=True))
+        found = results(run, split)["metrics"]
+        assert found["bright/accuracy"] == pytest.approx(right / SIZES[split])
+    assert set(json.loads((run / "results.json").read_text())) == {"validate", "test", "train"}
+
+
+def test_a_split_without_labels_is_predicted_and_not_measured(run: Path) -> None:
+    out = evaluate(run, "--split", "hidden", "--predictions", run / "predictions.jsonl")
+    assert results(run, "hidden")["metrics"] == {}
+    assert len(rows(run / "predictions.jsonl")) == SIZES["hidden"]
+    assert "bright/" not in out
+    assert f"written: {run / 'predictions.jsonl'}\n" in out
+
+
+def test_several_objectives_have_a_file_each(run: Path, tmp_path: Path) -> None:
+    spec = write_levels(tmp_path, "bright").read_text()
+    twice = spec.replace(
+        'type = "bright"\n', 'type = "bright"\n[[objectives]]\ntype = "bright"\nname = "again"\n'
+    )
+    path = write_spec(tmp_path, twice)
+    settings = ["train.max_steps=1", f"run.output_dir={tmp_path}", "run.name=two"]
+    assert run_here(path, tmp_path, *settings) == 0
+    evaluate(tmp_path / "two", "--predictions", tmp_path / "out.jsonl")
+    for name in ("bright", "again"):
+        assert len(rows(tmp_path / f"out-{name}.jsonl")) == SIZES["validate"]
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_records_that_cannot_be_read_are_counted(run: Path) -> None:
+    command = ["evaluate", str(run), "data.validate.0.bad=3"]
+    assert_refused(renaissance(*command), "sample 3: damaged")
+    path = run / "predictions.jsonl"
+    out = evaluate(*command[1:], "data.max_bad_samples=1", "--predictions", path)
+    assert "left out: 1 records that cannot be read" in out
+    assert results(run)["num_bad_samples"] == 1
+    found = [row["identifier"] for row in rows(path)]
+    assert found == [f"validate-{index}" for index in range(21) if index != 3]
+
+
+def test_a_run_that_never_trained_is_evaluated_as_it_starts(run: Path, tmp_path: Path) -> None:
+    spec = write_levels(tmp_path)
+    settings = [f"run.output_dir={tmp_path}", "run.name=fresh", f"model.init_from={run}"]
+    evaluate(spec, *settings)
+    found = results(tmp_path / "fresh")
+    assert found["weights"] == str(run / "checkpoints" / "step-00000004")
+    assert found["metrics"] == pytest.approx(measured_in_training(run, 4), rel=1e-5)
+    more = write_levels(tmp_path / "more", "bright mlm itm")
+    assert_refused(
+        renaissance("evaluate", str(more), *settings),
+        "(model.init_from) has no weights for objectives.mlm, objectives.itm; train the run first",
+    )
+
+
+def test_what_cannot_be_evaluated_is_said(run: Path, tmp_path: Path) -> None:
+    folder, name = str(run), str(run / "predictions.jsonl")
+    (tmp_path / "empty").mkdir()
+    matching = str(write_levels(tmp_path / "matching", "itm"))
+    own = str(write_levels(tmp_path / "own"))
+    cases = [
+        ([str(tmp_path / "gone")], [f"{tmp_path / 'gone'}: no such folder; expected a run folder"]),
+        ([str(tmp_path / "gone.toml")], [f"{tmp_path / 'gone.toml'}: there is no such file"]),
+        ([str(tmp_path / "empty")], [f"{tmp_path / 'empty'}: no spec.toml there; expected a run"]),
+        (
+            [folder, "--split", "tset"],
+            ['data.validate[0].split: got "tset", expected "train" | "validate" |', '"hidden"'],
+        ),
+        ([folder, "--split", "2017"], ['data.validate[0].split: got "2017"']),
+        ([folder, "--split", "test", "data.validate=[]"], ["--split test: the run has no"]),
+        ([folder, "data.validate=[]"], ["data.validate: missing; there is nothing to evaluate"]),
+        ([folder, "--checkpoint", "bset"], ["bset: no checkpoint there; expected a folder with"]),
+        (
+            [folder, "--predictions", str(tmp_path / "no" / "p.json")],
+            [f"--predictions: there is no folder {tmp_path / 'no'}; make it first"],
+        ),
+        ([folder, "--predictions", str(tmp_path)], [f"{tmp_path} is a folder; name a file"]),
+        ([matching, "--predictions", name], ["none of the objectives (itm) makes predictions"]),
+        (
+            [own, f"run.output_dir={tmp_path}"],
+            [f"{tmp_path / 'tiny'}: no checkpoint there; train the run first, or set"],
+        ),
+    ]
+    for arguments, texts in cases:
+        assert_refused(renaissance("evaluate", *arguments), *texts)
+    assert not (run / "results.json").exists()
+    assert not Path(name).exists()

@@ -1,0 +1,238 @@
+"""From samples to micro-batches: rows, padding, and no trace of how the batch is divided."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from support.collating import (
+    Given,
+    byte_pairs,
+    collator,
+    epoch_of,
+    make,
+    texts,
+    word_pieces,
+)
+from support.running import TINY, one_tower_spec, write_spec
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from renaissance import DataError
+from renaissance.builtin.objectives.itm import ITM
+from renaissance.builtin.objectives.mlm import MLM
+from renaissance.data.collate import MicroBatch, RowBuilder
+from renaissance.data.tokenizer import separator_id
+from renaissance.engine.run_parts import build
+from renaissance.plugins.loading import load_plugins
+from renaissance.spec.read import load_spec
+
+# Three texts an image.
+PAIRS = [(text, index // 3) for index, text in enumerate(texts(24))]
+MakeTokenizer = Callable[[], PreTrainedTokenizerFast]
+TOKENIZERS: dict[str, MakeTokenizer] = {"word pieces": word_pieces, "byte pairs": byte_pairs}
+
+
+def both_objectives(negatives: str = "dataset") -> dict[str, MLM | ITM]:
+    tokenizer = word_pieces()
+    return {"mlm": make(MLM, tokenizer), "itm": make(ITM, tokenizer, negatives=negatives)}
+
+
+def decoded(batch: MicroBatch) -> list[str]:
+    assert batch.input_ids is not None
+    return word_pieces().batch_decode(batch.input_ids.tolist(), skip_special_tokens=True)
+
+
+# --- rows ---
+
+
+def test_every_image_has_one_row_whoever_asks_for_it() -> None:
+    batch = collator(Given(PAIRS), both_objectives("batch"), word_pieces())[epoch_of(12)]
+    mlm, itm = batch.objectives["mlm"].pairs, batch.objectives["itm"].pairs
+    # 12 texts on 4 images; false images are others of the micro-batch.
+    assert batch.pixel_values.shape == (4, 3, 8, 8)
+    assert mlm.image_rows.tolist() == [row for row in range(4) for _ in range(3)]
+    assert set(itm.image_rows.tolist()) <= set(range(4))
+    # Row by row the image that it is said to be.
+    assert [int(image.float().mean()) for image in batch.pixel_values] == [0, 1, 2, 3]
+
+
+def test_every_text_has_a_row_a_view() -> None:
+    batch = collator(Given(PAIRS), both_objectives("batch"), word_pieces())[epoch_of(12)]
+    assert len(batch.input_ids) == 24
+    plain, masked = (batch.objectives[n].pairs.text_rows.tolist() for n in ("itm", "mlm"))
+    assert sorted(plain + masked) == list(range(24))
+    # "swimming" is "swim ##ming", which decoding puts together again.
+    assert [decoded(batch)[row] for row in plain] == [text for text, _ in PAIRS[:12]]
+    mask = word_pieces().mask_token_id
+    for row in masked:
+        hidden = (batch.input_ids[row] == mask).sum()
+        assert hidden < batch.attention_mask[row].sum() - 2
+
+
+def test_a_false_image_that_is_in_the_batch_is_no_further_row() -> None:
+    # Six texts on two images: whatever is drawn is there already.
+    dataset = Given(PAIRS[:6])
+    batch = collator(dataset, both_objectives("dataset"), word_pieces())[epoch_of(6)]
+    assert len(batch.pixel_values) == 2
+    assert 0 in batch.objectives["itm"].tensors["labels"]
+
+
+def test_an_augmented_image_has_a_row_a_sample() -> None:
+    one = collator(Given(PAIRS), both_objectives("batch"), word_pieces(), randaugment=True)
+    batch = one[epoch_of(6)]
+    assert len(batch.pixel_values) == 6
+    again = one[epoch_of(6)]
+    assert torch.equal(batch.pixel_values, again.pixel_values)
+    assert not torch.equal(batch.pixel_values, one[epoch_of(6, epoch=1)].pixel_values)
+
+
+def test_another_sample_never_has_the_same_image() -> None:
+    builder = RowBuilder(collator(Given(PAIRS[:6]), {}, word_pieces()), frozenset())
+    own = builder.sample(0, 1)
+    others = [builder.other_sample(own, f"purpose {i}") for i in range(50)]
+    assert {other.index for other in others} == {3, 4, 5}
+    again = [builder.other_sample(own, f"purpose {i}").index for i in range(50)]
+    assert again == [other.index for other in others]
+
+
+def test_a_dataset_of_one_image_has_no_other() -> None:
+    one = collator(Given(PAIRS[:3]), both_objectives("dataset"), word_pieces())
+    # One of so many pairs is to be a false one.
+    with pytest.raises(DataError, match=r"given: \d: .* no sample with another image; matching"):
+        one[epoch_of(3) + epoch_of(3, epoch=1) + epoch_of(3, epoch=2)]
+
+
+# --- padding ---
+
+
+@pytest.mark.parametrize(
+    ("num_words", "max_text_length", "expected"),
+    # Special tokens take two of the length.
+    [(3, 40, 8), (6, 40, 8), (7, 40, 16), (20, 40, 24), (20, 20, 20), (20, 10, 10)],
+)
+def test_texts_are_padded_to_a_multiple_of_8(
+    num_words: int, max_text_length: int, expected: int
+) -> None:
+    tokenizer = word_pieces(whole_words=True)
+    pairs = [(text, 0) for text in ["one", *texts(1, num_words)]]
+    objectives = {"mlm": make(MLM, tokenizer)}
+    batch = collator(Given(pairs), objectives, tokenizer, max_text_length=max_text_length)[
+        epoch_of(2)
+    ]
+    assert batch.input_ids.shape == batch.attention_mask.shape == (2, expected)
+    lengths = [3, min(num_words + 2, max_text_length)]
+    assert batch.attention_mask.sum(1).tolist() == lengths
+    for ids, length in zip(batch.input_ids, lengths, strict=True):
+        assert (ids[length:] == tokenizer.pad_token_id).all()
+        # Truncation keeps the end mark.
+        assert ids[length - 1] == tokenizer.sep_token_id
+
+
+@pytest.mark.parametrize("text", [TINY, one_tower_spec()], ids=["two-tower", "one-tower"])
+def test_padding_changes_no_loss(tmp_path: Path, text: str) -> None:
+    plugins = load_plugins()
+    spec = load_spec([str(write_spec(tmp_path, text)), "data.max_text_length=32"], plugins)
+    setup = build(spec, plugins, 1, load_weights=False)
+    task = setup.network.eval()
+    # As trained weights are: at first, attention weighs all tokens nearly alike.
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in task.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    batch = setup.train[epoch_of(8)]
+
+    def padded(tensor: Tensor, value: int) -> Tensor:
+        return F.pad(tensor, (0, 16), value=value)
+
+    more = attrs.evolve(
+        batch,
+        # Not the padding token's embedding is what keeps them out.
+        input_ids=padded(batch.input_ids, 7),
+        attention_mask=padded(batch.attention_mask, False),
+    )
+    with torch.no_grad():
+        outputs, padded_outputs = task(batch), task(more)
+    for name, output in outputs.items():
+        assert float(output.loss_sum) == pytest.approx(
+            float(padded_outputs[name].loss_sum), abs=1e-5, rel=1e-5
+        )
+        torch.testing.assert_close(
+            output.predictions["logits"],
+            padded_outputs[name].predictions["logits"],
+            atol=1e-5,
+            rtol=1e-5,
+        )
+
+
+# --- the same for any division ---
+
+
+@pytest.mark.parametrize("make_tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+def test_masks_and_negatives_are_the_same_for_any_division(make_tokenizer: MakeTokenizer) -> None:
+    tokenizer = make_tokenizer()
+    objectives = {
+        "mlm": make(MLM, tokenizer, whole_word=True),
+        "itm": make(ITM, tokenizer, negatives="dataset", replace="either"),
+    }
+    one = collator(Given(PAIRS), objectives, tokenizer)
+    whole = one[epoch_of(24)]
+    start = num_targets = 0
+    for size in (1, 7, 16):
+        part = one[epoch_of(24)[start : start + size]]
+        for number in range(size):
+            place = start + number
+            for name in objectives:
+                ours, theirs = part.objectives[name].pairs, whole.objectives[name].pairs
+                a = part.input_ids[ours.text_rows[number]]
+                b = whole.input_ids[theirs.text_rows[place]]
+                kept = [t[t != tokenizer.pad_token_id] for t in (a, b)]
+                assert torch.equal(*kept)
+                assert torch.equal(
+                    part.pixel_values[ours.image_rows[number]],
+                    whole.pixel_values[theirs.image_rows[place]],
+                )
+        labels = part.objectives["mlm"].tensors["labels"]
+        expected = whole.objectives["mlm"].tensors["labels"]
+        assert torch.equal(labels, expected[num_targets : num_targets + len(labels)])
+        num_targets += len(labels)
+        assert torch.equal(
+            part.objectives["itm"].tensors["labels"],
+            whole.objectives["itm"].tensors["labels"][start : start + size],
+        )
+        start += size
+    assert num_targets == whole.objectives["mlm"].num_targets
+
+
+def test_masks_differ_from_epoch_to_epoch() -> None:
+    one = collator(Given(PAIRS), both_objectives(), word_pieces())
+    first, second = (one[epoch_of(24, epoch)].objectives["mlm"] for epoch in (0, 1))
+    assert first.tensors["positions"].tolist() != second.tensors["positions"].tolist()
+
+
+# --- words ---
+
+
+@pytest.mark.parametrize("make_tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+def test_words_of_two_texts_are_kept_apart(make_tokenizer: MakeTokenizer) -> None:
+    tokenizer = make_tokenizer()
+    dataset = Given([("elephants and umbrella", 0)], second_text="swimming elephants")
+    builder = RowBuilder(collator(dataset, {}, tokenizer), frozenset())
+    sample = builder.sample(0, 0)
+    words, ids = builder.word_ids(sample), builder.input_ids(sample)
+    special = np.isin(ids, tokenizer.all_special_ids)
+    assert (words[special] == -1).all()
+    assert len(np.unique(words[~special])) == 5
+    found = [tokenizer.decode(ids[words == word]).strip() for word in np.unique(words[~special])]
+    assert found == ["elephants", "and", "umbrella", "swimming", "elephants"]
+
+
+# --- tokenizers ---
+
+
+def test_what_tells_two_texts_apart() -> None:
+    assert separator_id(word_pieces()) == word_pieces().sep_token_id
+    assert separator_id(byte_pairs()) is None

@@ -1,0 +1,78 @@
+"""Learning rates and parameter groups, against numbers worked out by hand."""
+
+import math
+from pathlib import Path
+
+import pytest
+from support.running import write_spec
+
+from renaissance.engine.optim import learning_rate, make_optimizer, set_learning_rates
+from renaissance.engine.run_parts import build
+from renaissance.errors import SpecError
+from renaissance.plugins.loading import load_plugins
+from renaissance.spec.read import load_spec
+from renaissance.spec.sections import ScheduleSection
+
+
+def test_linear_warmup_then_linear_decay() -> None:
+    schedule = ScheduleSection(warmup_steps=4)
+    rates = [learning_rate(step, 10, 0.8, schedule) for step in range(10)]
+    warmup = [0.2, 0.4, 0.6, 0.8]
+    decay = [0.8 * (10 - step) / 6 for step in range(4, 10)]
+    assert rates == pytest.approx(warmup + decay)
+
+
+def test_warmup_as_a_fraction_and_cosine_down_to_the_end_rate() -> None:
+    schedule = ScheduleSection(decay="cosine", warmup_steps=0.2, end_learning_rate=0.1)
+    assert learning_rate(0, 10, 1.0, schedule) == pytest.approx(0.5)
+    middle = learning_rate(6, 10, 1.0, schedule)
+    assert middle == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 4 / 8)))
+    assert learning_rate(10, 10, 1.0, schedule) == pytest.approx(0.1)
+
+
+def test_polynomial_power_and_constant() -> None:
+    squared = ScheduleSection(power=2.0, warmup_steps=0)
+    assert learning_rate(5, 10, 1.0, squared) == pytest.approx(0.25)
+    constant = ScheduleSection(decay="constant", warmup_steps=0)
+    assert learning_rate(9, 10, 1.0, constant) == 1.0
+
+
+def build_tiny(tmp_path: Path, *settings: str):
+    plugins = load_plugins()
+    spec = load_spec([str(write_spec(tmp_path)), *settings], plugins)
+    return build(spec, plugins, world_size=1, load_weights=True)
+
+
+def test_every_parameter_has_the_rate_of_its_role_and_norms_do_not_decay(tmp_path: Path) -> None:
+    setup = build_tiny(tmp_path, "optimizer.multipliers={encoder=1.0, fusion=2.0, head=3.0}")
+    optimizer = make_optimizer(setup.network, setup.spec.optimizer)
+    set_learning_rates(optimizer, 0.1)
+    rate_of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    decay_of = {
+        id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]
+    }
+    expected = {
+        "model.text_encoder": 0.1,
+        "model.image_encoder": 0.1,
+        "model.text_projection": 0.2,
+        "model.image_projection": 0.2,
+        "model.token_type_embeddings": 0.2,
+        "model.fusion": 0.2,
+        "model.pooler": 0.2,
+        "objectives.mlm": 0.3,
+        "objectives.itm": 0.3,
+    }
+    seen = set()
+    for name, parameter in setup.network.named_parameters():
+        prefix = next(prefix for prefix in expected if name.startswith(prefix))
+        seen.add(prefix)
+        assert rate_of[id(parameter)] == pytest.approx(expected[prefix]), name
+        assert decay_of[id(parameter)] == (0.01 if parameter.ndim > 1 else 0.0), name
+    assert seen == set(expected)
+
+
+def test_a_model_without_anything_to_train_is_refused(tmp_path: Path) -> None:
+    setup = build_tiny(tmp_path)
+    setup.network.requires_grad_(False)
+    with pytest.raises(SpecError, match="nothing is left to train"):
+        make_optimizer(setup.network, setup.spec.optimizer)

@@ -1,0 +1,158 @@
+"""Plugins named by path in `[run] plugins`."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import tomli
+from support.running import TINY, run_here, write_spec
+
+from renaissance import SpecError
+from renaissance.plugins.loading import load_plugins
+from renaissance.spec.read import load_spec
+
+COMPONENT = '''
+from __future__ import annotations
+
+import attrs
+from renaissance import Head, hookimpl, option
+from torch import nn
+
+
+class Scaled(Head):
+    """A linear layer, scaled."""
+
+    @attrs.frozen
+    class Options:
+        """Options of `scaled`."""
+
+        scale: float = option(2.0, help="Factor of the logits.")
+
+    def __init__(self, options, input_size, output_size):
+        super().__init__()
+        self.scale, self.linear = options.scale, nn.Linear(input_size, output_size)
+
+    def forward(self, hidden_states):
+        return self.scale * self.linear(hidden_states)
+
+
+@hookimpl
+def register_heads(register):
+    register("scaled", Scaled)
+'''
+SPEC = TINY.replace('name = "tiny"', 'name = "tiny"\nplugins = ["./my_component.py"]') + (
+    '\n[[objectives]]\ntype = "itm"\nname = "scaled"\nhead = { type = "scaled", scale = 3.0 }\n'
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_spec(tmp_path / "experiment", SPEC)
+    (tmp_path / "experiment" / "my_component.py").write_text(COMPONENT)
+    return tmp_path / "experiment"
+
+
+def test_a_run_records_the_file_with_its_sha256(folder: Path, tmp_path: Path) -> None:
+    settings = ["train.max_steps=2", "evaluate.every_steps=2"]
+    assert run_here(folder / "run.toml", tmp_path, *settings) == 0
+    run = tmp_path / "tiny"
+    file = folder / "my_component.py"
+    first = {
+        "path": str(file),
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "from_step": 0,
+    }
+    assert json.loads((run / "plugins.json").read_text()) == [first]
+    # The resolved spec names the file from anywhere.
+    resolved = tomli.loads((run / "spec.toml").read_text())
+    assert resolved["run"]["plugins"] == [str(file)]
+    spec = load_spec([str(run / "spec.toml")], load_plugins())
+    assert spec.objectives[2].head is not None
+    assert spec.objectives[2].head.options.scale == 3.0
+    # A run that goes on with another version of the file says so, and from where.
+    file.write_text(COMPONENT + "# changed\n")
+    assert run_here(folder / "run.toml", tmp_path, "train.max_steps=4") == 0
+    second = {
+        "path": str(file),
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "from_step": 2,
+    }
+    assert json.loads((run / "plugins.json").read_text()) == [first, second]
+
+
+def test_a_file_is_found_from_the_spec_that_names_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "further").mkdir()
+    (folder / "further" / "over.toml").write_text('extends = ["../run.toml"]\n')
+    monkeypatch.chdir("/")
+    for spec in (folder / "run.toml", folder / "further" / "over.toml"):
+        plugins = load_plugins()
+        assert load_spec([str(spec)], plugins).run.plugins == (str(folder / "my_component.py"),)
+        registration = plugins.require("head", "scaled")
+        assert registration.distribution == str(folder / "my_component.py")
+        assert registration.version.startswith("sha256:")
+
+
+def test_on_the_command_line_it_is_relative_to_the_working_directory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_spec(folder / "elsewhere", TINY)
+    monkeypatch.chdir(folder)
+    loaded = load_spec([str(spec), 'run.plugins=["my_component.py"]'], load_plugins())
+    assert loaded.run.plugins == (str(folder / "my_component.py"),)
+
+
+def test_a_file_that_is_not_named_is_not_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    spec = write_spec(folder, SPEC.replace('plugins = ["./my_component.py"]', ""))
+    with pytest.raises(SpecError, match="unknown head 'scaled'"):
+        load_spec([str(spec)], load_plugins())
+
+
+def test_a_file_is_loaded_once(folder: Path) -> None:
+    plugins = load_plugins()
+    first = load_spec([str(folder / "run.toml")], plugins)
+    assert load_spec([str(folder / "run.toml")], plugins) == first
+    assert plugins.registry.clashes() == []
+
+
+def test_a_name_that_another_file_has_is_a_clash(folder: Path) -> None:
+    shutil.copy(folder / "my_component.py", folder / "other.py")
+    plugins = ["./my_component.py", "./other.py"]
+    spec = write_spec(folder, SPEC.replace('["./my_component.py"]', str(plugins)))
+    with pytest.raises(SpecError, match=r"head 'scaled' is registered twice: by .*my_component.py"):
+        load_spec([str(spec)], load_plugins())
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        (None, "cannot be read: No such file or directory; name a Python file, relative to the "),
+        ("import nothing_of_this_name", "ModuleNotFoundError: No module named 'nothing_of_this_"),
+        ("def f(:", "SyntaxError: invalid syntax (my_component.py, line 1); mend the file, or "),
+        ("renaissance_api = 7", "renaissance_api is 7, expected 1"),
+        (COMPONENT.replace("(self, options, ", "(self, "), "Scaled.__init__(self, input_size, "),
+    ],
+)
+def test_what_is_wrong_with_a_file(folder: Path, source: str | None, text: str) -> None:
+    file = folder / "my_component.py"
+    if source is None:
+        os.remove(file)
+    else:
+        file.write_text(source)
+    with pytest.raises(SpecError) as caught:
+        load_spec([str(folder / "run.toml")], load_plugins())
+    assert f"{folder / 'run.toml'}: run.plugins[0]: {file}: " in str(caught.value)
+    assert text in str(caught.value)
+
+
+def test_a_list_is_expected(folder: Path) -> None:
+    spec = write_spec(folder, SPEC.replace('["./my_component.py"]', '"./my_component.py"'))
+    with pytest.raises(SpecError, match=r"run.plugins: got .* expected list of strings"):
+        load_spec([str(spec)], load_plugins())

@@ -1,0 +1,210 @@
+import csv
+import io
+import json
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from renaissance import DataError, DatasetContext
+from renaissance.builtin.datasets.image_text import ImageText
+from renaissance.data.prepare.manifest import Report
+from renaissance.data.prepare.sources.image_text import image_text_source
+from renaissance.data.prepare.tables import PrepareOptions, write_tables
+
+# Two captions of one image follow each other; a list; a number where a text belongs.
+LINES = [("a/0.png", "zero"), ("a/0.png", "again"), ("1.png", ["one", "uno"]), ("2.png", "two")]
+EXPECTED = {"a/0.png": ["zero", "again"], "1.png": ["one", "uno"], "2.png": ["two"]}
+
+
+def picture(level: int = 0) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (level, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def prepare(source: Path | str, output: Path, **options: Any) -> Report:
+    listed = image_text_source(str(source), **options)
+    return write_tables(listed, PrepareOptions(output=output, progress=False, max_missing=0.5))
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    with pa.memory_map(str(path)) as mapped:
+        return list(pa.ipc.open_file(mapped).read_all().to_pylist())
+
+
+def captions_of(path: Path) -> dict[str, list[str]]:
+    return {row["image_id"]: row["caption"] for row in rows_of(path)}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    (folder / "a").mkdir(parents=True)
+    for number, name in enumerate(("a/0.png", "1.png", "2.png")):
+        (folder / name).write_bytes(picture(number))
+    return folder
+
+
+def write_captions(folder: Path, kind: str) -> Path:
+    path = folder / f"captions.{kind}"
+    flat = [(i, c) for i, cs in LINES for c in (cs if isinstance(cs, list) else [cs])]
+    if kind == "jsonl":
+        lines = (json.dumps({"file_name": image, "text": caption}) for image, caption in LINES)
+        path.write_text("\n\n".join(lines))
+    elif kind == "parquet":
+        lists = [c if isinstance(c, list) else [c] for _, c in LINES]
+        pq.write_table(pa.table({"image": [i for i, _ in LINES], "captions": lists}), path)
+    else:
+        with path.open("w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.writer(file, delimiter="\t" if kind == "tsv" else ",")
+            writer.writerows([("filepath", "title"), *flat])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv", "parquet"])
+def test_captions_files(images: Path, tmp_path: Path, kind: str) -> None:
+    path = write_captions(images, kind)
+    report = prepare(images, tmp_path / "out")
+    assert captions_of(tmp_path / "out" / "image_text_0.arrow") == EXPECTED
+    (table,) = report.tables.values()
+    assert (table.rows, table.texts) == (3, 5)
+    prepare(path, tmp_path / "named", name="mine")
+    assert captions_of(tmp_path / "named" / "mine_0.arrow") == EXPECTED
+    context = DatasetContext(root=tmp_path / "named", seed=0, training=True)
+    dataset = ImageText(ImageText.Options(files="mine_*.arrow"), context)
+    texts = {dataset.sample(i, np.random.default_rng(0)).text for i in range(len(dataset))}
+    assert texts == {"zero", "again", "one", "uno", "two"}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_addresses_are_read_through_fsspec(images: Path, tmp_path: Path, kind: str) -> None:
+    write_captions(images, kind)
+    prepare(f"file://{images}/captions.{kind}", tmp_path / "out")
+    assert captions_of(tmp_path / "out" / "image_text_0.arrow") == EXPECTED
+    prepare(f"file://{images}/", tmp_path / "folder")
+    assert captions_of(tmp_path / "folder" / "image_text_0.arrow") == EXPECTED
+
+
+def test_addresses_without_fsspec_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(DataError, match=r"s3://b/x\.jsonl: cannot be .*renaissance\[remote\]"):
+        prepare("s3://b/x.jsonl", tmp_path / "out")
+
+
+def test_images_that_are_missing_and_captions_that_are_empty(images: Path, tmp_path: Path) -> None:
+    (images / "2.png").unlink()
+    lines = [{"image": "1.png", "caption": ["a", ""]}, {"image": "2.png", "caption": "b"}]
+    lines += [{"image": "a/0.png", "caption": None}, {"image": "a/0.png", "caption": "c"}]
+    (images / "c.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    report = prepare(images, tmp_path / "out")
+    assert captions_of(tmp_path / "out" / "image_text_0.arrow") == {
+        "1.png": ["a"],
+        "a/0.png": ["c"],
+    }
+    found = [(Path(e.record).name, e.reason) for e in report.left_out]
+    assert found == [
+        ("1.png", "caption 1 is empty"),
+        ("2.png", "no such file"),
+        ("0.png", "caption 0 is no text but NoneType"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("c.csv", "photo,caption\nx,y\n", r"record 1: has photo, caption; expected one of image, "),
+        ("c.csv", "image,words\nx,y\n", r"expected one of caption, captions, text, title\. Rename"),
+        ("c.jsonl", '{"image": 3, "text": "x"}', r"record 1: image is 3; expected the path"),
+        ("c.jsonl", "{", r"c\.jsonl: cannot be read \(Expecting property name"),
+        ("c.jsonl", "[1]", r"c\.jsonl: cannot be read \(line 1 is no object\)"),
+        ("c.parquet", "PAR1", r"c\.parquet: cannot be read \("),
+        ("c.tar", "no tar at all" * 100, r"c\.tar: not a whole tar"),
+        ("c.txt", "", r"none; expected one captions file \(\.jsonl, \.csv, \.tsv, \.parquet\)"),
+    ],
+)
+def test_sources_of_another_form(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        prepare(tmp_path, tmp_path / "out")
+
+
+def test_several_captions_files_must_be_told_apart(images: Path, tmp_path: Path) -> None:
+    write_captions(images, "csv")
+    write_captions(images, "jsonl")
+    with pytest.raises(DataError, match=r"several captions files: .*csv, .*jsonl; .*Name one"):
+        prepare(images, tmp_path / "out")
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_webdataset_tars(tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    write_tar(
+        shards / "b.tar",
+        [
+            ("x/1.txt", b"one"),
+            ("x/1.png", picture(1)),
+            ("x/1.json", b'{"caption": "other"}'),
+            ("x/2.seg.png", b"no image of the sample"),
+            ("x/2.png", picture(2)),
+            ("x/2.json", json.dumps({"caption": ["two", "zwei"]}).encode()),
+        ],
+    )
+    write_tar(
+        shards / "a.tar",
+        [
+            ("3.png", picture(3)),
+            ("3.txt", b"\xff\xfe"),
+            ("4.txt", b"no image"),
+            ("5.png", picture(5)),
+            ("5.json", b'{"text": "five"}'),
+        ],
+    )
+    report = prepare(shards, tmp_path / "out")
+    rows = {row["image_id"]: row for row in rows_of(tmp_path / "out" / "image_text_0.arrow")}
+    assert {name: row["caption"] for name, row in rows.items()} == {
+        "x/1.png": ["one"],
+        "x/2.png": ["two", "zwei"],
+        "5.png": ["five"],
+    }
+    assert rows["x/2.png"]["image"] == picture(2)
+    assert rows["5.png"]["image"] == picture(5)
+    assert [(e.reason, e.is_row) for e in report.left_out] == [
+        ("caption 0 is no valid Unicode", False),
+        ("no caption", True),
+        ("no image among txt", True),
+    ]
+    for source in (f"{shards}/*.tar", f"file://{shards}/*.tar", f"file://{shards}"):
+        other = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        prepare(source, other)
+        files = [folder / "image_text_0.arrow" for folder in (tmp_path / "out", other)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_tar_cut_short_is_refused(tmp_path: Path) -> None:
+    members = [(f"{i}.{kind}", picture(i) if kind == "png" else b"text") for i in range(20)
+               for kind in ("txt", "png")]  # fmt: skip
+    path = write_tar(tmp_path / "a.tar", members)
+    whole = path.read_bytes()
+    place = whole.index(picture(19)) + 10
+    path.write_bytes(whole[:place])
+    with pytest.raises(DataError, match=r"a\.tar: not a whole tar \(unexpected end of data\)"):
+        prepare(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,339 @@
+"""What a run spec with faults reports: where, what was found, what is expected, the remedy."""
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from support.spec_components import BASE, COMPONENTS, ImageEncoder, TextEncoder, write
+from torch import Tensor
+
+from renaissance import PluginError, SpecError, option
+from renaissance.plugins.loading import BrokenPlugin, Plugins
+from renaissance.spec import load_spec
+
+
+@pytest.fixture
+def plugins(plugins_with: Any) -> Plugins:
+    made: Plugins = plugins_with(*COMPONENTS)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write base.toml into the working directory."""
+    monkeypatch.chdir(tmp_path)
+    write("base.toml", BASE)
+
+
+def faults(plugins: Plugins, *arguments: str) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        load_spec(arguments, plugins)
+    assert caught.value.exit_code == 2
+    return list(caught.value.faults)
+
+
+# --- faults of files and arguments ----------------------------------------------------------------
+
+
+def test_malformed_toml_names_file_and_line(plugins: Plugins) -> None:
+    write("bad.toml", "[run]\nseed = \n")
+    (fault,) = faults(plugins, "base.toml", "bad.toml")
+    assert fault == "bad.toml: line 2, column 8: Invalid value"
+
+
+def test_a_missing_file_names_the_nearest(plugins: Plugins) -> None:
+    (fault,) = faults(plugins, "bas.toml")
+    assert fault.startswith("bas.toml: there is no such file; in ")
+    assert fault.endswith("there are: base.toml")
+    (fault,) = faults(plugins, "nowhere/base.toml")
+    assert fault.endswith("; the folder nowhere does not exist either")
+    write("run.toml", 'extends = ["bsae.toml"]')
+    (fault,) = faults(plugins, "run.toml")
+    assert fault.startswith("run.toml: extends: bsae.toml: there is no such file; in ")
+
+
+def test_a_cycle_is_named(plugins: Plugins) -> None:
+    write("a.toml", 'extends = ["b.toml"]')
+    write("b.toml", 'extends = ["a.toml"]')
+    assert faults(plugins, "a.toml") == [
+        "b.toml: extends: a cycle: a.toml -> b.toml -> a.toml; remove one of them"
+    ]
+
+
+def test_an_argument_that_is_neither_file_nor_override(plugins: Plugins) -> None:
+    expected = "expected a .toml file or section.key=value, such as train.max_steps=50"
+    assert faults(plugins, "base.toml", "train.max_steps", "run . name=x") == [
+        f"command line: got 'train.max_steps', {expected}",
+        f"command line: got 'run . name=x', {expected}",
+    ]
+
+
+def test_extends_must_be_a_list(plugins: Plugins) -> None:
+    write("run.toml", 'extends = "base.toml"')
+    assert faults(plugins, "run.toml") == [
+        "run.toml: extends: got 'base.toml', expected a list of files, such as [\"base.toml\"]"
+    ]
+
+
+# --- faults of keys and values --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("train.max_steps=3.7", "train.max_steps: got 3.7 (number), expected integer"),
+        ("train.max_steps=3.0", "train.max_steps: got 3.0 (number), expected integer"),
+        ("train.max_steps=true", "train.max_steps: got true (boolean), expected integer"),
+        (
+            "train.compile='false'",
+            'train.compile: got "false" (string), expected boolean: true or false',
+        ),
+        ("train.compile=1", "train.compile: got 1 (integer), expected boolean: true or false"),
+        (
+            "optimizer.learning_rate='1e-4'",
+            'optimizer.learning_rate: got "1e-4" (string), expected number',
+        ),
+        (
+            "optimizer.learning_rate=nan",
+            "optimizer.learning_rate: got nan (number), expected number",
+        ),
+        (
+            "optimizer.learning_rate=0",
+            "optimizer.learning_rate: got 0.0, expected a number above 0",
+        ),
+        (
+            "run.name=42",
+            'run.name: got 42 (integer), expected string: put it in quotes, "42"',
+        ),
+        (
+            "run.name=a/b",
+            "run.name: got 'a/b', expected the name of a folder, without slashes",
+        ),
+        (
+            "train.precision=fp8",
+            'train.precision: got "fp8", expected "fp32" | "bf16" | "fp16"',
+        ),
+        (
+            "train.device=cuda0",
+            'train.device: got "cuda0", expected "auto" | "cpu" | "cuda"; did you mean \'cuda\'?',
+        ),
+        ("optimizer.betas=[0.9]", "optimizer.betas: got a list of 1, expected list of 2 numbers"),
+        (
+            "optimizer.betas=[0.9, '1']",
+            'optimizer.betas[1]: got "1" (string), expected number',
+        ),
+        ("optimizer.betas=[0.9, 1]", "optimizer.betas: got 1.0, expected 0 <= value < 1"),
+        ("train=5", "train: got 5 (integer), expected table"),
+        (
+            "schedule.warmup_steps=100.0",
+            "schedule.warmup_steps: got 100.0, expected a number of steps (an integer, such as "
+            "100) or a fraction of all steps below 1",
+        ),
+        (
+            "schedule.warmup_steps='10%'",
+            'schedule.warmup_steps: got "10%" (string), expected integer or number',
+        ),
+        (
+            "train.max_step=5",
+            "train.max_step: unknown key; known: max_steps, max_epochs, global_batch_size, "
+            "micro_batch_size, precision, gradient_clip, gradient_checkpointing, compile, device, "
+            "log_every; did you mean 'max_steps'?",
+        ),
+        (
+            "trian.max_steps=5",
+            "trian: unknown section; known: run, model, data, objectives, optimizer, schedule, "
+            "train, evaluate, checkpoint, tensorboard; did you mean 'train'?",
+        ),
+        (
+            "objectives.1.type=itn",
+            "objectives[1].type: unknown objective 'itn'; known: itm, mlm; did you mean 'itm'?",
+        ),
+        ("objectives.1.type=3", "objectives[1].type: unknown objective 3; known: itm, mlm"),
+        ("objectives.2.weight=3", "objectives[2]: there are 2 entries, counted from 0"),
+        (
+            "objectives.0.probabilty=0.2",
+            "objectives[0].probabilty: unknown option of objective 'mlm'; known: type, weight, "
+            "name, head, probability, negatives; did you mean 'probability'?",
+        ),
+        (
+            "objectives.0.probability=2",
+            "objectives[0].probability: got 2.0, expected 0 <= value < 1",
+        ),
+        (
+            "objectives.0.weight=-1",
+            "objectives[0].weight: got -1.0, expected a number of at least 0",
+        ),
+        (
+            "objectives.0.name=a.b",
+            "objectives[0].name: got 'a.b', expected letters, digits, '-', '_' and '+' only",
+        ),
+        (
+            "objectives.0.head={dropout=0.1}",
+            "objectives[0].head.type: missing, expected the name of a component; known: some-head",
+        ),
+        (
+            "objectives={}",
+            "objectives: got a table, expected array of tables: write its header in double "
+            "brackets, [[...]]",
+        ),
+        (
+            "model.fusion.num_layers=2",
+            "model.fusion.type: missing, expected the name of a component; known: some-fusion",
+        ),
+        (
+            "model.fusion=some-fusion",
+            'model.fusion: got "some-fusion" (string), expected table',
+        ),
+        (
+            "model.image_encoder.size.width=0",
+            "model.image_encoder.size.width: got 0, expected a number above 0",
+        ),
+        (
+            "data.train.0.files=[1]",
+            "data.train[0].files: got a list of 1, expected string or list of strings",
+        ),
+        ("run.seed=2026-01-01", "run.seed: got 2026-01-01 (date), expected integer"),
+    ],
+)
+def test_one_fault_on_the_command_line(plugins: Plugins, override: str, text: str) -> None:
+    assert faults(plugins, "base.toml", override) == [f"command line: {text}"]
+
+
+def test_all_faults_at_once_each_with_the_file_it_comes_from(plugins: Plugins) -> None:
+    write("train.toml", "[train]\nmax_steps = 3.5\nglobal_batch_size = 10\nmicro_batch_size = 4\n")
+    write("run.toml", 'extends = ["train.toml"]\n[model.image_encoder]\ncheckpont = "x"\n')
+    assert faults(plugins, "base.toml", "run.toml", "train.compile=yes", "run.seed=-1") == [
+        "command line: run.seed: got -1, expected a number of at least 0",
+        "run.toml: model.image_encoder.checkpont: unknown option of encoder 'image'; "
+        "known: type, frozen, checkpoint, size; did you mean 'checkpoint'?",
+        "train.toml: train.max_steps: got 3.5 (number), expected integer",
+        'command line: train.compile: got "yes" (string), expected boolean: true or false',
+        "train.toml: train.micro_batch_size: got 4, which does not divide "
+        "train.global_batch_size = 10; the nearest that does is 5",
+    ]
+
+
+def test_a_required_option_is_missing(plugins: Plugins) -> None:
+    write("run.toml", '[[data.train]]\ntype = "files"\n')
+    assert faults(plugins, "base.toml", "run.toml") == [
+        "run.toml: data.train[0].files: missing, expected string or list of strings: "
+        "Path, or list of paths."
+    ]
+
+
+def test_unknown_components_name_the_plugins_that_failed_once(plugins: Plugins) -> None:
+    broken = BrokenPlugin("renaissance-clip", "0.3", "clip = clip", "ImportError: no open_clip")
+    failing = attrs.evolve(plugins, broken=(broken,))
+    chosen = ["model.image_encoder.type=clip", "model.text_encoder.type=clip"]
+    assert faults(failing, "base.toml", *chosen) == [
+        "command line: model.text_encoder.type: unknown encoder 'clip'; known: image, joint, "
+        "patches, text",
+        "command line: model.image_encoder.type: unknown encoder 'clip'; known: image, joint, "
+        "patches, text",
+        "or mend or uninstall the plugins that failed to load: renaissance-clip 0.3 "
+        "(entry point 'clip = clip'): ImportError: no open_clip",
+    ]
+    assert len(faults(failing, "base.toml", "run.seed=-1")) == 1
+    assert load_spec(["base.toml"], failing).model.type == "two-tower"
+
+
+# --- checks between keys --------------------------------------------------------------------------
+
+
+def test_an_empty_spec_says_what_a_run_needs(plugins: Plugins) -> None:
+    assert faults(plugins, write("empty.toml", "")) == [
+        "empty.toml: model.text_encoder: missing; a two-tower model needs a table "
+        "[model.text_encoder]",
+        "empty.toml: model.image_encoder: missing; a two-tower model needs a table "
+        "[model.image_encoder]",
+        "empty.toml: data.train: missing; a run needs at least one table [[data.train]]",
+        "empty.toml: objectives: missing; a run needs at least one table [[objectives]]",
+    ]
+
+
+def test_architectures_have_their_own_parts(plugins: Plugins) -> None:
+    assert faults(plugins, "base.toml", "model.encoder.type=joint") == [
+        "command line: model.encoder: a two-tower model has text_encoder and image_encoder "
+        "instead; remove this table"
+    ]
+    assert faults(
+        plugins, "base.toml", "model.type=one-tower", "model.fusion.type=some-fusion"
+    ) == [
+        "base.toml: model.encoder: missing; a one-tower model needs a table [model.encoder]",
+        "command line: model.fusion: a one-tower model fuses in its encoder; remove this table",
+    ]
+
+
+def test_encoders_must_take_what_their_place_gives(plugins: Plugins) -> None:
+    assert faults(plugins, "base.toml", "model.image_encoder.type=joint") == [
+        "command line: model.image_encoder.type: 'joint' takes text and image, expected an "
+        "encoder of image; known: image, patches"
+    ]
+    one_tower = ["model.type=one-tower", "model.encoder.type=image"]
+    assert faults(plugins, "base.toml", *one_tower) == [
+        "command line: model.encoder.type: 'image' takes image, expected an encoder of text and "
+        "image; known: joint"
+    ]
+
+
+def test_objectives_need_names_of_their_own(plugins: Plugins) -> None:
+    assert faults(plugins, "base.toml", "objectives.0.name=itm") == [
+        "command line: objectives[0].name: 2 objectives are called 'itm'; give each its own name",
+        "base.toml: objectives[1].name: 2 objectives are called 'itm'; give each its own name",
+    ]
+
+
+# --- options of plugins ---------------------------------------------------------------------------
+
+
+def test_an_option_may_not_have_the_name_of_a_key_of_the_place(plugins_with: Any) -> None:
+    class Frozen(TextEncoder):
+        @attrs.frozen
+        class Options:
+            frozen: bool = option(True, help="Clashes.")
+
+    clashing = plugins_with(("encoder", "text", Frozen), ("encoder", "image", ImageEncoder))
+    with pytest.raises(
+        PluginError,
+        match=r"test-distribution 1\.0: encoder 'text': its option 'frozen' has the name of a key",
+    ):
+        load_spec(["base.toml"], clashing)
+
+
+def test_an_option_that_toml_cannot_write(plugins_with: Any) -> None:
+    class Odd(TextEncoder):
+        @attrs.frozen
+        class Options:
+            checkpoint: Tensor = option(None, help="No TOML.")
+
+    odd = plugins_with(("encoder", "text", Odd), ("encoder", "image", ImageEncoder))
+    with pytest.raises(PluginError, match=r"Options.checkpoint: an option of type .*Tensor"):
+        load_spec(["base.toml"], odd)
+
+
+def test_a_validator_sees_the_other_options(plugins_with: Any) -> None:
+    class Between(ImageEncoder):
+        @attrs.frozen
+        class Options:
+            low: int = option(0, help="Low.")
+            high: int = attrs.field(default=1, metadata={"help": "High."})
+
+            @high.validator
+            def _above_low(self, attribute: Any, value: int) -> None:
+                if value <= self.low:
+                    raise ValueError(f"got {value}, expected more than low = {self.low}")
+
+            def __attrs_post_init__(self) -> None:
+                if self.high == 13:
+                    raise ValueError("13 brings bad luck")
+
+    between = plugins_with(("encoder", "image", Between))
+    found = faults(between, "base.toml", "model.image_encoder.low=1")
+    place = "command line: model.image_encoder"
+    assert "base.toml: model.image_encoder.high: got 1, expected more than low = 1" in found
+    found = faults(between, "base.toml", "model.image_encoder.low=x")
+    assert f'{place}.low: got "x" (string), expected integer' in found
+    assert not [fault for fault in found if "high" in fault]
+    found = faults(between, "base.toml", "model.image_encoder.high=13")
+    assert "base.toml: model.image_encoder: 13 brings bad luck" in found

@@ -1,0 +1,124 @@
+"""What the tests of classification tasks share: tables, samples, objectives, given outputs."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from renaissance import (
+    Dataset,
+    DatasetContext,
+    Features,
+    Fused,
+    ModelSizes,
+    ObjectiveBatch,
+    ObjectiveContext,
+    ObjectiveOutput,
+    Sample,
+)
+from renaissance.data.collate import MicroBatch
+from renaissance.testing.samples import SampleList
+from support.collating import collator, word_pieces
+
+POOLED = 3
+
+
+def png(level: int, size: tuple[int, int] = (8, 8)) -> bytes:
+    """Return a grey picture as a PNG file."""
+    file = io.BytesIO()
+    Image.new("L", size, level).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_table(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write an Arrow file of one record batch."""
+    batch = pa.RecordBatch.from_pydict(dict(columns))
+    with pa.ipc.new_file(path, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def dataset(component: Any, root: Path, training: bool = True, **options: Any) -> Dataset:
+    """Make a dataset of a folder."""
+    context = DatasetContext(root=root, seed=0, training=training)
+    made: Dataset = component(component.Options(**options), context)
+    return made
+
+
+def all_samples(made: Dataset) -> list[Sample]:
+    """Read all samples."""
+    return [made.sample(i, np.random.default_rng(0)) for i in range(len(made))]
+
+
+def sample(
+    text: str, labels: Mapping[str, Any], number: int = 0, num_images: int = 1, size: int = 8
+) -> Sample:
+    """Return a sample of grey images."""
+    ids = tuple((number, which) for which in range(num_images))
+    images = tuple(Image.new("RGB", (size, size), (10 * number + which,) * 3) for _, which in ids)
+    return Sample(text, None, images, ids, labels, f"given: {number}")
+
+
+def objective(component: Any, root: Path = Path(), head: nn.Module | None = None) -> Any:
+    """Make an objective; its head is `head`, or else a linear one."""
+    context = ObjectiveContext(
+        sizes=ModelSizes(4, 4, 4, POOLED),
+        tokenizer=word_pieces(whole_words=True),
+        make_head=lambda inputs, outputs, name: head or nn.Linear(inputs, outputs),  # type: ignore[arg-type,return-value]
+        root=root,
+    )
+    return component(component.Options(), context)
+
+
+def collate(made: Any, samples: Sequence[Sample]) -> MicroBatch:
+    """Collate samples for one objective, named "task"."""
+    return collator(SampleList(samples), {"task": made}, word_pieces(whole_words=True))[
+        [(0, index) for index in range(len(samples))]
+    ]
+
+
+def forward(made: Any, batch: ObjectiveBatch, pooled: Tensor) -> ObjectiveOutput:
+    """Run an objective on given pooled vectors."""
+    output: ObjectiveOutput = made(batch, Features(fused=Fused(pooled=pooled)))
+    return output
+
+
+def measured(
+    made: Any, steps: Sequence[tuple[ObjectiveBatch, ObjectiveOutput]]
+) -> dict[str, float]:
+    """Return the metrics over some micro-batches."""
+    metrics = made.metrics()
+    for batch, output in steps:
+        made.update_metrics(metrics, batch, output)
+    return {name: float(metric.compute()) for name, metric in metrics.items()}
+
+
+def predicting(made: Any, batch: ObjectiveBatch, logits: Sequence[Sequence[float]]) -> Any:
+    """Return an output with given logits."""
+    return ObjectiveOutput(torch.zeros(()), {"logits": torch.tensor(logits)})
+
+
+def written(made: Any, rows: list[dict[str, Any]]) -> str:
+    """Return the predictions as a file has them."""
+    file = io.StringIO()
+    made.write_predictions(rows, file)
+    return file.getvalue()
+
+
+def check_unlabelled(made: Any, samples: Sequence[Sample], num_pairs: int) -> None:
+    """Check that samples without labels are predicted, and neither learnt from nor measured."""
+    batch = collate(made, samples).objectives["task"]
+    assert batch.num_targets == 0
+    pooled = torch.randn(num_pairs, POOLED, requires_grad=True)
+    output = forward(made, batch, pooled)
+    assert float(output.loss_sum.detach()) == 0
+    output.loss_sum.backward()
+    assert len(made.predictions(batch, output)) == len(samples)
+    metrics = made.metrics()
+    made.update_metrics(metrics, batch, output)
+    assert [metric.update_called for metric in metrics.values()] == [False] * len(metrics)

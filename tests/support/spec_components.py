@@ -1,0 +1,152 @@
+"""Small components and a spec that names them, for tests of run specs."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import numpy as np
+from torch import Tensor
+
+from renaissance import (
+    BatchBuilder,
+    Dataset,
+    Encoder,
+    Features,
+    Fusion,
+    Head,
+    Objective,
+    ObjectiveBatch,
+    ObjectiveOutput,
+    Sample,
+    Tokens,
+    fraction,
+    option,
+    positive,
+)
+
+
+class TextEncoder(Encoder):
+    """A text encoder."""
+
+    modalities = frozenset({"text"})
+
+    @attrs.frozen
+    class Options:
+        checkpoint: str = option(help="Hub id or folder.")
+        config: dict[str, Any] = option(factory=dict, help="Keys that override its configuration.")
+
+
+class ImageEncoder(Encoder):
+    """An image encoder."""
+
+    modalities = frozenset({"image"})
+
+    @attrs.frozen
+    class Size:
+        width: int = option(8, help="Width.", validator=positive)
+        depth: int = option(2, help="Depth.", validator=positive)
+
+    @attrs.frozen
+    class Options:
+        checkpoint: str | None = option(None, help="Hub id or folder.")
+        size: "ImageEncoder.Size" = option(factory=lambda: ImageEncoder.Size(), help="Its size.")
+
+
+class PatchEncoder(ImageEncoder):
+    @attrs.frozen
+    class Options:
+        patch_size: int = option(16, help="Pixels.")
+
+
+class JointEncoder(Encoder):
+    modalities = frozenset({"text", "image"})
+
+    @attrs.frozen
+    class Options:
+        pass
+
+
+class SomeFusion(Fusion):
+    @attrs.frozen
+    class Options:
+        num_layers: int = option(6, help="Layers.", validator=positive)
+
+    def forward(self, text: Tokens, image: Tokens) -> tuple[Tokens, Tokens]:
+        return text, image
+
+
+class SomeHead(Head):
+    @attrs.frozen
+    class Options:
+        dropout: float = option(0.1, help="Dropout.", validator=fraction)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return hidden_states
+
+
+class SomeObjective(Objective):
+    requires = frozenset({"text"})
+
+    @attrs.frozen
+    class Options:
+        probability: float = option(0.15, help="Share of tokens.", validator=fraction)
+        negatives: Literal["batch", "dataset"] = option("batch", help="Where from.")
+
+    def collate(self, samples: Any, builder: BatchBuilder) -> ObjectiveBatch:
+        return ObjectiveBatch(len(samples))
+
+    def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
+        raise NotImplementedError
+
+
+class SomeDataset(Dataset):
+    provides = frozenset({"text"})
+
+    @attrs.frozen
+    class Options:
+        files: str | tuple[str, ...] = option(help="Path, or list of paths.")
+        crop: tuple[int, int] | None = option(None, help="Width and height.")
+
+    def __len__(self) -> int:
+        return 1
+
+    def sample(self, index: int, generator: np.random.Generator) -> Sample:
+        return Sample()
+
+
+COMPONENTS = (
+    ("encoder", "text", TextEncoder),
+    ("encoder", "image", ImageEncoder),
+    ("encoder", "patches", PatchEncoder),
+    ("encoder", "joint", JointEncoder),
+    ("fusion", "some-fusion", SomeFusion),
+    ("head", "some-head", SomeHead),
+    ("objective", "mlm", SomeObjective),
+    ("objective", "itm", SomeObjective),
+    ("dataset", "files", SomeDataset),
+)
+
+BASE = """
+[model.text_encoder]
+type = "text"
+checkpoint = "google/electra"
+[model.image_encoder]
+type = "image"
+frozen = true
+[[data.train]]
+type = "files"
+files = ["a.arrow", "b.arrow"]
+[[objectives]]
+type = "mlm"
+[[objectives]]
+type = "itm"
+weight = 2
+negatives = "dataset"
+"""
+
+
+def write(name: str, text: str) -> str:
+    """Write a file, and return its name."""
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_text(text)
+    return name
