@@ -3,19 +3,19 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test test-slow check format docs clean
+.PHONY: install demo test test-slow check format generated docs clean
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	touch $(INSTALLED)
 
 demo: install
 	$(BIN)/python -m renaissance.demo
 
-# One thread a process: the tests run tiny models, and ranks and workers share the cores.
+# One thread per process: the tests run tiny models, and ranks and workers share the cores.
 test: export OMP_NUM_THREADS := 1
 test: install
 	$(BIN)/python -m pytest -m 'not slow'
@@ -32,9 +32,17 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: install
+# Pages and pictures that are made from the code; a test says when they are out of date.
+generated: install
 	$(BIN)/python -m renaissance.spec.document run-spec > docs/run-spec.md
 	$(BIN)/python -m renaissance.spec.document components > docs/components.md
+	$(BIN)/python docs/layers.py
+	$(BIN)/python docs/draw_architectures.py docs/images
+
+# The site, in site/; a warning is an error.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: generated
+	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site

@@ -3,13 +3,13 @@
     python benchmarks/index.py
     python benchmarks/index.py --captions 100000000 --shards 100
 
-Writes Arrow files of five captions an image into a temporary folder, 77 bytes a caption: 0.8 GB, or
-7.7 GB for the second line. Opens them as the dataset `image-text` in a fresh process, twice: first
-with the files taken out of the page cache, then with what the first left in it. `seconds` is the
-time until the dataset and the shuffled order of an epoch are there, and the first sample of that
-order is read. `peak_mib` is what that adds to the process, pages of the mapped files included;
-`sample_us` is the time of a further sample of the shuffled order: to find its place, read its
-caption and open its image, which is not decoded.
+Writes Arrow files with five captions per image into a temporary folder, 77 bytes per caption:
+0.8 GB, or 7.7 GB for the second line. Opens them as the dataset `image-text` in a fresh process,
+twice: first with the files evicted from the page cache, then with what the first run left in it.
+`seconds` is the time to open the dataset, make the shuffled order of an epoch, and read its first
+sample. `peak_mib` is the memory that this adds to the process, including pages of the mapped files;
+`sample_us` is the time per further sample in shuffled order: finding its row, reading its caption
+and opening its image, which is not decoded.
 """
 
 import argparse
@@ -53,12 +53,12 @@ def main() -> None:
             write_shard(Path(folder) / f"shard_{shard:04d}.arrow", num_rows)
         for state in ("not in", "in"):
             print(f"{state} the page cache:", flush=True)
-            # A fresh process, in which nothing of the writing counts.
+            # A fresh process, whose memory does not include what writing took.
             subprocess.run([sys.executable, __file__, "--measure", folder], check=True)
 
 
 def write_shard(path: Path, num_rows: int) -> None:
-    # Of the kinds that are decoded, a PNG of one pixel is among the smallest files.
+    # A PNG of one pixel is among the smallest files that can be decoded.
     pixel = io.BytesIO()
     Image.new("RGB", (1, 1)).save(pixel, "PNG")
     schema = pa.schema([("image", pa.binary()), ("caption", pa.list_(pa.string()))])
@@ -67,7 +67,7 @@ def write_shard(path: Path, num_rows: int) -> None:
             for start in range(0, num_rows, ROWS_PER_BATCH):
                 writer.write_batch(batch(min(ROWS_PER_BATCH, num_rows - start), pixel, schema))
         file.flush()
-        # Only pages that are on the disk can be taken out of the cache.
+        # Only pages that are on the disk can be evicted from the cache.
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -95,7 +95,7 @@ def measure(folder: Path) -> None:
     order = Permutation(num_captions, key=0)
     dataset.sample(order[0], generator)
     seconds = time.perf_counter() - start
-    # In KiB on Linux, and never below what the process had before: at worst too large.
+    # In KiB on Linux. It includes peaks from before the measurement, so it is an upper bound.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
 
     start = time.perf_counter()

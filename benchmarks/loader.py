@@ -1,14 +1,14 @@
-"""How many samples a second does one core load, against decoding two whole images a sample?
+"""How many samples per second does one core load, compared with decoding two images per sample?
 
     python benchmarks/loader.py
     python benchmarks/loader.py --photos FOLDER_OF_JPEGS
 
-Images: JPEGs of 640 x 480 pixels, quality 90, brought to 224 pixels: noise with the spectrum of
-photos, or real photos cut to that size.
+Images: JPEGs of 640 x 480 pixels, quality 90, scaled to 224 pixels: noise with the spectrum of
+photos, or real photos cropped to that size.
 
-Plain: what ViLT and METER do for masked language modelling and matching: two images a sample, the
-true and the false one, each decoded whole with Pillow, resized (bicubic) and cropped. Ours: the
-dataset `image-text` and the image transform, one image a sample, because a false image is another
+Plain: what ViLT and METER do for masked language modelling and matching: two images per sample, the
+true and the false one, each fully decoded with Pillow, resized (bicubic) and cropped. Ours: the
+dataset `image-text` and the image transform, one image per sample, because a false image is another
 sample's true one. Both stop at uint8 pixels. One thread; the two alternate, and the ratio is that
 of the medians.
 """
@@ -27,10 +27,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageOps
 
-from renaissance import DatasetContext
+from renaissance import DatasetContext, TransformContext
 from renaissance.builtin.datasets.image_text import ImageText
-from renaissance.data.images import ImageTransform
-from renaissance.spec.sections import TransformSection
+from renaissance.builtin.transforms.imagenet import ImageNet
 
 WIDTH, HEIGHT, QUALITY = 640, 480, 90
 IMAGE_SIZE = 224
@@ -50,12 +49,12 @@ def main() -> None:
         write_table(Path(folder) / "images.arrow", files)
         context = DatasetContext(root=Path(folder), seed=0, training=True)
         dataset = ImageText(ImageText.Options(files="images.arrow"), context)
-        transform = ImageTransform(TransformSection(), IMAGE_SIZE, True, 10**8)
+        transform = ImageNet(ImageNet.Options(), TransformContext(IMAGE_SIZE, True, ImageNet.mean))
         generator = np.random.default_rng(0)
 
         def ours(index: int) -> None:
             sample = dataset.sample(index, generator)
-            transform(sample.images[0], None, sample.source)
+            transform.pixels(sample.images[0], generator)
 
         def plain(index: int) -> None:
             for which in (index, (index + 1) % len(files)):
@@ -63,13 +62,13 @@ def main() -> None:
 
         seconds_ours, seconds_plain = [], []
         for _ in range(NUM_ROUNDS):
-            seconds_plain.append(seconds_a_sample(plain, len(files)))
-            seconds_ours.append(seconds_a_sample(ours, len(files)))
+            seconds_plain.append(seconds_per_sample(plain, len(files)))
+            seconds_ours.append(seconds_per_sample(ours, len(files)))
         difference = np.mean(
             [
                 np.abs(
                     decoded_whole(file).astype(int)
-                    - transform(dataset.sample(i, generator).images[0], None, "")
+                    - transform.pixels(dataset.sample(i, generator).images[0], generator)
                 ).mean()
                 for i, file in enumerate(files)
             ]
@@ -95,11 +94,11 @@ def photo_like() -> list[Image.Image]:
     frequency[0, 0] = np.inf
     pictures = []
     for _ in range(NUM_IMAGES):
-        # Amplitudes fall with the frequency in photos (Field, 1987), and channels are much alike.
-        # The exponent gives files of about the size that photos have.
+        # In photos, amplitudes fall with the frequency (Field, 1987), and channels are similar.
+        # With this exponent, files are about as large as those of photos.
         noise = [np.fft.rfft2(generator.normal(size=(HEIGHT, WIDTH))) for _ in range(4)]
         channels = [
-            np.fft.irfft2((noise[0] + 0.2 * own) / frequency**SPECTRUM) for own in noise[1:]
+            np.fft.irfft2((noise[0] + 0.2 * channel) / frequency**SPECTRUM) for channel in noise[1:]
         ]
         levels = np.stack(channels, axis=-1)
         levels = 127 + 55 * levels / levels.std()
@@ -132,7 +131,7 @@ def decoded_whole(file: bytes) -> Pixels:
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
-def seconds_a_sample(load: Callable[[int], None], num_samples: int) -> float:
+def seconds_per_sample(load: Callable[[int], None], num_samples: int) -> float:
     start = time.perf_counter()
     for index in range(num_samples):
         load(index)

@@ -1,4 +1,4 @@
-"""The loop's own cost: what a step takes beside data, forward, backward and optimizer.
+"""The overhead of the loop: what a step takes besides data, forward, backward and optimizer.
 
 DeiT-tiny and ELECTRA-small shapes with 6 fusion layers of 256, as in benchmarks/step.py.
 
@@ -21,12 +21,13 @@ from renaissance.engine.after_step import AfterStep
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.loop import Loop
+from renaissance.engine.observers import Observers
 from renaissance.engine.optim import make_optimizer
 from renaissance.engine.run_parts import build
 from renaissance.engine.unused import freeze_unused_parameters
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
-from renaissance.spec.write import spec_to_toml
+from renaissance.spec.write import spec_tables, spec_to_toml
 
 SPEC = """
 [model.text_encoder]
@@ -79,31 +80,42 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         seconds = measure(Path(folder), arguments.steps, arguments.batch, arguments.device)
     named = ("data", "forward", "backward", "optimizer")
-    own = seconds["total"] - sum(seconds[name] for name in named)
+    overhead = seconds["total"] - sum(seconds[name] for name in named)
     work = seconds["total"] - seconds["data"]
     for name in named:
-        print(f"{name:10} {seconds[name] / arguments.steps * 1000:8.1f} ms a step")
-    print(f"{'loop':10} {own / arguments.steps * 1000:8.1f} ms a step")
-    print(f"steps={arguments.steps} batch={arguments.batch} own_share={own / work:.4f}")
+        print(f"{name:10} {seconds[name] / arguments.steps * 1000:8.1f} ms per step")
+    print(f"{'loop':10} {overhead / arguments.steps * 1000:8.1f} ms per step")
+    print(f"steps={arguments.steps} batch={arguments.batch} own_share={overhead / work:.4f}")
 
 
 def measure(folder: Path, steps: int, batch: int, device: str) -> dict[str, float]:
-    """Run the real loop, with clocks around what is not its own."""
+    """Run the real loop, with clocks around the work that it calls."""
     file = folder / "run.toml"
     file.write_text(SPEC)
     plugins = load_plugins()
     settings = [f"run.output_dir={folder}", f"train.global_batch_size={batch}"]
-    # Two steps to warm up, and one that the loop never reaches: the last step saves.
+    # Two steps to warm up, and one that is never reached, since the last step saves.
     settings += [f"train.max_steps={steps + 3}", f"train.device={device}"]
     spec = load_spec([str(file), *settings], plugins)
     ranks = Ranks(device)
-    parts = build(spec, plugins, world_size=1, load_weights=True)
+    parts = build(spec, world_size=1, load_weights=True)
     parts.network.to(ranks.device)
     freeze_unused_parameters(parts.network, parts.train[[(0, 0)]], ranks)
     optimizer = make_optimizer(parts.network, spec.optimizer)
     scaler = torch.amp.GradScaler(device, enabled=False)
-    info = RunInfo(spec, spec_to_toml(spec), folder, 0, 1, 0, steps + 3, 4096, "")
-    after_step = AfterStep(parts, ranks, info, optimizer, scaler)
+    info = RunInfo(
+        spec=spec_tables(parts.spec),
+        spec_text=spec_to_toml(parts.spec),
+        folder=folder,
+        rank=0,
+        world_size=1,
+        start_step=0,
+        total_steps=parts.total_steps,
+        samples_per_epoch=parts.num_samples,
+        batch_plan=str(parts.plan),
+    )
+    observers = Observers([], plugins.manager.hook)
+    after_step = AfterStep(parts, ranks, info, observers, optimizer, scaler)
     loop = Loop(parts, ranks, optimizer, scaler, TrainState(), after_step)
 
     seconds: dict[str, float] = defaultdict(float)

@@ -1,15 +1,16 @@
-"""How fast, and in how much memory, are images prepared?
+"""How fast are images prepared, and how much memory does it take?
 
     python benchmarks/prepare.py
     python benchmarks/prepare.py --images 100000 --workers 1
 
 Makes files of about 100 kB that look like JPEGs to the checks (a real header, noise, an end mark),
 lists them in a captions file, and prepares them without `--check`, for each number of workers in a
-fresh process. Files are in the page cache. `copy_images_per_second` is `shutil.copyfileobj` of the
-same bytes into one file, flushed to the disk in the same way; `peak_mib` is the largest resident
-memory of the process that prepares, of which `imports_mib` were there before it began.
+fresh process. Files are in the page cache. `copy_images_per_second` is the rate at which
+`shutil.copyfileobj` copies the same bytes into one file, flushed to the disk in the same way;
+`peak_mib` is the peak resident memory of the process that prepares, of which `imports_mib` were
+used before it began.
 
-To save disk space, many names of the captions file lead to one file of a thousand.
+To save disk space, the captions file names each of a thousand files many times.
 """
 
 import argparse
@@ -25,8 +26,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from renaissance.data.prepare.sources.image_text import image_text_source
-from renaissance.data.prepare.tables import PrepareOptions, write_tables
+from renaissance import SourceContext
+from renaissance.builtin.sources.image_text import ImageText
+from renaissance.data.prepare.writer import PrepareOptions, write_tables
 
 NUM_FILES = 1000
 MEAN_BYTES = 100_000
@@ -45,14 +47,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         make_files(folder)
-        names = [f"{number % NUM_FILES}.jpg" for number in range(arguments.images)]
+        names = [f"{index % NUM_FILES}.jpg" for index in range(arguments.images)]
         with (folder / "captions.jsonl").open("w") as file:
-            for number, image in enumerate(names):
-                # `./` by turns, so that neighbours are never taken for one image.
-                line = {"image": f"{'./' * (number % 2)}{image}", "caption": f"a photo {number}"}
+            for index, image in enumerate(names):
+                # `./` in every other line, so that neighbours are never taken for the same image.
+                line = {"image": f"{'./' * (index % 2)}{image}", "caption": f"a photo {index}"}
                 file.write(json.dumps(line) + "\n")
         for workers in arguments.workers:
-            # A fresh process, in which nothing of the making counts.
+            # A fresh process, whose memory does not include what making the files took.
             command = [sys.executable, __file__, "--measure", str(folder)]
             subprocess.run([*command, "--workers", str(workers)], check=True)
         seconds = copy_seconds(folder, names)
@@ -63,11 +65,11 @@ def make_files(folder: Path) -> None:
     generator = np.random.default_rng(0)
     Image.new("RGB", (640, 480)).save(folder / "0.jpg", quality=90)
     header = (folder / "0.jpg").read_bytes()[:-2]
-    for number in range(NUM_FILES):
+    for index in range(NUM_FILES):
         size = int(generator.integers(MEAN_BYTES // 2, MEAN_BYTES * 3 // 2))
-        # In a scan every 0xFF is followed by a zero: noise without 0xFF needs none.
+        # In a JPEG's scan every 0xFF is followed by a zero; noise without 0xFF is valid as it is.
         noise = generator.integers(0, 255, size, dtype=np.uint8).tobytes()
-        (folder / f"{number}.jpg").write_bytes(header + noise + b"\xff\xd9")
+        (folder / f"{index}.jpg").write_bytes(header + noise + b"\xff\xd9")
 
 
 def copy_seconds(folder: Path, names: list[str]) -> float:
@@ -85,7 +87,7 @@ def copy_seconds(folder: Path, names: list[str]) -> float:
 def measure(folder: Path, workers: int) -> None:
     before = peak_mib()
     start = time.perf_counter()
-    source = image_text_source(str(folder / "captions.jsonl"))
+    source = ImageText(ImageText.Options(), SourceContext(str(folder / "captions.jsonl")))
     options = PrepareOptions(output=folder / "out", workers=workers, progress=False)
     report = write_tables(source, options)
     seconds = time.perf_counter() - start
@@ -101,7 +103,7 @@ def measure(folder: Path, workers: int) -> None:
 
 
 def peak_mib() -> float:
-    # Not getrusage: its figure is never below that of the process that started this one.
+    # Not getrusage, whose figure includes the peak of the process that started this one.
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

@@ -1,15 +1,15 @@
-"""Recall over a whole split: pairs/s here, against the whole model on every pair.
+"""Recall over a whole split: pairs per second here, and with the whole model on every pair.
 
     python benchmarks/retrieval.py
 
-Model: DeiT-tiny and ELECTRA-small shapes, random weights, a co-attention fusion of 256. Data:
-noise, five captions an image, of random words, as long as captions are. Ours is
-`Retrieval.evaluate_split` with all it does: reading, encoding each image and text once, fusing
-pairs, ranking. Plain is the same model in batches of the same size, but each pair encodes its image
-and its text, as ViLT and METER do it; it is timed on a sample of the pairs, half of it before and
-half after ours, and its images need neither reading nor resizing.
+Model: DeiT-tiny and ELECTRA-small shapes, random parameters, a co-attention fusion of 256. Data:
+images of noise, with five captions each, which are random words of realistic length. Ours is all of
+`Retrieval.evaluate_split`: reading, encoding each image and text once, fusing pairs, ranking. Plain
+is the same model in batches of the same size, but it encodes image and text again for each pair, as
+ViLT and METER do. It is timed on a sample of the pairs, half of it before and half after ours, and
+its images need neither reading nor resizing.
 
-The ratio grows with the encoders' share of the whole: try --fusion-layers and --image-size.
+The ratio grows with the encoders' share of the cost: try --fusion-layers and --image-size.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from renaissance.data.collate import RowBuilder
 from renaissance.data.concatenation import Concatenation
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.multi_objective import MultiObjective
-from renaissance.engine.run_parts import build_network, make_collator
+from renaissance.engine.run_parts import build_network, make_collator, resolve_spec
 from renaissance.engine.whole_split import WholeSplit
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
@@ -118,7 +118,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 def plain(
     network: MultiObjective, inputs: tuple[Tensor, Tensor, Tensor], size: int, num_pairs: int
 ) -> float:
-    """Score random pairs, the whole model on each; return the seconds it took."""
+    """Score random pairs with the whole model on each; return the seconds it took."""
     input_ids, attention_mask, pixels = inputs
     generator = torch.Generator().manual_seed(0)
     device = input_ids.device
@@ -143,11 +143,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--texts", type=int, default=1000)
     parser.add_argument(
-        "--plain-pairs", type=int, default=1024, help="pairs that plain is timed on"
+        "--plain-pairs", type=int, default=1024, help="pairs on which plain is timed"
     )
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--fusion-layers", type=int, default=2)
-    parser.add_argument("--shortlist", type=int, default=0, help="of retrieval, ours alone")
+    parser.add_argument("--shortlist", type=int, default=0, help="option of retrieval; only ours")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -161,10 +161,11 @@ def main() -> None:
             f"model.fusion.num_layers={arguments.fusion_layers}",
             f"train.device={arguments.device}",
         ]
-        spec = load_spec([str(path), *settings], plugins)
+        written = load_spec([str(path), *settings, "data.tokenizer=dataset"], plugins)
+    spec = resolve_spec(written, arguments.texts, world_size=1)
     tokenizer = make_tokenizer()
     ranks = Ranks(arguments.device)
-    network = build_network(spec, plugins, tokenizer, load_weights=False).to(ranks.device).eval()
+    network = build_network(spec, tokenizer, load_weights=False).to(ranks.device).eval()
     retrieval: Any = network.named_objectives()["retrieval"]
     retrieval.options = attrs.evolve(retrieval.options, shortlist=arguments.shortlist)
     dataset = Noise(arguments.images, arguments.texts, arguments.image_size)
@@ -173,8 +174,8 @@ def main() -> None:
     split = WholeSplit(network, collator, "retrieval", spec, ranks, is_final=True)
     batch_size = spec.evaluate.micro_batch_size * (1 + retrieval.options.num_negatives)
 
-    builder = RowBuilder(collator, frozenset())
-    samples = [builder.sample(0, index) for index in range(len(dataset))]
+    builder = RowBuilder(collator.reader)
+    samples = [collator.reader.sample(0, index) for index in range(len(dataset))]
     for sample in samples:
         builder.text(sample)
         builder.image(sample)

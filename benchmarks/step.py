@@ -1,15 +1,15 @@
-"""How much faster is a training step here than the plain way, on the same data in one run?
+"""How much faster is a training step here than the plain way, on the same data?
 
     python benchmarks/step.py
 
-Model: DeiT-tiny (distilled shapes) and ELECTRA-small with random weights, six LXMERT layers of 256,
-masked language modelling and image-text matching. Every step is forward, backward and AdamW.
+Model: DeiT-tiny (distilled shapes) and ELECTRA-small with random parameters, six LXMERT layers of
+256, masked language modelling and image-text matching. Every step is forward, backward and AdamW.
 
-Plain: the whole model runs once an objective, as ViLT and METER do: two image encodes a sample
-(matching has false images), text padded to 40, vocabulary logits at every position, Hugging Face's
-own LXMERT layers, AdamW as torch makes it. Ours: the training network of this project.
+Plain: the whole model runs once per objective, as in ViLT and METER: two image encodes per sample
+(matching has false images), text padded to 40, vocabulary logits at every position, the LXMERT
+layers of Hugging Face, torch's default AdamW. Ours: the training network of this project.
 
-The two alternate in one process; a ratio is the median over pairs of neighbours in time.
+The two alternate in one process; a ratio is the median over successive pairs of steps.
 """
 
 import argparse
@@ -83,7 +83,7 @@ class Data:
         mlm_labels: -100 where not masked, (samples, 40), int64.
         attention_mask: (samples, 40), bool.
         pixels: (samples, 3, 224, 224), uint8.
-        false_image_of: Row of each sample's image for matching: its own where true, (samples,).
+        matching_rows: Row of each sample's image for matching, true or false, (samples,).
         itm_labels: 1 where true, (samples,), int64.
     """
 
@@ -97,13 +97,13 @@ class Data:
 
 
 def caption_lengths() -> tuple[np.ndarray[Any, Any], str]:
-    """Return lengths to draw from, in tokens with two special ones, and where they are from."""
+    """Return lengths to draw from, in tokens with two special ones, and their source."""
     root = os.environ.get("RENAISSANCE_SHARED_DATA")
     path = Path(root or "", "flickr8k", "karpathy", "dataset_flickr8k.json")
     if root and path.is_file():
         images = json.loads(path.read_text())["images"]
         words = [len(s["raw"].split()) for image in images for s in image["sentences"]]
-        # A word piece a word and two special tokens: a little short of what BERT makes of them.
+        # One token per word and two special tokens: slightly fewer than BERT's tokenizer makes.
         return np.array(words) + 2, f"{len(words)} Flickr8k captions"
     lengths = np.arange(5, 33)
     spread = np.exp(-((np.log(lengths) - np.log(14.5)) ** 2) / (2 * 0.3**2)) / lengths
@@ -122,7 +122,7 @@ def make_data(batch_size: int, seed: int = 0) -> tuple[Data, str]:
     ids = generator.integers(FIRST_WORD_ID, VOCAB_SIZE, size=real.shape) * real
     inner = (position > 0) & (position < drawn[:, None] - 1)
     chosen = inner & (generator.random(real.shape) < MASK_PROBABILITY)
-    chosen[:, 1] = True  # at least one a sample
+    chosen[:, 1] = True  # at least one per sample
     # Every other sample is matched with its neighbour's image.
     rows = np.arange(batch_size)
     false = rows % 2 == 1
@@ -143,7 +143,7 @@ def text_encoder() -> ElectraModel:
 
 
 class PlainModel(nn.Module):
-    """Both towers and LXMERT layers out of transformers, run whole for each objective."""
+    """Both towers and LXMERT layers of transformers, all of which run for each objective."""
 
     def __init__(self, attention_dropout: float) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class PlainModel(nn.Module):
         text, _ = self.infer(data.masked_ids, mask, pixels)
         logits = self.mlm_head(text)
         mlm = F.cross_entropy(logits.flatten(0, 1), data.mlm_labels.flatten(), ignore_index=-100)
-        # The images of matching, true and false: a batch of their own, as the loader made it.
+        # The images of matching, true and false, are a separate batch.
         _, pooled = self.infer(data.input_ids, mask, pixels[data.matching_rows])
         return mlm + F.cross_entropy(self.itm_head(pooled), data.itm_labels)
 
@@ -224,20 +224,25 @@ class ImageEncoder(Encoder):
 
 def make_task(fusion: Fusion) -> MultiObjective:
     model = TwoTower(TextEncoder(), ImageEncoder(), fusion, Double(Double.Options(), 256))
-    heads: dict[str, Any] = {"mlm": MLMHead, "linear": Linear}
     words = {f"[{i}]": i for i in range(VOCAB_SIZE)}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(WordLevel(words, unk_token="[0]")), mask_token=f"[{MASK_ID}]"
     )
-    context = ObjectiveContext(
-        model.sizes, tokenizer, lambda i, o, name: heads[name](heads[name].Options(), i, o)
-    )
-    objectives = {"mlm": MLM(MLM.Options(), context), "itm": ITM(ITM.Options(), context)}
+
+    def context(head: Any) -> ObjectiveContext:
+        return ObjectiveContext(
+            model.sizes, tokenizer, lambda inputs, outputs: head(head.Options(), inputs, outputs)
+        )
+
+    objectives = {
+        "mlm": MLM(MLM.Options(), context(MLMHead)),
+        "itm": ITM(ITM.Options(), context(Linear)),
+    }
     return MultiObjective(model, nn.ModuleDict(objectives), mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def collate(data: Data) -> MicroBatch:
-    """Arrange the micro-batch as this project's collator does: masked texts, then plain ones."""
+    """Collate as this project does: masked texts first, then plain ones."""
     batch_size = len(data.input_ids)
     longest = int(data.attention_mask.sum(1).max())
     length = min(-(-longest // PAD_MULTIPLE) * PAD_MULTIPLE, MAX_TEXT_LENGTH)
@@ -297,7 +302,7 @@ def our_step(
 
 
 def matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:
-    """Return what the machine reaches in the product of a fusion layer's feed-forward."""
+    """Return the speed that the machine reaches in the matrix product of a fusion layer."""
     rows, width = torch.randn(6336, 256, dtype=dtype), torch.randn(256, 1024, dtype=dtype)
     rows, width = rows.to(device), width.to(device)
     seconds = []
@@ -320,10 +325,10 @@ def count_flops(step: Callable[[], None]) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--batch", type=int, default=16, help="samples a step")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds that are timed")
-    parser.add_argument("--fusion", choices=sorted(FUSIONS), default="lxmert", help="ours")
-    parser.add_argument("--attention-dropout", type=float, default=0.0, help="of the fusion, both")
+    parser.add_argument("--batch", type=int, default=16, help="samples per step")
+    parser.add_argument("--repeats", type=int, default=5, help="number of timed rounds")
+    parser.add_argument("--fusion", choices=sorted(FUSIONS), default="lxmert", help="only ours")
+    parser.add_argument("--attention-dropout", type=float, default=0.0, help="in the fusion")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -340,13 +345,13 @@ def main() -> None:
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         print(f"matmul_{name}_gflops={matmul_gflops(device, dtype):.0f}")
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for round_number in range(arguments.repeats + 1):
+    for repeat in range(arguments.repeats + 1):
         for name, step in steps.items():
             start = time.perf_counter()
             step()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            if round_number > 0:  # the first warms up
+            if repeat > 0:  # the first warms up
                 seconds[name].append(time.perf_counter() - start)
     print(f"flops_ratio={count_flops(steps['plain']) / count_flops(steps['ours']):.2f}")
     for name, times in seconds.items():

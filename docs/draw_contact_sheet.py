@@ -1,4 +1,4 @@
-"""Draw the contact sheet of docs/data.md: generated scenes, prepared as one's own images are.
+"""Draw the contact sheet of docs/data.md: generated scenes, prepared like your own images.
 
 python docs/draw_contact_sheet.py docs/images/contact-sheet.png
 """
@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import ImageFilter, ImageOps
 
-from renaissance import DatasetContext
+from renaissance import DatasetContext, SourceContext
 from renaissance.builtin.datasets.shapes import Shapes
+from renaissance.builtin.sources.image_text import ImageText
 from renaissance.data.contact_sheet import draw_contact_sheet
-from renaissance.data.prepare.sources.image_text import image_text_source
-from renaissance.data.prepare.tables import PrepareOptions, write_tables
+from renaissance.data.prepare.writer import PrepareOptions, write_tables
 
 NUM_IMAGES = 12
 IMAGE_SIZE = 220
@@ -35,7 +35,7 @@ def main() -> None:
                 flat.save(folder / f"{number}.png")
                 line = {"image": f"{number}.png", "caption": sample.text}
                 captions.write(json.dumps(line) + "\n")
-        source = image_text_source(name, name="shapes")
+        source = ImageText(ImageText.Options(name="shapes"), SourceContext(name))
         write_tables(source, PrepareOptions(output=folder / "data", progress=False))
         sheet = draw_contact_sheet(folder / "data" / "shapes_0.arrow")
     sheet.save(sys.argv[1], optimize=True)

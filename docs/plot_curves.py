@@ -16,7 +16,7 @@ FIGURES = ("mlm/loss", "mlm/accuracy", "itm/loss", "itm/accuracy")
 
 
 def main() -> None:
-    """Draw one small chart a figure, one line a run."""
+    """Draw one small chart per figure, with one line per run."""
     output, *folders = sys.argv[1:]
     figure, axes = pyplot.subplots(1, len(FIGURES), figsize=(12, 2.8), layout="constrained")
     for folder in map(Path, folders):

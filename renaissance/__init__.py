@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from renaissance.contracts.batches import BatchBuilder as BatchBuilder
     from renaissance.contracts.batches import ObjectiveBatch as ObjectiveBatch
     from renaissance.contracts.batches import Pairs as Pairs
+    from renaissance.contracts.classification import Classification as Classification
+    from renaissance.contracts.classification import accuracy as accuracy
     from renaissance.contracts.dataset import Dataset as Dataset
     from renaissance.contracts.dataset import DatasetContext as DatasetContext
     from renaissance.contracts.encoder import Encoder as Encoder
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from renaissance.contracts.objective import ObjectiveContext as ObjectiveContext
     from renaissance.contracts.objective import ObjectiveOutput as ObjectiveOutput
     from renaissance.contracts.objective import PanelEntry as PanelEntry
+    from renaissance.contracts.objective import overrides as overrides
     from renaissance.contracts.optimizer import Optimizer as Optimizer
     from renaissance.contracts.pooler import Pooler as Pooler
     from renaissance.contracts.samples import KeyedSample as KeyedSample
@@ -53,8 +56,10 @@ if TYPE_CHECKING:
     from renaissance.contracts.source import Record as Record
     from renaissance.contracts.source import Source as Source
     from renaissance.contracts.source import SourceContext as SourceContext
-    from renaissance.contracts.splits import EncodedSamples as EncodedSamples
+    from renaissance.contracts.splits import EncodedRows as EncodedRows
     from renaissance.contracts.splits import SplitEvaluator as SplitEvaluator
+    from renaissance.contracts.submission import Answer as Answer
+    from renaissance.contracts.submission import Submission as Submission
     from renaissance.contracts.tokens import Modality as Modality
     from renaissance.contracts.tokens import Role as Role
     from renaissance.contracts.tokens import Tokens as Tokens
@@ -62,7 +67,10 @@ if TYPE_CHECKING:
     from renaissance.contracts.transform import Channels as Channels
     from renaissance.contracts.transform import Transform as Transform
     from renaissance.contracts.transform import TransformContext as TransformContext
+    from renaissance.data.images import to_rgb as to_rgb
+    from renaissance.data.images import upright as upright
     from renaissance.initialization import initialize_linear as initialize_linear
+    from renaissance.panel import draw_panel as draw_panel
 
 __version__ = version("renaissance")
 
@@ -70,6 +78,7 @@ __version__ = version("renaissance")
 # preparing data, or `--help`, does without.
 _LAZY = {
     "renaissance.contracts.batches": ("BatchBuilder", "ObjectiveBatch", "Pairs"),
+    "renaissance.contracts.classification": ("Classification", "accuracy"),
     "renaissance.contracts.dataset": ("Dataset", "DatasetContext"),
     "renaissance.contracts.encoder": ("Encoder", "EncoderContext"),
     "renaissance.contracts.features": ("Features", "Fused", "ModelSizes"),
@@ -87,15 +96,19 @@ _LAZY = {
         "ObjectiveContext",
         "ObjectiveOutput",
         "PanelEntry",
+        "overrides",
     ),
     "renaissance.contracts.optimizer": ("Optimizer",),
     "renaissance.contracts.pooler": ("Pooler",),
     "renaissance.contracts.samples": ("KeyedSample", "Sample"),
     "renaissance.contracts.source": ("ImageFile", "LeftOut", "Record", "Source", "SourceContext"),
-    "renaissance.contracts.splits": ("EncodedSamples", "SplitEvaluator"),
+    "renaissance.contracts.splits": ("EncodedRows", "SplitEvaluator"),
+    "renaissance.contracts.submission": ("Answer", "Submission"),
     "renaissance.contracts.tokens": ("Modality", "Role", "Tokens", "TokenUse"),
     "renaissance.contracts.transform": ("Channels", "Transform", "TransformContext"),
+    "renaissance.data.images": ("to_rgb", "upright"),
     "renaissance.initialization": ("initialize_linear",),
+    "renaissance.panel": ("draw_panel",),
 }
 _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
 

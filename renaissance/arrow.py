@@ -1,7 +1,7 @@
-"""Base classes of datasets in Arrow files, as stable as the names in `renaissance`.
+"""Base classes for datasets in Arrow files, as stable as the names in `renaissance`.
 
-`ImageRows` is a dataset of rows of images with lists of texts, `CaptionedImages` one of images with
-captions; `ArrowTable` and `CaptionIndex` are what they read with.
+`ImageRows` reads images with lists of texts, `CaptionedImages` images with captions. Both are built
+on `ArrowTable` and `CaptionIndex`.
 """
 
 from renaissance.data.arrow import (

@@ -1,5 +1,6 @@
 """The command line: `renaissance` and `python -m renaissance`. `train` may be left out."""
 
+import json
 import os
 import sys
 import time
@@ -8,19 +9,23 @@ from typing import Annotated
 
 import typer
 
+import renaissance
 from renaissance.commands.data import app as data_app
 from renaissance.commands.plugins import app as plugins_app
-from renaissance.errors import RenaissanceError, describe
+from renaissance.errors import PeerError, RenaissanceError, describe
+from renaissance.launch import is_lost_peer, rank_of_process
+from renaissance.plugins.loading import load_plugins
+from renaissance.spec.layers import Layers
+from renaissance.spec.read import choose_components, read_layers
+from renaissance.spec.structure import check_sections
 
-# Longer than a process takes to leave on a busy machine.
+# Longer than a process takes to exit on a busy machine.
 PEER_GRACE_SECONDS = 10
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Vision-language encoders: train, check, watch. "
-    "`torchrun -m renaissance run.toml` trains; the word `train` may be left out.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
 app.add_typer(plugins_app, name="plugins")
@@ -29,7 +34,7 @@ Spec = Annotated[
     list[str],
     typer.Argument(
         metavar="SPEC.toml... [section.key=value]...",
-        help="Run specs (later ones win), then single settings.",
+        help="Run specs (later ones win), then individual settings.",
     ),
 ]
 
@@ -37,12 +42,11 @@ Spec = Annotated[
 @app.command()
 def train(spec: Spec) -> None:
     """Train a run; the same command again resumes it."""
+    layers = _read(spec)
     from renaissance.engine.train import train as run
-    from renaissance.plugins.loading import load_plugins
-    from renaissance.spec.read import load_spec
 
     plugins = load_plugins()
-    raise typer.Exit(run(load_spec(spec, plugins), plugins))
+    raise typer.Exit(run(choose_components(layers, plugins), plugins))
 
 
 @app.command()
@@ -50,13 +54,11 @@ def check(
     spec: Spec,
     ranks: Annotated[int, typer.Option(min=1, help="Processes that the run will have.")] = 1,
 ) -> None:
-    """Validate a run spec and say what the run will take, before it starts."""
+    """Validate a run spec, and estimate what the run will take."""
+    layers = _read(spec)
     from renaissance.commands.check import check_run
-    from renaissance.plugins.loading import load_plugins
-    from renaissance.spec.read import load_spec
 
-    plugins = load_plugins()
-    check_run(load_spec(spec, plugins), plugins, ranks)
+    check_run(choose_components(layers, load_plugins()), ranks)
 
 
 @app.command()
@@ -65,31 +67,72 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="RUN_OR_SPEC... [section.key=value]...",
-            help="A run folder, or run specs; then single settings.",
+            help="A run folder, or run specs; then individual settings.",
         ),
     ],
     split: Annotated[
         str,
         typer.Option(
-            help="validate or train: the run's own data; test, or another: that split of the "
-            "datasets of [[data.validate]]."
+            help="validate or train: the data of the run; anything else, such as test: that split "
+            "of the datasets in [[data.validate]]."
         ),
     ] = "validate",
     checkpoint: Annotated[str, typer.Option(help="best, last, or a checkpoint's folder.")] = "best",
     predictions: Annotated[
-        Path | None, typer.Option(help="File for what is predicted, in the task's own format.")
+        Path | None, typer.Option(help="File to write predictions to, in the task's format.")
     ] = None,
 ) -> None:
     """Evaluate a trained run; with torchrun, on several ranks."""
-    from renaissance.commands.evaluate import Request, evaluate_run
-    from renaissance.plugins.loading import load_plugins
+    from renaissance.commands.evaluate import EvaluationRequest, evaluate_run
 
-    evaluate_run(Request(run, split, checkpoint, predictions), load_plugins())
+    evaluate_run(EvaluationRequest(run, split, checkpoint, predictions), load_plugins())
+
+
+@app.command()
+def schema(
+    components: Annotated[
+        bool,
+        typer.Option("--components", help="List the installed components and their options too."),
+    ] = False,
+) -> None:
+    """Print the run spec as a JSON schema, for editors: > run.schema.json."""
+    from renaissance.spec.schema import run_schema
+
+    registry = load_plugins().registry if components else None
+    typer.echo(json.dumps(run_schema(registry), indent=1))
+
+
+def _print_version(is_given: bool) -> None:
+    if is_given:
+        typer.echo(f"renaissance {renaissance.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version, and exit."
+        ),
+    ] = False,
+) -> None:
+    """Vision-language encoders: train, check, watch.
+
+    `torchrun -m renaissance run.toml` trains; the word `train` may be left out.
+    """
+
+
+def _read(spec: list[str]) -> Layers:
+    # Most mistakes are in the sections: they are reported before torch is imported.
+    layers = read_layers(spec)
+    check_sections(layers)
+    return layers
 
 
 def main() -> None:
     """Run the command line; exit codes: 0, 1 (failed while running), 2 (nothing was started)."""
-    # One fork a loader worker: the tokenizer's own threads would only warn about it.
+    # Loader workers are forked, and a tokenizer that has used threads warns at every fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
@@ -99,7 +142,7 @@ def main() -> None:
         arguments.insert(0, "train")
     try:
         app(arguments, prog_name="renaissance")
-    # Whatever it is, the user reads one message.
+    # Any failure is one message to the user; --debug shows the traceback.
     except Exception as error:
         if debug:
             raise
@@ -108,15 +151,12 @@ def main() -> None:
 
 
 def _report(error: Exception) -> None:
-    """Print an error once, though every rank may raise it, or raise what follows from it.
+    """Print an error once, although every rank may raise it, or an error that follows from it.
 
-    torchrun ends all ranks as soon as one has left. So the others give rank 0 time to speak, and
-    whoever has only lost a peer gives that one time: what is left to say after that, only this
-    rank knows (a file that is missing on its machine).
+    torchrun ends all ranks as soon as one has exited. So the other ranks wait until rank 0 has
+    printed, and a rank that merely lost a peer waits longer, until that peer has. A rank that is
+    still running after that is the only one that knows (a file is missing on its machine, say).
     """
-    # It imports torch, which most commands do without.
-    from renaissance.engine.distributed import PeerError, is_lost_peer, rank_of_process
-
     rank = rank_of_process()
     is_peer = isinstance(error, PeerError)
     if is_lost_peer(error):

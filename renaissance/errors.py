@@ -1,14 +1,14 @@
-"""The errors a user can meet: where, what was found, what is expected, the remedy."""
+"""Errors for users. Each message says where, what it got, what it expects, and the remedy."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class RenaissanceError(Exception):
-    """An error the user can fix: printed without a traceback.
+    """An error that the user can fix, printed without a traceback.
 
     Attributes:
-        exit_code: 2 when nothing has started yet, 1 when a run was under way.
+        exit_code: 2 if nothing was started, 1 if a run failed.
     """
 
     exit_code = 2
@@ -18,7 +18,7 @@ class SpecError(RenaissanceError):
     """One or more faults in a run spec, all reported at once.
 
     Args:
-        faults: One line per fault, each with file, key path, what was found and what is expected.
+        faults: One line per fault: file, key path, what it got, what it expects.
     """
 
     def __init__(self, *faults: str) -> None:
@@ -31,7 +31,7 @@ class PluginError(RenaissanceError):
 
 
 class DataError(RenaissanceError):
-    """Data that is missing, unreadable, or not of the shape a component needs."""
+    """Data that is missing, unreadable, or not in the form that a component needs."""
 
 
 class CheckpointError(RenaissanceError):
@@ -39,19 +39,31 @@ class CheckpointError(RenaissanceError):
 
 
 class RunError(RenaissanceError):
-    """A failure of a run under way, such as a loss that is not finite."""
+    """A failure during a run, such as a loss that is not finite."""
 
     exit_code = 1
 
 
+class EchoedError(RenaissanceError):
+    """A failure on another rank, raised on rank 0, which prints it."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class PeerError(EchoedError):
+    """A failure that rank 0 prints, raised on the other ranks, which exit silently."""
+
+
 def describe(error: Exception) -> str:
-    """Return what to print of an error; one that is none of the above is a component's defect."""
+    """Return the text to print for an error; any other exception is a bug in a component."""
     if isinstance(error, RenaissanceError):
         return str(error)
     return f"{type(error).__name__}: {error}\n(the same command with --debug shows where)"
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?`, or nothing where no known name is near."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    """Return `; did you mean 'x'?` for the closest known name; empty if none is close."""
+    closest = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean '{closest[0]}'?" if closest else ""

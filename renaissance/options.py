@@ -1,29 +1,30 @@
-"""Component options: frozen attrs classes whose fields carry their own help."""
+"""Component options: frozen attrs classes whose fields have help texts."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
+Field: TypeAlias = "attrs.Attribute[Any]"
+Validator: TypeAlias = Callable[[Any, Any, Any], None]
+
 
 def option(
-    default: Any = attrs.NOTHING,
+    default: object = attrs.NOTHING,
     *,
     help: str,
-    factory: Callable[[], Any] | None = None,
-    validator: Callable[[Any, Any, Any], None]
-    | list[Callable[[Any, Any, Any], None]]
-    | None = None,
+    factory: Callable[[], object] | None = None,
+    validator: Validator | list[Validator] | None = None,
 ) -> Any:
     """Declare one option of a component or one key of the run spec.
 
     The TOML key, its type, its default and its help all come from this one line.
 
     Args:
-        default: Value where the key is absent; leave out for a required key.
+        default: Value if the key is absent; leave it out for a required key.
         help: One sentence for `renaissance plugins show` and the generated documentation.
-        factory: Makes the default, for defaults that are not immutable.
-        validator: attrs validators; their ValueError text is what the user reads.
+        factory: Makes the default, for mutable defaults.
+        validator: attrs validators; users see the text of their ValueError.
 
     Returns:
         An attrs field.
@@ -35,19 +36,19 @@ def option(
     )
 
 
-def positive(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+def positive(instance: object, attribute: Field, value: float | None) -> None:
     """Validator: a number above zero."""
     if value is not None and value <= 0:
         raise ValueError(f"got {value}, expected a number above 0")
 
 
-def non_negative(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+def non_negative(instance: object, attribute: Field, value: float | None) -> None:
     """Validator: a number of at least zero."""
     if value is not None and value < 0:
         raise ValueError(f"got {value}, expected a number of at least 0")
 
 
-def fraction(instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+def fraction(instance: object, attribute: Field, value: float | None) -> None:
     """Validator: a number from 0 up to, but not including, 1."""
     if value is not None and not 0 <= value < 1:
         raise ValueError(f"got {value}, expected 0 <= value < 1")

@@ -1,86 +1,94 @@
-"""`renaissance check`: validate a run and say what it will take, before it starts."""
+"""`renaissance check`: validate a run and estimate its cost, before it starts."""
 
 import warnings
+from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
+import typer
 
-from renaissance.engine.checkpoint import list_checkpoints, load_checkpoint
+from renaissance.commands.output import print_figures
+from renaissance.contracts.encoder import Encoder
+from renaissance.data.preprocessor import normalization_of
+from renaissance.engine.checkpoint import load_checkpoint
 from renaissance.engine.estimate import Estimate, estimate, part_sizes
-from renaissance.engine.init_from import start_from
+from renaissance.engine.init_from import initialize
 from renaissance.engine.optim import warmup_steps
+from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
-from renaissance.plugins.loading import Plugins
-from renaissance.spec.sections import RunSpec
+from renaissance.spec.resolve import encoder_for
+from renaissance.spec.sections import ResolvedSpec, RunSpec
 
 # Enough samples for typical text lengths, few enough to be quick.
 MAX_SAMPLES = 64
 
 
-def check_run(spec: RunSpec, plugins: Plugins, num_ranks: int) -> None:
-    """Build the run without weights, and print what it is.
+def check_run(spec: RunSpec, num_ranks: int) -> None:
+    """Build the run without pretrained parameters, and print what it is made of.
 
     Args:
         spec: The run spec.
-        plugins: Installed plugins.
         num_ranks: Number of ranks that the run would have.
 
     Raises:
         RenaissanceError: If the run could not start.
     """
-    console = Console(highlight=False, soft_wrap=True)
-    parts = _build(spec, plugins, num_ranks)
+    parts = _build(spec, num_ranks)
+    # First, since a checkpoint that does not fit is an error.
     weights = _weights_lines(parts)
-    costs = _estimate(parts, console)
-    console.print(_parts_table(parts, costs))
+    costs = _estimate(parts)
+    _print_parts(parts, costs)
     for line in [*_data_lines(parts), *_step_lines(parts), *_memory_lines(costs), *weights]:
-        console.print(line, markup=False)
-    console.print("ok: this run can start", markup=False)
+        typer.echo(line)
+    for warning in _warnings(parts.spec):
+        typer.echo(f"warning: {warning}")
+    typer.echo("ok: this run can start")
 
 
-def _build(spec: RunSpec, plugins: Plugins, num_ranks: int) -> RunParts:
+def _build(spec: RunSpec, num_ranks: int) -> RunParts:
     try:
-        # Shapes without numbers: a large model takes neither memory nor time.
+        # Shapes without values: a large model takes neither memory nor time.
         with torch.device("meta"):
-            return build(spec, plugins, num_ranks, load_weights=False)
-    # A component of a plugin may compute, as it is made, what the meta device cannot.
+            return build(spec, num_ranks, load_weights=False)
+    # A plugin's component may compute, when it is made, what the meta device cannot.
     except (NotImplementedError, RuntimeError):
-        parts = build(spec, plugins, num_ranks, load_weights=False)
+        parts = build(spec, num_ranks, load_weights=False)
         parts.network.to("meta")
         return parts
 
 
-def _estimate(parts: RunParts, console: Console) -> Estimate | None:
-    # In the order of training: neighbours in the data often share an image.
+def _estimate(parts: RunParts) -> Estimate | None:
+    # In the order of training, because neighbours in the data often share an image.
     num_samples = min(parts.plan.micro_batch_size, MAX_SAMPLES)
     stream = parts.stream()
-    request = [stream.at(position) for position in range(num_samples)]
-    batch = parts.train[request]
+    batch = parts.train[[stream.at(position) for position in range(num_samples)]]
     try:
         with torch.device("meta"):
-            return estimate(parts, batch)
-    # A component of a plugin may compute what the meta device cannot: the run itself still can.
+            return estimate(parts, batch, parts.spec.optimizer.states_per_parameter)
+    # A plugin's component may compute what the meta device cannot; the run itself still can.
     except (NotImplementedError, RuntimeError) as error:
-        console.print(f"no estimate of operations and memory: {error}", markup=False)
+        typer.echo(f"no estimate of operations and memory: {error}")
         return None
 
 
-def _parts_table(parts: RunParts, costs: Estimate | None) -> Table:
-    table = Table("part", box=None)
-    for title in ("parameters", "trainable", "GFLOP a sample"):
-        table.add_column(title, justify="right")
+def _print_parts(parts: RunParts, costs: Estimate | None) -> None:
+    def row(name: str, num_parameters: int, num_trainable: int, flops: int | None) -> list[str]:
+        gflop = "?" if flops is None else f"{flops / 1e9:.3f}"
+        return [name, f"{num_parameters:,}", f"{num_trainable:,}", gflop]
+
     sizes = part_sizes(parts.network)
-    for size in sizes:
-        flops = f"{costs.flops.get(size.name, 0) / 1e9:.3f}" if costs else "?"
-        table.add_row(size.name, f"{size.num_parameters:,}", f"{size.num_trainable:,}", flops)
-    table.add_row(
+    rows = [
+        row(
+            s.name, s.num_parameters, s.num_trainable, costs.flops.get(s.name, 0) if costs else None
+        )
+        for s in sizes
+    ]
+    total = row(
         "total",
-        f"{sum(size.num_parameters for size in sizes):,}",
-        f"{sum(size.num_trainable for size in sizes):,}",
-        f"{sum(costs.flops.values()) / 1e9:.3f}" if costs else "?",
+        sum(size.num_parameters for size in sizes),
+        sum(size.num_trainable for size in sizes),
+        sum(costs.flops.values()) if costs else None,
     )
-    return table
+    print_figures(("part", "parameters", "trainable", "GFLOP per sample"), [*rows, total])
 
 
 def _data_lines(parts: RunParts) -> list[str]:
@@ -101,9 +109,23 @@ def _step_lines(parts: RunParts) -> list[str]:
     epoch = parts.num_samples / plan.global_batch_size
     return [
         f"batch: {plan}",
-        f"steps: {epoch:.1f} an epoch, {total:,} in all "
+        f"steps: {epoch:.1f} per epoch, {total:,} in all "
         f"({total * plan.global_batch_size / parts.num_samples:.2f} epochs), "
         f"{warmup_steps(total, parts.spec.schedule):,} of them warm-up",
+    ]
+
+
+def _warnings(spec: ResolvedSpec) -> list[str]:
+    """Return a warning if the spec normalizes images differently from its image encoder."""
+    transform = spec.data.transform
+    normalization = normalization_of(encoder_for(spec, "image").checkpoint)
+    if normalization is None or normalization == (transform.mean, transform.std):
+        return []
+    mean, std = (list(channels) for channels in normalization)
+    return [
+        f"data.transform has mean = {list(transform.mean)} and std = {list(transform.std)}, but "
+        f"the image encoder's preprocessor_config.json says {mean} and {std}; leave both keys out "
+        "to take the encoder's"
     ]
 
 
@@ -116,29 +138,28 @@ def _memory_lines(costs: Estimate | None) -> list[str]:
         return f"{size / 2**20:,.1f} MiB"
 
     return [
-        f"memory a rank, estimated: {mib(memory.total)} = weights {mib(memory.weights)} + "
+        f"memory per rank, estimated: {mib(memory.total)} = parameters {mib(memory.parameters)} + "
         f"gradients {mib(memory.gradients)} + optimizer {mib(memory.optimizer)} + "
         f"activations {mib(memory.activations)}",
-        "operations: of a forward; a backward takes about twice as many",
+        "operations are those of the forward pass; the backward pass takes about twice as many",
     ]
 
 
-def _weights_lines(parts: RunParts) -> list[str | Table]:
-    """Say where the weights come from; a checkpoint must be there, whole, and of this model."""
+def _weights_lines(parts: RunParts) -> list[str]:
+    """Return where the parameters come from; a checkpoint must exist, be intact, and fit."""
     spec, network = parts.spec, parts.network
-    checkpoints = list_checkpoints(spec.folder / "checkpoints")
+    last = RunFolder(spec.folder).last
     with warnings.catch_warnings():
-        # PyTorch warns that weights copied onto the meta device go nowhere, as is meant here.
+        # PyTorch warns that parameters copied to the meta device are lost, which is intended here.
         warnings.simplefilter("ignore")
-        if checkpoints and spec.run.resume == "auto":
-            state = load_checkpoint(checkpoints[-1], network, optimizer=None)
-            return [f"weights: resumes from {checkpoints[-1]}, step {state.step:,}"]
+        if last is not None and spec.run.resume == "auto":
+            state = load_checkpoint(last, network, optimizer=None)
+            return [f"weights: resumes from {last}, step {state.step:,}"]
         if spec.model.init_from is not None:
-            return [start_from(spec, network).table()]
-    sources = {
-        name: part.weights_source
+            return initialize(network, Path(spec.model.init_from), spec).lines()
+    lines = [
+        f"weights of {name}: {part.weights_source}"
         for name, part in network.model.parts().items()
-        if hasattr(part, "weights_source")
-    }
-    lines = [f"weights of {name}: {source}" for name, source in sources.items()]
+        if isinstance(part, Encoder)
+    ]
     return [*lines, "weights of all other parts: random"]

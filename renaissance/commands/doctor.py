@@ -1,8 +1,8 @@
-"""`renaissance plugins doctor`: check all that is installed."""
+"""`renaissance plugins doctor`: check everything that is installed."""
 
 from collections import Counter
 
-from renaissance.plugins.contract import weaknesses_of
+from renaissance.plugins.contract import minor_faults_of
 from renaissance.plugins.loading import Plugins
 
 
@@ -13,12 +13,12 @@ def summarize(plugins: Plugins) -> list[tuple[str, str, str]]:
 
 
 def diagnose(plugins: Plugins) -> list[str]:
-    """Return what is wrong, each with the distribution it is of and the remedy."""
+    """Return what is wrong, each fault with its distribution and the remedy."""
     broken = [f"{plugin}; fix, upgrade or uninstall it" for plugin in plugins.broken]
-    faults = [fault for registration in plugins.registry for fault in weaknesses_of(registration)]
+    faults = [fault for registration in plugins.registry for fault in minor_faults_of(registration)]
     idle = [
-        f"{name}: it has no hook, so it registers nothing and is never called; write @hookimpl "
-        "functions into what its entry point names"
+        f"{name}: it has no hook, so it registers nothing and is never called; add @hookimpl "
+        "functions to what its entry point names"
         for name, plugin in plugins.manager.list_name_plugin()
         if not plugins.manager.get_hookcallers(plugin)
     ]

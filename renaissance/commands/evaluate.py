@@ -1,49 +1,47 @@
-"""`renaissance evaluate`: measure a trained run on a split, and write what it predicts."""
+"""`renaissance evaluate`: measure a run on a split, and write its predictions."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
-from rich.console import Console
-from rich.table import Table
+import typer
 from transformers import PreTrainedTokenizerFast
 
-from renaissance.contracts.objective import Objective
+from renaissance.commands.output import print_figures
+from renaissance.contracts.objective import overrides
 from renaissance.data.concatenation import Concatenation
-from renaissance.data.tokenizer import DATASET, load_tokenizer, tokenizer_source
-from renaissance.engine.checkpoint import (
-    find_checkpoint,
-    list_checkpoints,
-    load_checkpoint,
-)
+from renaissance.data.tokenizer import DATASET, load_tokenizer
+from renaissance.engine.checkpoint import load_checkpoint
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import SplitResult, evaluate
-from renaissance.engine.init_from import start_from
+from renaissance.engine.init_from import initialize
 from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.run_folder import RunFolder, find_checkpoint
 from renaissance.engine.run_parts import (
     build_datasets,
     build_network,
     check_provides,
     make_collator,
+    resolve_spec,
 )
 from renaissance.errors import CheckpointError, SpecError
+from renaissance.files import write_whole
 from renaissance.plugins.loading import Plugins
 from renaissance.spec.read import load_spec
-from renaissance.spec.sections import RunSpec
-
-RESULTS = "results.json"
+from renaissance.spec.sections import ResolvedSpec, RunSpec
 
 
 @attrs.frozen
-class Request:
+class EvaluationRequest:
     """What to evaluate.
 
     Attributes:
         arguments: A run folder or run specs, then settings, as on the command line.
-        split: "validate" or "train" for the run's own data, or another split of those datasets.
-        checkpoint: "best", "last", or a checkpoint's folder.
-        predictions: File to write predictions to, if any.
+        split: "validate" or "train" for the run's own data; otherwise a split of the validation
+            datasets.
+        checkpoint: "best", "last", or the folder of a checkpoint or run.
+        predictions: File to write predictions to; None for none.
     """
 
     arguments: Sequence[str]
@@ -52,32 +50,32 @@ class Request:
     predictions: Path | None
 
 
-def evaluate_run(request: Request, plugins: Plugins) -> None:
-    """Evaluate, on every rank; rank 0 prints a table and writes `results.json`.
+def evaluate_run(request: EvaluationRequest, plugins: Plugins) -> None:
+    """Evaluate; every rank must call it. Rank 0 prints the metrics, and writes `results.json`.
 
     Raises:
-        RenaissanceError: If spec, data or checkpoint do not fit; the same on every rank.
+        RenaissanceError: On every rank, if spec, data or checkpoint are wrong.
     """
     spec = _read_spec(request, plugins)
     if request.predictions is not None:
-        _check_place(request.predictions)
+        _check_writable(request.predictions)
     ranks = Ranks(spec.train.device)
     try:
-        _evaluate(request, spec, plugins, ranks)
+        _evaluate(request, spec, ranks)
     finally:
         ranks.close()
 
 
-def _evaluate(request: Request, spec: RunSpec, plugins: Plugins, ranks: Ranks) -> None:
-    datasets = ranks.on_all_ranks(lambda: _datasets(request, spec, plugins))
-    tokenizer = ranks.on_all_ranks(lambda: _tokenizer(spec, plugins, datasets))
-    network = ranks.on_all_ranks(
-        lambda: build_network(spec, plugins, tokenizer, load_weights=False)
-    )
+def _evaluate(request: EvaluationRequest, read: RunSpec, ranks: Ranks) -> None:
+    datasets = ranks.on_all_ranks(lambda: _datasets(request, read))
+    # For one rank: evaluation divides no steps, so any number of ranks will do.
+    spec = ranks.on_all_ranks(lambda: resolve_spec(read, len(datasets), world_size=1))
+    tokenizer = ranks.on_all_ranks(lambda: _tokenizer(spec, datasets))
+    network = ranks.on_all_ranks(lambda: build_network(spec, tokenizer, load_weights=False))
     check_provides(network, datasets, labelled=False)
     if request.predictions is not None:
         _require_predictions(network)
-    weights = ranks.on_all_ranks(lambda: _load(request, spec, network))
+    checkpoint = ranks.on_all_ranks(lambda: _load(request, spec, network))
     collator = make_collator(spec, network, tokenizer, datasets, training=False)
     result = evaluate(
         network.to(ranks.device),
@@ -87,103 +85,110 @@ def _evaluate(request: Request, spec: RunSpec, plugins: Plugins, ranks: Ranks) -
         is_final=True,
         predict=request.predictions is not None,
     )
-    ranks.on_all_ranks(lambda: _report(request, spec, network, weights, result, ranks))
+    ranks.on_all_ranks(lambda: _report(request, spec, network, checkpoint, result, ranks))
 
 
-def _check_place(predictions: Path) -> None:
-    # Now rather than when everything is predicted.
+def _check_writable(predictions: Path) -> None:
+    # Before the evaluation, which may take hours.
     if not predictions.parent.is_dir():
         raise SpecError(f"--predictions: there is no folder {predictions.parent}; make it first")
     if predictions.is_dir():
         raise SpecError(f"--predictions: {predictions} is a folder; name a file")
 
 
-def _read_spec(request: Request, plugins: Plugins) -> RunSpec:
-    first, *more = request.arguments
-    if not (Path(first).exists() or "=" in first or first.endswith(".toml")):
-        raise SpecError(
-            f"{first}: no such folder; expected a run folder (runs/NAME) or a spec (.toml)"
-        )
-    if Path(first).is_dir():
-        if not (Path(first) / "spec.toml").is_file():
-            raise SpecError(
-                f"{first}: no spec.toml there; expected a run folder (runs/NAME) or a spec"
-            )
-        # A folder that was moved or is named from elsewhere is still the run's folder.
-        folder = Path(first).resolve()
-        place = [
-            f"run.output_dir={_quoted(str(folder.parent))}",
-            f"run.name={_quoted(folder.name)}",
-        ]
-        first, more = str(folder / "spec.toml"), [*place, *more]
-    spec = load_spec([first, *more], plugins)
+def _read_spec(request: EvaluationRequest, plugins: Plugins) -> RunSpec:
+    arguments = _spec_arguments(request.arguments)
+    spec = load_spec(arguments, plugins)
     if request.split in ("train", "validate"):
         return spec
     if not spec.data.validate:
         raise SpecError(
-            f"--split {request.split}: the run has no [[data.validate]] to take that split of"
+            f"--split {request.split}: the run has no [[data.validate]], so no dataset to take "
+            "that split from"
         )
     split = _quoted(request.split)
     splits = [f"data.validate.{i}.split={split}" for i in range(len(spec.data.validate))]
-    return load_spec([first, *more, *splits], plugins)
+    return load_spec([*arguments, *splits], plugins)
+
+
+def _spec_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with a run folder replaced by its spec and settings that name it."""
+    first, *more = arguments
+    if not (Path(first).exists() or "=" in first or first.endswith(".toml")):
+        raise SpecError(
+            f"{first}: no such folder; expected a run folder (runs/NAME) or a spec (.toml)"
+        )
+    if not Path(first).is_dir():
+        return [first, *more]
+    # The spec names the folder as it was when the run began; it may have been moved since.
+    folder = RunFolder(Path(first).resolve())
+    if not folder.spec.is_file():
+        raise SpecError(f"{first}: no spec.toml there; expected a run folder (runs/NAME) or a spec")
+    return [
+        str(folder.spec),
+        f"run.output_dir={_quoted(str(folder.path.parent))}",
+        f"run.name={_quoted(folder.path.name)}",
+        *more,
+    ]
 
 
 def _quoted(text: str) -> str:
-    """Return a text as TOML, so that 2024 stays one."""
+    """Return a text as a TOML string, so that "2024" is not read as a number."""
     return json.dumps(text, ensure_ascii=False)
 
 
-def _datasets(request: Request, spec: RunSpec, plugins: Plugins) -> Concatenation:
+def _datasets(request: EvaluationRequest, spec: RunSpec) -> Concatenation:
     if request.split == "train":
-        return build_datasets(spec, plugins, spec.data.train, "data.train")
+        return build_datasets(spec, spec.data.train, "data.train")
     if not spec.data.validate:
         raise SpecError("data.validate: missing; there is nothing to evaluate on")
-    return build_datasets(spec, plugins, spec.data.validate, "data.validate")
+    return build_datasets(spec, spec.data.validate, "data.validate")
 
 
-def _tokenizer(spec: RunSpec, plugins: Plugins, datasets: Concatenation) -> PreTrainedTokenizerFast:
-    source = tokenizer_source(spec)
-    # The words that the run was trained with, whatever the split has.
+def _tokenizer(spec: ResolvedSpec, datasets: Concatenation) -> PreTrainedTokenizerFast:
+    source = spec.data.tokenizer
+    # The vocabulary is that of the training data, whatever the split.
     if source == DATASET and spec.data.train:
-        datasets = build_datasets(spec, plugins, spec.data.train, "data.train")
+        datasets = build_datasets(spec, spec.data.train, "data.train")
     return load_tokenizer(source, spec.data.max_text_length, datasets.datasets)
 
 
-def _load(request: Request, spec: RunSpec, network: MultiObjective) -> str:
-    """Load the weights; return where they are from."""
+def _load(request: EvaluationRequest, spec: RunSpec, network: MultiObjective) -> str:
+    """Load a checkpoint into the network; return its folder."""
+    run = RunFolder(spec.folder)
     if request.checkpoint not in ("best", "last"):
-        folder = find_checkpoint(Path(request.checkpoint), prefer_best=True)
-    elif list_checkpoints(spec.folder / "checkpoints"):
-        folder = find_checkpoint(spec.folder, prefer_best=request.checkpoint == "best")
+        checkpoint = find_checkpoint(Path(request.checkpoint), prefer_best=True)
+    elif run.checkpoints():
+        checkpoint = run.find(prefer_best=request.checkpoint == "best")
     elif spec.model.init_from is not None:
-        # Without training of its own, such as retrieval by a pretrained matching head.
-        return _load_start(spec, network)
+        # Some runs need no training, such as retrieval with a pretrained matching head.
+        return _initialize(network, Path(spec.model.init_from), spec)
     else:
         raise CheckpointError(
-            f"{spec.folder}: no checkpoint there; train the run first, or set model.init_from to "
-            "a run whose weights shall be evaluated as they are"
+            f"{run.path}: no checkpoint there; train the run first, or set model.init_from to a "
+            "run whose checkpoint to evaluate unchanged"
         )
-    load_checkpoint(folder, network, optimizer=None)
-    return str(folder)
+    load_checkpoint(checkpoint, network, optimizer=None)
+    return str(checkpoint)
 
 
-def _load_start(spec: RunSpec, network: MultiObjective) -> str:
-    start = start_from(spec, network)
-    new = [outcome.module for outcome in start.outcomes if outcome.fate == "newly initialized"]
+def _initialize(network: MultiObjective, source: Path, spec: RunSpec) -> str:
+    report = initialize(network, source, spec)
+    new = [row.module for row in report.modules if row.status == "newly initialized"]
     if new:
         raise CheckpointError(
-            f"{spec.folder}: no checkpoint there, and {start.source} (model.init_from) has no "
-            f"weights for {', '.join(dict.fromkeys(new))}; train the run first, or leave out the "
+            f"{spec.folder}: no checkpoint there, and {report.source} (model.init_from) has no "
+            f"parameters for {', '.join(dict.fromkeys(new))}; train the run first, or remove the "
             "objectives that were not trained"
         )
-    return start.source
+    return report.source
 
 
 def _predicting(network: MultiObjective) -> list[str]:
     return [
         name
         for name, objective in network.named_objectives().items()
-        if type(objective).predictions is not Objective.predictions
+        if overrides(objective, "predictions")
     ]
 
 
@@ -194,53 +199,52 @@ def _require_predictions(network: MultiObjective) -> None:
 
 
 def _report(
-    request: Request,
+    request: EvaluationRequest,
     spec: RunSpec,
     network: MultiObjective,
-    weights: str,
+    checkpoint: str,
     result: SplitResult,
     ranks: Ranks,
 ) -> None:
     if not ranks.is_main:
         return
-    console = Console(highlight=False, soft_wrap=True)
-    table = Table("metric", title=f"{spec.folder.name}, {request.split}", box=None)
-    table.add_column("value", justify="right")
-    for name, value in result.metrics.items():
-        table.add_row(name, f"{value:.4f}")
-    console.print(table)
-    console.print(f"weights: {weights}", markup=False)
+    print_figures(
+        ("metric", "value"),
+        [(name, f"{value:.4f}") for name, value in result.metrics.items()],
+        heading=f"{spec.folder.name}, {request.split}",
+    )
+    typer.echo(f"checkpoint: {checkpoint}")
     if result.num_bad_samples:
-        console.print(f"left out: {result.num_bad_samples} records that cannot be read")
-    _write_results(spec, request.split, weights, result)
-    console.print(f"written: {spec.folder / RESULTS}", markup=False)
+        typer.echo(f"left out: {result.num_bad_samples} records that cannot be read")
+    written = [_write_results(RunFolder(spec.folder), request.split, checkpoint, result)]
     if request.predictions is not None:
-        for path in _write_predictions(request.predictions, network, result):
-            console.print(f"written: {path}", markup=False)
+        written += _write_predictions(request.predictions, network, result)
+    for path in written:
+        typer.echo(f"written: {path}")
 
 
-def _write_results(spec: RunSpec, split: str, weights: str, result: SplitResult) -> None:
-    spec.folder.mkdir(parents=True, exist_ok=True)
-    path = spec.folder / RESULTS
+def _write_results(run: RunFolder, split: str, checkpoint: str, result: SplitResult) -> Path:
+    """Write a split's metrics beside those of other splits."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    path = run.results
     results = json.loads(path.read_text()) if path.is_file() else {}
     results[split] = {
-        "weights": weights,
+        "checkpoint": checkpoint,
         "metrics": result.metrics,
         "num_bad_samples": result.num_bad_samples,
     }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(results, indent=1) + "\n")
-    partial.replace(path)
+    write_whole(path, json.dumps(results, indent=1) + "\n")
+    return path
 
 
 def _write_predictions(path: Path, network: MultiObjective, result: SplitResult) -> list[Path]:
-    """Write each objective's predictions: to the file, or beside it by name where several do."""
+    """Write predictions to the file or, if several objectives predict, to one file for each."""
     names = _predicting(network)
-    written = []
+    paths = []
     for name in names:
-        own = path if len(names) == 1 else path.with_stem(f"{path.stem}-{name}")
-        with own.open("w", encoding="utf-8") as file:
+        its_path = path if len(names) == 1 else path.with_stem(f"{path.stem}-{name}")
+        with its_path.open("w", encoding="utf-8") as file:
             rows = result.predictions.get(name, [])
             network.named_objectives()[name].write_predictions(rows, file)
-        written.append(own)
-    return written
+        paths.append(its_path)
+    return paths

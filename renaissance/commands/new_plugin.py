@@ -1,4 +1,4 @@
-"""`renaissance plugins new`: write a ready plugin package."""
+"""`renaissance plugins new`: write a working plugin package."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from renaissance.errors import PluginError
 from renaissance.plugins.kinds import KINDS, Kind, require_kind
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-# The run spec's use of each kind: without the package's own component, and with it.
+# What run.toml says for each kind: with a built-in component, and with the package's component.
 BUILT_IN = {
     "encoder": '[model.image_encoder]\ntype = "hf-image"\narchitecture = "vit"\nconfig = '
     "{ patch_size = 16, hidden_size = 32, num_hidden_layers = 1, num_attention_heads = 2, "
@@ -21,30 +21,41 @@ BUILT_IN = {
     "dataset": 'type = "shapes"\nnum_samples = 256\nimage_size = 32',
     "objective": 'type = "itm"',
     "head": "",
+    "optimizer": "[optimizer]\nlearning_rate = 1e-3\n",
+    "transform": "",
+    "monitor": "",
 }
-OWN = {
+FROM_PACKAGE = {
     "encoder": '[model.image_encoder]\ntype = "$component"\nhidden_size = 32',
     "fusion": '[model.fusion]\ntype = "$component"\nhidden_size = 32\n',
     "pooler": '[model.pooler]\ntype = "$component"\noutput_size = 32\n',
     "dataset": 'type = "$component"\nnum_samples = 256',
     "objective": 'type = "$component"',
     "head": '\n[objectives.head]\ntype = "$component"\ntemperature = 1.0\n',
+    "optimizer": '[optimizer]\ntype = "$component"\nalpha = 0.9\nlearning_rate = 1e-3\n',
+    "transform": '\n[data.transform]\ntype = "$component"\nbrightness = 0.2\n',
+    # Not part of a run.
+    "source": "",
+    "monitor": '\n[[monitors]]\ntype = "console"\n\n[[monitors]]\ntype = "jsonl"\n\n'
+    '[[monitors]]\ntype = "$component"\nmetric = "loss"\n',
 }
+# Templates of tests, if not test.py: a source is checked on files, which its test writes.
+TEST_TEMPLATES = {"source": "test_source.py"}
 
 
 def write_package(folder: Path, name: str, kinds: Sequence[str]) -> list[str]:
-    """Write a package with one small working component a kind, tests, and a run spec.
+    """Write a package with one small working component per kind, tests, and a run spec.
 
     Args:
         folder: Where to make the package's folder.
-        name: Name of the distribution; components are registered by it, without `renaissance-`.
+        name: Name of the distribution, and of its components, without the prefix `renaissance-`.
         kinds: Kinds of component.
 
     Returns:
-        What was written, and what to do next, line by line.
+        Lines that say what was written, and what to do next.
 
     Raises:
-        PluginError: If the name or a kind will not do, or the folder exists.
+        PluginError: If the name or a kind is invalid, or the folder exists.
     """
     if not NAME.fullmatch(name):
         raise PluginError(f"plugins new: got {name!r}, expected kebab-case, such as 'my-plugin'")
@@ -53,8 +64,8 @@ def write_package(folder: Path, name: str, kinds: Sequence[str]) -> list[str]:
     package = folder / name
     if package.exists():
         raise PluginError(f"plugins new: {package} exists; choose another name, or remove it")
-    wanted = {require_kind(kind) for kind in kinds}
-    written = render_package(name, [kind for kind in KINDS if kind in wanted])
+    chosen = {require_kind(kind) for kind in kinds}
+    written = render_package(name, [kind for kind in KINDS if kind in chosen])
     for path, text in written.items():
         (package / path).parent.mkdir(parents=True, exist_ok=True)
         (package / path).write_text(text)
@@ -76,21 +87,24 @@ def render_package(name: str, kinds: Sequence[Kind]) -> dict[str, str]:
         "camel": "".join(part.capitalize() for part in component.split("-")),
         "list": "\n".join(f"- {kind} `{component}`" for kind in kinds),
     }
-    own: dict[str, str] = {kind: Template(OWN[kind]).substitute(words) for kind in kinds}
-    sections: dict[str, str] = {**BUILT_IN, **own}
+    sections: dict[str, str] = dict(BUILT_IN)
+    for kind in kinds:
+        sections[kind] = Template(FROM_PACKAGE[kind]).substitute(words)
     words["image_encoder"] = sections.pop("encoder")
     module = words["module"]
     package = {
         "pyproject.toml": _render("pyproject.toml", words),
         "README.md": _render("README.md", words),
-        "run.toml": _render("run.toml", words | sections),
+        # Sections that are absent leave blank lines behind.
+        "run.toml": re.sub(r"\n{3,}", "\n\n", _render("run.toml", words | sections)),
         f"{module}/__init__.py": _render_init(kinds, words),
     }
     for kind in kinds:
         package[f"{module}/{kind}.py"] = _render(f"{kind}.py", words)
         test = words | {"kind": kind, "title": kind.capitalize()}
-        # The package's name keeps tests of several packages apart.
-        package[f"tests/test_{module}_{kind}.py"] = _render("test.py", test)
+        # With the package's name, so that pytest can collect several packages at once.
+        template = TEST_TEMPLATES.get(kind, "test.py")
+        package[f"tests/test_{module}_{kind}.py"] = _render(template, test)
     return package
 
 

@@ -1,13 +1,11 @@
-"""`renaissance plugins`: what is installed, and what can be set."""
+"""`renaissance plugins`: what is installed, and which options it has."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+from renaissance.commands.output import print_table
 
 app = typer.Typer(
     help="List the installed components, show one, check all, or write a new package.",
@@ -40,7 +38,7 @@ def show(
     kind: Annotated[str, typer.Argument(help="Kind of component, such as 'encoder'.")],
     name: Annotated[str, typer.Argument(help="Its name.")],
 ) -> None:
-    """Show what a component is and what can be set."""
+    """Show what a component is, and its options."""
     # Reading contracts imports torch: too slow for `renaissance --help`.
     from renaissance.plugins.kinds import require_kind
     from renaissance.plugins.loading import load_plugins
@@ -79,22 +77,8 @@ def new(
         list[str], typer.Option("--kind", help="Kind of component to write; may be repeated.")
     ],
 ) -> None:
-    """Write a ready plugin package into a new folder NAME."""
+    """Write a working plugin package to a new folder NAME."""
     from renaissance.commands.new_plugin import write_package
 
     for line in write_package(Path(), name, kind):
         typer.echo(line)
-
-
-def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: drawn on a terminal, tab-separated lines elsewhere."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        for row in (titles, *rows):
-            typer.echo("\t".join(row))
-        return
-    table = Table(*titles, box=None, pad_edge=False)
-    for row in rows:
-        # As text: square brackets are no markup here.
-        table.add_row(*map(Text, row))
-    console.print(table)

@@ -1,27 +1,31 @@
-"""What objectives ask of a micro-batch, and what they collate of it."""
+"""What an objective asks of a micro-batch, and what it collates from the samples."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import attrs
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from renaissance.contracts.samples import KeyedSample
+from renaissance.errors import PluginError
 
 
 @attrs.frozen
 class Pairs:
-    """Pairs to be fused, and what of the result will be read.
+    """Pairs to fuse, and which outputs of the fusion the objective reads.
 
-    Work whose output nobody reads is left out, so ask for what the loss needs and no more.
+    Other outputs are not computed, so request only what the loss needs.
 
     Attributes:
         text_rows: Row of each pair's text in the micro-batch, (pairs,), int64.
         image_rows: Row of each pair's image, (pairs,), int64.
-        image_types: 1 for a first image, 2 for a second one, (pairs,), int64; None means all 1.
-        outputs: Any of "text" (fused text tokens), "image" (fused image tokens), "pooled".
+        image_types: 1 for the first image of a sample, 2 for the second, (pairs,), int64; None
+            means all 1.
+        outputs: A subset of "text" (fused text tokens), "image" (fused image tokens), "pooled".
     """
 
     text_rows: Tensor
@@ -29,29 +33,55 @@ class Pairs:
     image_types: Tensor | None = None
     outputs: frozenset[str] = frozenset({"pooled"})
 
+    @classmethod
+    def one_per_sample(cls, samples: Sequence[KeyedSample], builder: "BatchBuilder") -> "Pairs":
+        """Pair each sample's text with its first image."""
+        return cls(
+            text_rows=torch.tensor([builder.text(sample) for sample in samples]),
+            image_rows=torch.tensor([builder.image(sample) for sample in samples]),
+        )
+
+    def rows(self) -> list[tuple[int, int]]:
+        """Return the text row and the image row of each pair; waits for the device."""
+        return list(zip(self.text_rows.tolist(), self.image_rows.tolist(), strict=True))
+
 
 @attrs.frozen
 class ObjectiveBatch:
     """What one objective collates from the samples of a micro-batch.
 
     Attributes:
-        num_targets: How many terms the loss sums up (masked tokens, pairs, questions).
-        pairs: The pairs it wants fused; None for a text-only or image-only objective.
-        tensors: Its labels and indices. Index tensors instead of boolean selection keep shapes
-            independent of the data, which `check` and `torch.compile` need.
-        identifiers: What `predictions` needs to name its targets by, such as question ids.
+        num_targets: Number of terms in the loss sum (masked tokens, pairs, questions).
+        pairs: The pairs to fuse; None for a text-only or image-only objective.
+        tensors: Labels and indices. Select with index tensors rather than boolean masks: shapes
+            then do not depend on the data, which `check` and `torch.compile` require.
+        identifiers: Names of the targets in `predictions`, such as question ids.
     """
 
     num_targets: int
     pairs: Pairs | None = None
     tensors: Mapping[str, Tensor] = attrs.field(factory=dict)
-    identifiers: tuple[Any, ...] = ()
+    identifiers: tuple[object, ...] = ()
+
+    @property
+    def fused_pairs(self) -> Pairs:
+        """The pairs, for an objective that always requests some.
+
+        Raises:
+            PluginError: If there are none.
+        """
+        if self.pairs is None:
+            raise PluginError(
+                "the objective reads the pairs of its batch, which has none; return Pairs in the "
+                "ObjectiveBatch"
+            )
+        return self.pairs
 
 
 class BatchBuilder(Protocol):
     """Assembles the texts and images of one micro-batch; handed to `Objective.collate`.
 
-    Every distinct text view and every distinct image gets one row, whoever asks for it.
+    Each distinct text view and each distinct image has one row, shared by all objectives.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -59,18 +89,18 @@ class BatchBuilder(Protocol):
     training: bool
 
     def text(self, sample: KeyedSample) -> int:
-        """Return the row of the sample's plain text (and its pair, if it has one)."""
+        """Return the row of the sample's plain text, including its second text if it has one."""
         ...
 
-    def input_ids(self, sample: KeyedSample) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Return the plain text's token ids, special tokens included, truncated: (tokens,)."""
+    def input_ids(self, sample: KeyedSample) -> NDArray[np.int64]:
+        """Return the plain text's token ids, with special tokens, truncated: (tokens,), int64."""
         ...
 
-    def word_ids(self, sample: KeyedSample) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Return the word that each token belongs to, -1 for special tokens: (tokens,)."""
+    def word_ids(self, sample: KeyedSample) -> NDArray[np.int64]:
+        """Return the index of each token's word, -1 for special tokens: (tokens,), int64."""
         ...
 
-    def text_view(self, sample: KeyedSample, view: str, input_ids: np.ndarray[Any, Any]) -> int:
+    def text_view(self, sample: KeyedSample, view: str, input_ids: NDArray[np.int64]) -> int:
         """Return the row of another version of the sample's text, such as "masked"."""
         ...
 
@@ -79,9 +109,9 @@ class BatchBuilder(Protocol):
         ...
 
     def other_sample(self, sample: KeyedSample, purpose: str) -> KeyedSample:
-        """Return a random sample of the dataset with another image, keyed by `purpose`.
+        """Return a random sample of the dataset with a different image, keyed by `purpose`.
 
         Raises:
-            DataError: If the dataset has no other image.
+            DataError: If the dataset has no second image.
         """
         ...

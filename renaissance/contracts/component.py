@@ -1,9 +1,9 @@
-"""What all kinds of component have in common."""
+"""The base of all components."""
 
 from typing import Any, ClassVar
 
 
 class Component:
-    """Common to all kinds: a class whose nested `Options` says what can be set from TOML."""
+    """A class whose nested `Options` declares what TOML can set."""
 
     Options: ClassVar[type[Any]]

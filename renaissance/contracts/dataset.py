@@ -13,7 +13,7 @@ from renaissance.contracts.samples import Sample
 
 @attrs.frozen
 class DatasetContext:
-    """What a dataset may need to know of the run.
+    """What a dataset may need to know about the run.
 
     Attributes:
         root: `data.root`, against which relative paths are resolved.
@@ -30,9 +30,9 @@ class Dataset(Component, ABC):
     """A sequence of samples.
 
     Attributes:
-        provides: What each sample holds: "text", "text_pair", "image", and names of labels.
-        vocabulary: All words of its texts, the special tokens of BERT first, for a dataset that
-            can be used without a tokenizer of its own.
+        provides: What each sample has: "text", "text_pair", "image", and names of labels.
+        vocabulary: All words of its texts, BERT's special tokens first, for
+            `data.tokenizer = "dataset"`; None if texts need a real tokenizer.
     """
 
     provides: frozenset[str]
@@ -47,5 +47,5 @@ class Dataset(Component, ABC):
         """Return one sample; `generator` is keyed by (seed, epoch, index).
 
         Raises:
-            DataError: If the record cannot be read; the message names file, row and cause.
+            DataError: If the record cannot be read; the message must name file, row and cause.
         """

@@ -12,16 +12,16 @@ from renaissance.contracts.tokens import Modality, Tokens
 
 @attrs.frozen
 class EncoderContext:
-    """What an encoder may need to know of the run.
+    """What an encoder may need to know about the run.
 
     Attributes:
         image_size: Side of the square images, pixels.
-        max_text_length: Longest text, tokens, special ones included.
+        max_text_length: Length of the longest text, tokens, special ones included.
         vocab_size: Size of the tokenizer's vocabulary.
-        load_weights: False while only the shape of the model is wanted (`renaissance check`, or
-            a run about to load a checkpoint): pretrained weights need not be read then.
-        separator_id: The token after whose first occurrence a second text begins; None if the
-            tokenizer gives both texts the same type.
+        load_weights: False where only the model's shapes matter (in `renaissance check`, or in a
+            run that is about to load a checkpoint), so pretrained weights need not be read.
+        separator_id: Id of the token that separates two texts: the second begins after its first
+            occurrence. None if the tokenizer gives both texts the same type.
     """
 
     image_size: int
@@ -32,14 +32,14 @@ class EncoderContext:
 
 
 class Encoder(nn.Module, Component, ABC):
-    """Turns text, images or both into token states.
+    """Turns texts, images or both into token states.
 
     `modalities` says which. An encoder of both is a joint encoder: its `encode_text` and
-    `encode_image` only embed, and `encode_joint` runs one stack over the two together.
+    `encode_image` only embed, and `encode_joint` runs one stack over both.
 
     Attributes:
-        hidden_size: Width of the token states it returns.
-        weights_source: Where its weights come from, for `renaissance check`.
+        hidden_size: Width of the token states that it returns.
+        weights_source: Where its weights come from, in words, for `renaissance check`.
     """
 
     modalities: ClassVar[frozenset[Modality]]
@@ -48,9 +48,9 @@ class Encoder(nn.Module, Component, ABC):
 
     @classmethod
     def checkpoint_of(cls, options: Any) -> str | None:
-        """Return the hub id or folder that these options take weights from, if they do.
+        """Return the hub id or folder that these options load weights from, if any.
 
-        A run takes its tokenizer, and the mean and standard deviation of images, from there.
+        By default a run takes its tokenizer and image normalization from there, too.
         """
         return None
 
@@ -67,7 +67,7 @@ class Encoder(nn.Module, Component, ABC):
         """Encode (or, in a joint encoder, embed) images.
 
         Args:
-            pixel_values: Normalized pixels, (images, 3, height, width).
+            pixel_values: Normalized pixels, (images, 3, height, width), float.
         """
         raise TypeError(f"{type(self).__name__} takes no images")
 
@@ -76,19 +76,23 @@ class Encoder(nn.Module, Component, ABC):
         raise TypeError(f"{type(self).__name__} is not a joint encoder")
 
     def fit_tensor(self, name: str, tensor: Tensor) -> Tensor | None:
-        """Fit a tensor of the same encoder, for other image sizes or text lengths, to this one.
+        """Resize a tensor that was trained for another image size or text length.
 
-        Called by `model.init_from` for tensors whose shape differs: position tables, mostly.
+        Called by `model.init_from` for tensors whose shape differs, mostly position tables.
 
         Args:
             name: Its name in this encoder's state dict.
-            tensor: As the checkpoint has it.
+            tensor: The tensor in the checkpoint.
 
         Returns:
-            The tensor in this encoder's shape, or None if it is of another model.
+            The tensor in this encoder's shape, or None if it cannot be resized.
         """
         return None
 
     def enable_gradient_checkpointing(self) -> None:
-        """Recompute activations in backward. Encoders that cannot say so by raising ValueError."""
+        """Recompute activations in the backward pass.
+
+        Raises:
+            ValueError: If the encoder cannot.
+        """
         raise ValueError(f"{type(self).__name__} has no gradient checkpointing")

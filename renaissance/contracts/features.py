@@ -1,4 +1,4 @@
-"""What the model makes of a micro-batch."""
+"""The outputs of the model that objectives read."""
 
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @attrs.frozen
 class ModelSizes:
-    """Widths that objectives and heads build on.
+    """Widths of the model's outputs.
 
     Attributes:
         text: Hidden size of encoded text.
@@ -30,9 +30,9 @@ class ModelSizes:
 
 @attrs.frozen
 class Fused:
-    """What the model made of the pairs of one objective: only what `Pairs.outputs` asked for.
+    """The fused pairs of one objective: the outputs requested in `Pairs.outputs`.
 
-    Reading anything else raises PluginError.
+    Reading an output that was not requested raises PluginError.
 
     Attributes:
         text: Fused text tokens, one row per pair.
@@ -47,30 +47,30 @@ class Fused:
     @property
     def text(self) -> Tokens:
         """Fused text tokens, one row per pair."""
-        return _asked_for(self._text, "fused text", 'add "text" to Pairs.outputs')
+        return _requested(self._text, "fused text", 'add "text" to Pairs.outputs')
 
     @property
     def image(self) -> Tokens:
         """Fused image tokens, one row per pair."""
-        return _asked_for(self._image, "fused image", 'add "image" to Pairs.outputs')
+        return _requested(self._image, "fused image", 'add "image" to Pairs.outputs')
 
     @property
     def pooled(self) -> Tensor:
         """One vector per pair, (pairs, pooled_size)."""
-        return _asked_for(self._pooled, "pooled", 'add "pooled" to Pairs.outputs')
+        return _requested(self._pooled, "pooled", 'add "pooled" to Pairs.outputs')
 
 
 @attrs.frozen
 class Features:
-    """What the model made of a micro-batch, as one objective sees it.
+    """The model's outputs for a micro-batch, as one objective sees them.
 
-    Reading what the objective did not ask for raises PluginError.
+    Reading an output that the objective did not request raises PluginError.
 
     Attributes:
         text: Text rows of the micro-batch, each encoded alone, if "text" is in `unimodal`.
         image: Image rows of the micro-batch, each encoded alone, if "image" is in `unimodal`.
-        fused: The objective's pairs, if it asked for any.
-        pooled: Short for `fused.pooled`.
+        fused: The objective's pairs, fused, if it requested any.
+        pooled: Same as `fused.pooled`.
     """
 
     _text: Tokens | None = None
@@ -80,17 +80,17 @@ class Features:
     @property
     def text(self) -> Tokens:
         """Text rows of the micro-batch, each encoded alone."""
-        return _asked_for(self._text, "text", 'add "text" to the class attribute unimodal')
+        return _requested(self._text, "text", 'add "text" to the class attribute unimodal')
 
     @property
     def image(self) -> Tokens:
         """Image rows of the micro-batch, each encoded alone."""
-        return _asked_for(self._image, "image", 'add "image" to the class attribute unimodal')
+        return _requested(self._image, "image", 'add "image" to the class attribute unimodal')
 
     @property
     def fused(self) -> Fused:
         """The objective's pairs, fused."""
-        return _asked_for(self._fused, "fused", "return Pairs in the ObjectiveBatch")
+        return _requested(self._fused, "fused", "return Pairs in the ObjectiveBatch")
 
     @property
     def pooled(self) -> Tensor:
@@ -98,9 +98,9 @@ class Features:
         return self.fused.pooled
 
 
-def _asked_for(value: T | None, what: str, remedy: str) -> T:
+def _requested(value: T | None, what: str, remedy: str) -> T:
     if value is None:
         raise PluginError(
-            f"the objective reads the {what} features, which it did not ask for; {remedy}"
+            f"the objective reads the {what} features, which it did not request; {remedy}"
         )
     return value

@@ -12,10 +12,10 @@ from renaissance.contracts.tokens import Tokens, TokenUse
 
 @attrs.frozen
 class FusedUse:
-    """What is read of a run of consecutive pairs after fusion.
+    """Which fused tokens of a group of consecutive pairs are read.
 
     Attributes:
-        num_pairs: How many pairs.
+        num_pairs: Number of pairs.
         text: Which fused text tokens are read.
         image: Which fused image tokens are read.
     """
@@ -29,7 +29,7 @@ class Fusion(nn.Module, Component, ABC):
     """Lets the tokens of the two modalities attend to each other.
 
     Attributes:
-        hidden_size: Width it takes and returns, of both modalities.
+        hidden_size: Width of both modalities, in and out.
     """
 
     hidden_size: int
@@ -41,30 +41,34 @@ class Fusion(nn.Module, Component, ABC):
     def fuse(
         self, text: Tokens, image: Tokens, uses: Sequence[FusedUse]
     ) -> list[tuple[Tokens | None, Tokens | None]]:
-        """Fuse, and return for each run of pairs only what is read of it.
+        """Fuse, and return only the tokens that are read of each group of pairs.
 
-        Override this to leave out work whose output nobody reads (the last layer's, mostly). An
-        entry read as "first" has one token, one read as "none" is None. The overriding method
-        must agree with `forward` on every token it returns.
+        Override this to skip work whose output is not read, mostly in the last layer. A modality
+        used as "first" comes back with one token, one used as "none" as None. An override must
+        agree with `forward` on every token that it returns.
         """
         fused_text, fused_image = self(text, image)
         results = []
         start = 0
-        for run in uses:
-            pairs = slice(start, start + run.num_pairs)
+        for use in uses:
+            pairs = slice(start, start + use.num_pairs)
             results.append(
-                (_select(fused_text, pairs, run.text), _select(fused_image, pairs, run.image))
+                (_select(fused_text, pairs, use.text), _select(fused_image, pairs, use.image))
             )
-            start += run.num_pairs
+            start += use.num_pairs
         return results
 
     def enable_gradient_checkpointing(self) -> None:
-        """Recompute activations in backward. Fusions that cannot say so by raising ValueError."""
+        """Recompute activations in the backward pass.
+
+        Raises:
+            ValueError: If the fusion cannot.
+        """
         raise ValueError(f"{type(self).__name__} has no gradient checkpointing")
 
 
-def _select(tokens: Tokens, pairs: slice, read: TokenUse) -> Tokens | None:
-    if read == "none":
+def _select(tokens: Tokens, pairs: slice, use: TokenUse) -> Tokens | None:
+    if use == "none":
         return None
-    positions = slice(0, 1) if read == "first" else slice(None)
+    positions = slice(0, 1) if use == "first" else slice(None)
     return Tokens(tokens.hidden_states[pairs, positions], tokens.attention_mask[pairs, positions])

@@ -1,6 +1,7 @@
 """The contract of heads."""
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -8,8 +9,15 @@ from renaissance.contracts.component import Component
 
 
 class Head(nn.Module, Component, ABC):
-    """Turns vectors into logits: (..., input_size) to (..., output_size)."""
+    """Turns vectors into logits: (..., input_size) to (..., output_size).
+
+    A head is made as `cls(options, input_size, output_size)`.
+    """
 
     @abstractmethod
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Return the logits."""
+
+    if TYPE_CHECKING:
+        # nn.Module's own __call__ returns Any.
+        __call__ = forward

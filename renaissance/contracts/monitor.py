@@ -1,4 +1,4 @@
-"""The contract of monitors, and what monitors and lifecycle hooks are told."""
+"""The contract of monitors, and the arguments of monitors and lifecycle hooks."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,8 +23,8 @@ class RunInfo:
         start_step: Step that the run starts from (0 unless resumed).
         total_steps: Step that it ends with.
         samples_per_epoch: Size of the training data.
-        batch_plan: How a step's samples are divided, in words.
-        unused_parameters: Parameters that no objective reads, which are therefore not trained.
+        batch_plan: How the samples of a step are divided, in words.
+        unused_parameters: Names of parameters that no objective uses, so they are not trained.
     """
 
     spec: Mapping[str, Any]
@@ -38,20 +38,27 @@ class RunInfo:
     batch_plan: str
     unused_parameters: tuple[str, ...] = ()
 
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """Folder of the best checkpoint so far; None before there is one."""
+        best = self.folder / "checkpoints" / "best"
+        return best.resolve() if best.is_dir() else None
+
 
 @attrs.frozen
 class StepReport:
-    """A logged training step: figures over the steps since the one before.
+    """Figures of one logged step, over the steps since the previous report.
 
     Attributes:
         step: Optimizer steps done.
-        epoch: Epochs done, a fraction.
+        epoch: Epochs done, fractional.
         metrics: "loss", "<objective>/loss" and the objectives' metrics.
-        learning_rates: By parameter group.
-        gradient_norm: Before clipping, of the last step.
-        samples_per_second: Over all ranks.
+        learning_rates: Learning rates by role.
+        gradient_norm: Gradient norm of the last step, before clipping.
+        samples_per_second: Training samples per second, over all ranks.
         data_wait: Share of the time spent waiting for data.
-        peak_memory: GiB on this rank's device (resident memory of the process on CPU).
+        peak_memory: Peak memory of this rank's device, GiB; on a CPU, the process's resident
+            memory.
     """
 
     step: int
@@ -63,10 +70,22 @@ class StepReport:
     data_wait: float
     peak_memory: float
 
+    def figures(self) -> dict[str, float]:
+        """Return all figures by name: `train/…`, `learning_rate/…` and `run/…`."""
+        return {
+            **{f"train/{name}": value for name, value in self.metrics.items()},
+            **{f"learning_rate/{role}": rate for role, rate in self.learning_rates.items()},
+            "run/epoch": self.epoch,
+            "run/gradient_norm": self.gradient_norm,
+            "run/samples_per_second": self.samples_per_second,
+            "run/data_wait_share": self.data_wait,
+            "run/peak_memory_gib": self.peak_memory,
+        }
+
 
 @attrs.frozen
 class PanelImage:
-    """One image of the picture panel, with its lines of text."""
+    """One image of the picture panel, and the lines of text below it."""
 
     image: Image.Image
     lines: tuple[str, ...]
@@ -78,7 +97,7 @@ class Evaluation:
 
     Attributes:
         step: Optimizer steps done.
-        epoch: Epochs done, a fraction.
+        epoch: Epochs done, fractional.
         split: Name of the split.
         metrics: "loss", "<objective>/loss" and the objectives' metrics.
         panel: The picture panel.
@@ -90,16 +109,23 @@ class Evaluation:
     metrics: Mapping[str, float]
     panel: Sequence[PanelImage] = ()
 
+    def figures(self) -> dict[str, float]:
+        """Return all figures by name: `<split>/…`."""
+        return {f"{self.split}/{name}": value for name, value in self.metrics.items()}
+
 
 class Monitor(Component):
-    """Is told what happens in a run, on rank 0: to show it, to log it, to send it somewhere.
+    """Shows, logs or sends what happens in a run.
 
-    The methods are called as the lifecycle hooks of the same names are. Override those that are
-    of interest. A resumed run makes new monitors: what they must remember, such as the identifier
-    of a run at a service, belongs into the run folder.
+    Monitors exist on rank 0 only. Override the methods that you need. An exception in a monitor
+    does not end the run: it is reported once, and that monitor is not called again.
+
+    A resumed run makes new monitors, so keep state, such as a run's id at a tracking service, in
+    the run folder. If the previous process got past its last checkpoint, the steps after
+    `run.start_step` are reported again.
     """
 
-    def __init__(self, options: Any) -> None: ...
+    def __init__(self, options: object) -> None: ...
 
     def run_started(self, run: RunInfo) -> None:
         """Called before the first step."""
@@ -111,7 +137,13 @@ class Monitor(Component):
         """Called after an evaluation."""
 
     def checkpoint_saved(self, run: RunInfo, step: int, folder: Path) -> None:
-        """Called once a checkpoint is whole on disk."""
+        """Called once a checkpoint is completely on disk."""
 
-    def run_finished(self, run: RunInfo, reason: str, summary: Mapping[str, Any]) -> None:
-        """Called at the end: reason is "finished", "stopped by SIGTERM" or "failed"."""
+    def run_finished(self, run: RunInfo, reason: str, summary: Mapping[str, object]) -> None:
+        """Called at the end of the run.
+
+        Args:
+            run: The run.
+            reason: "finished", "stopped by SIGTERM" (or another signal) or "failed".
+            summary: The last "step", and the "metrics" of the last evaluation.
+        """

@@ -1,5 +1,6 @@
 """The contract of objectives."""
 
+import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +17,11 @@ from renaissance.contracts.features import Features, ModelSizes
 from renaissance.contracts.head import Head
 from renaissance.contracts.samples import KeyedSample
 from renaissance.contracts.splits import SplitEvaluator
+from renaissance.contracts.submission import Submission
 from renaissance.contracts.tokens import Modality, Tokens
 
 if TYPE_CHECKING:
-    # It takes a second to import; only who makes a metric needs it.
+    # Not at run time: the import takes a second, and only runs need it.
     from torchmetrics import Metric
 
 
@@ -28,8 +30,8 @@ class ObjectiveOutput:
     """What an objective returns.
 
     Attributes:
-        loss_sum: Loss summed over the targets; the engine divides by their global number.
-        predictions: Tensors for metrics and panels; detached.
+        loss_sum: Loss summed over the targets; the engine divides by their number on all ranks.
+        predictions: Detached tensors for metrics, predictions and panels.
     """
 
     loss_sum: Tensor
@@ -38,11 +40,11 @@ class ObjectiveOutput:
 
 @attrs.frozen
 class PanelEntry:
-    """One image of the picture panel shown at evaluation.
+    """One objective's lines about one image of the picture panel.
 
     Attributes:
         image_row: Row of the image in the micro-batch.
-        lines: Short lines of text to write under it.
+        lines: Short lines of text to write below it.
     """
 
     image_row: int
@@ -51,13 +53,13 @@ class PanelEntry:
 
 @attrs.frozen
 class ObjectiveContext:
-    """What an objective may need to know of the run.
+    """What an objective may need to know about the run.
 
     Attributes:
         sizes: Widths of the model's outputs.
         tokenizer: The run's tokenizer.
-        make_head: Builds the head of the run spec's `[objectives.head]`, or else the component
-            named by the third argument: `make_head(input_size, output_size)`.
+        make_head: `make_head(input_size, output_size)` builds the head: the one of
+            `[objectives.head]` in the run spec, or else the objective's `default_head`.
         root: `data.root`, against which relative paths are resolved.
     """
 
@@ -68,16 +70,20 @@ class ObjectiveContext:
 
 
 class Objective(nn.Module, Component, ABC):
-    """A task: owns its head, its collation, its loss and its metrics.
+    """A training task, with its head, collation, loss and metrics.
+
+    `Classification` is the base for tasks that choose one class per sample.
 
     Attributes:
-        requires: What samples must hold, in the words of `Dataset.provides`.
-        labels: What it also needs to learn and to measure. A split that does not provide them can
-            only be predicted: `collate` then counts no targets, and no metric is reported.
-        unimodal: Modalities whose own encodings (`Features.text`, `.image`) it reads.
-        compatible_heads: Types of objectives whose weights fit it, for `model.init_from`.
-        default_head: Registered name of the head that it makes where the run spec names none; None
-            for an objective without a head, whose spec may then name none.
+        requires: What samples must have, in the terms of `Dataset.provides`.
+        labels: What samples must have to compute the loss and the metrics. A split that does not
+            provide them can only be predicted: `collate` then counts no targets, and no metric is
+            reported. Set it per instance if it depends on the options.
+        unimodal: Modalities that it reads before fusion (`Features.text`, `Features.image`).
+        compatible_heads: Types of objectives whose parameters it can start from, for
+            `model.init_from`.
+        default_head: Registered name of the head to use if the run spec names none; None for an
+            objective without a head, for which the run spec must not name one.
     """
 
     requires: ClassVar[frozenset[str]]
@@ -88,12 +94,16 @@ class Objective(nn.Module, Component, ABC):
 
     @abstractmethod
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
-        """Ask the builder for texts and images, and make labels; runs in loader workers."""
+        """Request rows of texts and images, and make labels; runs in loader workers."""
 
     def similarity(self, text: Tokens, image: Tokens) -> Tensor | None:
-        """Return a similarity of every text with every image, (texts, images), if it learns one.
+        """Return the similarity of every text to every image, (texts, images), if it learns one.
 
-        Other objectives choose their pairs by it. It is given the features of `unimodal`.
+        Other objectives may choose their pairs by it.
+
+        Args:
+            text: Texts encoded alone, as in `Features.text`.
+            image: Images encoded alone, as in `Features.image`.
         """
         return None
 
@@ -101,9 +111,9 @@ class Objective(nn.Module, Component, ABC):
         """Return the pairs to fuse; override to choose them by similarity.
 
         Args:
-            batch: What was collated.
-            similarity: Of the micro-batch's text rows and image rows, (texts, images), without
-                gradient; None where no objective of the run learns one.
+            batch: What `collate` returned.
+            similarity: Similarity of the micro-batch's text rows to its image rows,
+                (texts, images), without gradient; None if no objective of the run learns one.
         """
         return batch.pairs
 
@@ -112,7 +122,7 @@ class Objective(nn.Module, Component, ABC):
         """Compute the loss, summed over the targets."""
 
     def metrics(self) -> "dict[str, Metric]":
-        """Return fresh metrics by name (the loss itself is always reported)."""
+        """Return new metrics by name; the loss is always reported, so it need not be one."""
         return {}
 
     def update_metrics(
@@ -121,32 +131,58 @@ class Objective(nn.Module, Component, ABC):
         """Add one micro-batch to the metrics."""
 
     def evaluate_split(self, split: SplitEvaluator) -> dict[str, float]:
-        """Return metrics that need the whole split, after the pass over its micro-batches.
+        """Return metrics that need the whole split at once.
 
-        Called on every rank, in evaluation mode without gradient; every rank returns the same.
+        Called on every rank after the pass over the micro-batches, in evaluation mode and without
+        gradient. Every rank must return the same values.
         """
         return {}
 
     def predictions(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[dict[str, Any]]:
-        """Return what it predicts for each target, for `renaissance evaluate --predictions`.
+        """Return one row per target, for `renaissance evaluate --predictions`.
 
-        Rows hold what JSON holds; they are gathered in the order of the samples.
+        Values must be ones that JSON can hold. The engine gathers the rows in sample order.
         """
         return []
 
-    def write_predictions(self, rows: Sequence[Mapping[str, Any]], file: TextIO) -> None:
+    def write_predictions(self, rows: Sequence[Mapping[str, object]], file: TextIO) -> None:
         """Write a split's predictions; JSON lines unless overridden."""
         for row in rows:
             file.write(json.dumps(row) + "\n")
 
+    @classmethod
+    def check_predictions(cls, file: Path, questions: Path) -> Submission:
+        """Read a file of predictions and the questions that it must answer.
+
+        `renaissance data validate-submission` compares the two; it accepts only objectives that
+        override this. It is a class method because it needs no model.
+
+        Args:
+            file: What `write_predictions` wrote.
+            questions: The official questions, or a prepared table.
+
+        Raises:
+            DataError: If a file cannot be read or does not have the expected form at all.
+        """
+        raise NotImplementedError
+
     def panel(
-        self, batch: ObjectiveBatch, output: ObjectiveOutput, input_ids: Tensor | None
+        self, batch: ObjectiveBatch, output: ObjectiveOutput, texts: Sequence[str]
     ) -> list[PanelEntry]:
         """Return entries for the picture panel at evaluation.
 
         Args:
-            batch: What was collated.
+            batch: What `collate` returned.
             output: What `forward` returned.
-            input_ids: Text rows of the micro-batch, (texts, tokens), int64.
+            texts: The micro-batch's text rows, decoded; empty if there are none.
         """
         return []
+
+
+def overrides(objective: Objective | type[Objective], method: str) -> bool:
+    """Return whether an objective overrides a method of the contract."""
+    component = objective if isinstance(objective, type) else type(objective)
+    # Looked up statically: a bound class method is a new object at each access.
+    return inspect.getattr_static(component, method) is not inspect.getattr_static(
+        Objective, method
+    )

@@ -10,12 +10,14 @@ from renaissance.contracts.tokens import Tokens, TokenUse
 
 
 class Pooler(nn.Module, Component, ABC):
-    """Makes one vector of the fused tokens of a pair.
+    """Pools the fused tokens of each pair to one vector.
+
+    A pooler is made as `cls(options, hidden_size)`.
 
     Attributes:
         output_size: Size of that vector.
-        text_use: Which text tokens it reads.
-        image_use: Which image tokens it reads.
+        text_use: Which text tokens it needs; others may not be computed.
+        image_use: Which image tokens it needs.
     """
 
     output_size: int
@@ -24,4 +26,10 @@ class Pooler(nn.Module, Component, ABC):
 
     @abstractmethod
     def forward(self, text: Tokens | None, image: Tokens | None) -> Tensor:
-        """Pool to (pairs, output_size); a modality read as "none" comes as None."""
+        """Return (pairs, output_size).
+
+        Args:
+            text: Fused text tokens, (pairs, tokens, hidden); None if `text_use` is "none". If it is
+                "first", only the first token can be relied on.
+            image: Fused image tokens, likewise.
+        """

@@ -1,4 +1,4 @@
-"""The contract of sources: data sets as downloaded, for `renaissance data prepare`."""
+"""The contract of sources: datasets as downloaded, for `renaissance data prepare`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -18,8 +18,8 @@ class ImageFile:
 
     Attributes:
         path: Path, or an address such as `s3://bucket/key`, which needs fsspec.
-        offset: Where the image starts in the file, for members of a tar, bytes.
-        size: Bytes from there; None up to the end.
+        offset: Where the image starts in the file, bytes; not 0 for members of a tar.
+        size: Length of the image, bytes; None to read to the end of the file.
     """
 
     path: str
@@ -32,13 +32,13 @@ class ImageFile:
 
 @attrs.frozen
 class Record:
-    """A row to be written.
+    """A row to write.
 
     Attributes:
         table: Name of the table.
-        images: Image files, by the column that takes their bytes.
-        values: The other columns.
-        num_texts: How many texts the row holds, for the report.
+        images: Image files, by the columns that hold their bytes.
+        values: The other columns, as plain lists, strings and numbers.
+        num_texts: Number of texts in the row, for the report.
     """
 
     table: str
@@ -53,8 +53,8 @@ class LeftOut:
 
     Attributes:
         table: Name of the table.
-        record: What of the source it is.
-        reason: Why.
+        record: What is left out: its file and position there, or its identifier.
+        reason: Why, in a few words.
         is_row: True for a whole row, False for one of its texts.
     """
 
@@ -69,7 +69,7 @@ class SourceContext:
     """What a source is asked to read.
 
     Attributes:
-        path: The data set as downloaded: a folder, a file, or an address.
+        path: The dataset as downloaded: a folder, a file, or an address.
         splits: Names of the splits to prepare; empty for all.
     """
 
@@ -78,29 +78,40 @@ class SourceContext:
 
 
 class Source(Component, ABC):
-    """Reads the official layout of one data set, for `renaissance data prepare NAME`.
+    """Reads the official layout of one dataset, for `renaissance data prepare NAME`.
 
-    The docstring of the class is its layout: what must be in the folder.
+    The docstring of the class is the command's help: its first line names the dataset, the rest
+    says what the folder must hold and which files are written.
 
     Attributes:
-        name: Of the data set; its manifest is `{name}_manifest.json`.
+        name: Name of the dataset; its manifest is `{name}_manifest.json`.
+        path: Where the rows come from, for the manifest and for messages: `context.path`, unless
+            the source sets something more specific, such as the annotation file.
         schema: The pyarrow schema of all tables.
-        rows_per_file: A table is cut into `{table}_0.arrow`, `{table}_1.arrow` and so on of this
-            many rows; None writes it as `{table}.arrow`.
-        beside: Further JSON files to write, by name.
+        rows_per_file: Number of rows per file, with which a table is written as `{table}_0.arrow`,
+            `{table}_1.arrow` and so on; None to write one file, `{table}.arrow`.
+        beside: Further JSON files to write: content by file name.
+
+    Raises:
+        DataError: If the annotations cannot be found, or a split does not exist.
     """
 
     name: str
+    path: str
     schema: "pa.Schema"
     rows_per_file: int | None = None
     beside: Mapping[str, Any] = {}
 
-    def __init__(self, options: Any, context: SourceContext) -> None: ...
+    def __init__(self, options: object, context: SourceContext) -> None:
+        self.path = context.path
 
     @abstractmethod
     def records(self) -> Iterable[Record | LeftOut]:
-        """List the rows, table by table or mixed, and what is left out and why.
+        """Yield the rows, in any order of tables, and what is left out and why.
+
+        Records only name their images, which are read and checked later. A row whose image file is
+        missing or damaged is left out then, so do not check for that here.
 
         Raises:
-            DataError: If the annotations cannot be found or used.
+            DataError: If the annotations cannot be used.
         """

@@ -1,4 +1,4 @@
-"""A whole split, for objectives whose metrics need more than one micro-batch at a time."""
+"""A whole split, for metrics that need more than one micro-batch at a time."""
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Protocol
@@ -9,37 +9,30 @@ from torch import Tensor
 
 from renaissance.contracts.batches import Pairs
 from renaissance.contracts.features import Fused
-from renaissance.contracts.tokens import Modality, Tokens
+from renaissance.contracts.tokens import Tokens
 
 
 @attrs.frozen
-class EncodedSamples:
-    """Some samples' distinct texts and images, encoded once, on the device of the run.
+class EncodedRows:
+    """Encoded texts or images, on the run's device.
 
     Attributes:
-        text: Encoded texts, (texts, tokens, hidden), as `fuse` takes them.
-        image: Encoded images.
-        text_features: Texts encoded alone; None unless the similarity of the run needs them.
-        image_features: Images encoded alone; likewise.
-        text_rows: Row of each sample's text, (samples,), int64, CPU; None without texts.
-        image_rows: Row of each sample's first image, likewise.
+        tokens: Input of `SplitEvaluator.fuse`, (rows, tokens, hidden).
+        features: The same rows as objectives read them unfused; None if no objective of the run
+            reads them.
     """
 
-    text: Tokens | None
-    image: Tokens | None
-    text_features: Tokens | None
-    image_features: Tokens | None
-    text_rows: Tensor | None
-    image_rows: Tensor | None
+    tokens: Tokens
+    features: Tokens | None
 
 
 class SplitEvaluator(Protocol):
-    """A whole split, for an objective whose metric needs more than one micro-batch at a time.
+    """A whole split, handed to `Objective.evaluate_split`.
 
     Attributes:
-        rank: This process.
+        rank: Index of this process.
         world_size: Number of ranks.
-        device: Where tensors are.
+        device: The device of this rank's tensors.
         is_final: True in `renaissance evaluate`, False during training.
         micro_batch_size: `evaluate.micro_batch_size`.
     """
@@ -51,33 +44,49 @@ class SplitEvaluator(Protocol):
     micro_batch_size: int
 
     def __len__(self) -> int:
-        """Return the number of the split's samples that belong to this objective."""
+        """Return the number of samples of the split that belong to this objective."""
         ...
 
     def image_ids(self) -> list[Hashable]:
-        """Return the identifier of every sample's first image, without decoding it."""
+        """Return the identifier of each sample's first image, without decoding images."""
         ...
 
-    def encode(self, indices: Sequence[int], modalities: frozenset[Modality]) -> EncodedSamples:
-        """Encode samples' plain texts, first images, or both; this rank alone."""
+    def encode_texts(self, indices: Sequence[int]) -> EncodedRows:
+        """Encode the plain texts of samples, one row per index, on this rank alone."""
+        ...
+
+    def encode_images(self, indices: Sequence[int]) -> EncodedRows:
+        """Encode the first images of samples, one row per index, on this rank alone."""
         ...
 
     def fuse(self, text: Tokens, image: Tokens, pairs: Pairs) -> Fused:
-        """Fuse pairs of encoded rows; this rank alone."""
+        """Fuse pairs of encoded rows, on this rank alone."""
         ...
 
     def similarity(self, text: Tokens, image: Tokens) -> Tensor | None:
-        """Return the run's cheap similarity of features, (texts, images); None if it has none."""
+        """Return the similarity that an objective of the run learns, (texts, images), if any.
+
+        Args:
+            text: `EncodedRows.features` of texts.
+            image: `EncodedRows.features` of images.
+        """
         ...
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Return all ranks' rows one after the other, on the CPU; every rank must call it.
+        """Concatenate the rows of all ranks, on the CPU; every rank must call it.
 
         Args:
-            rows: (rows, ...), any number of rows, the same type and further sizes on every rank.
+            rows: (rows, ...). The number of rows may differ between ranks; dtype and other sizes
+                must not.
         """
         ...
 
     def progress(self, steps: Iterable[int], total: int, unit: str) -> Iterator[int]:
-        """Pass steps on, showing rate and time left: each step says how many units it is."""
+        """Yield the steps, and show the rate and the time left.
+
+        Args:
+            steps: Number of units that each step completes.
+            total: Number of units of all steps.
+            unit: Name of the unit, such as "pairs".
+        """
         ...

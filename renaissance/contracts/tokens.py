@@ -1,18 +1,18 @@
-"""Token states, and the few words that say what becomes of them."""
+"""Token states, and the vocabulary for how they are used."""
 
 from typing import Literal, NamedTuple
 
 from torch import Tensor
 
 Modality = Literal["text", "image"]
-# Which of a row's tokens a component uses.
+# Which tokens of a row a component reads.
 TokenUse = Literal["all", "first", "none"]
-# Of a module, for learning rate multipliers.
+# Role of a module; each has a learning rate multiplier.
 Role = Literal["encoder", "fusion", "head"]
 
 
 class Tokens(NamedTuple):
-    """A sequence of token states with its mask.
+    """Token states with their mask.
 
     Attributes:
         hidden_states: (rows, tokens, hidden).

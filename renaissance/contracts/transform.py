@@ -1,7 +1,7 @@
 """The contract of image transforms."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import attrs
 import numpy as np
@@ -15,12 +15,13 @@ Channels = tuple[float, float, float]
 
 @attrs.frozen
 class TransformContext:
-    """What a transform may need to know of the run.
+    """What a transform may need to know about the run.
 
     Attributes:
         image_size: Side of the square images, pixels.
         training: False in evaluation, where nothing is augmented.
-        mean: Mean of each channel that the run normalizes with, in [0, 1].
+        mean: Channel means that the run normalizes with, in [0, 1]. Pixels of this colour become 0,
+            which suits padding.
     """
 
     image_size: int
@@ -29,30 +30,38 @@ class TransformContext:
 
 
 class Transform(Component, ABC):
-    """Makes a square RGB image of any picture.
+    """Turns any picture into a square RGB image.
+
+    It is sent to loader workers, so it must be picklable.
 
     Attributes:
-        mean: Mean of each channel, in [0, 1], for normalization on the device, where neither the
-            run spec nor the image encoder says one.
-        std: Standard deviation of each channel, likewise.
-        is_deterministic: Whether equal pictures always give equal pixels; a cache needs to know.
+        mean: Default channel means, in [0, 1]. The run normalizes with them, on the device, unless
+            the run spec or the image encoder sets others.
+        std: Default standard deviations of the channels, likewise.
+        is_deterministic: Whether equal pictures always give equal pixels, whatever the generator.
+            If so, an image is decoded and encoded once per micro-batch, however many samples show
+            it. Set it in `__init__`; it must be True in evaluation.
     """
 
     mean: ClassVar[Channels]
     std: ClassVar[Channels]
     is_deterministic: bool
 
-    def __init__(self, options: Any, context: TransformContext) -> None: ...
+    def __init__(self, options: object, context: TransformContext) -> None: ...
 
     @abstractmethod
     def pixels(self, image: Image.Image, generator: np.random.Generator) -> NDArray[np.uint8]:
-        """Return the picture as pixels, (3, image_size, image_size), uint8.
+        """Return the picture as pixels, (3, image_size, image_size), uint8, C-contiguous.
 
         Args:
-            image: The picture, upright EXIF orientation not yet applied, best not decoded yet: a
-                JPEG can be decoded at a fraction of its size (`Image.draft`).
-            generator: For all random choices; keyed by (seed, epoch, index).
+            image: The picture, of any size and mode, usually not decoded and not yet turned by its
+                EXIF orientation. `image.draft` decodes a JPEG at a fraction of its size,
+                `renaissance.to_rgb` converts any mode to RGB, and `renaissance.upright` applies
+                the orientation. Do not modify it in place: a dataset may return the same object
+                again.
+            generator: For all random choices, keyed by (seed, epoch, index). A deterministic
+                transform must not draw from it.
 
         Raises:
-            Exception: Whatever Pillow raises over damaged data; the caller names the record.
+            Exception: Whatever Pillow raises on damaged data; the caller names the record.
         """

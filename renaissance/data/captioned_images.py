@@ -1,14 +1,14 @@
-"""Images with captions in Arrow tables: what all caption datasets share."""
+"""The base of datasets of images with captions in Arrow tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import attrs
 import numpy as np
 
 from renaissance import DataError, DatasetContext, Sample, option
-from renaissance.data.arrow import is_list, is_text, is_texts
+from renaissance.data.arrow import ArrowType, is_list, is_text, is_texts
 from renaissance.data.image_rows import ImageRows
 
 Split = Literal["train", "validate", "test"]
@@ -20,21 +20,21 @@ class CaptionOptions:
 
     captions: Literal["each", "random"] = option(
         "each",
-        help="each: a sample a caption; random: a sample an image, with another of its captions "
-        "drawn each epoch.",
+        help="each: one sample per caption; random: one sample per image, with a caption drawn "
+        "anew each epoch.",
     )
 
 
 @attrs.frozen(kw_only=True)
 class SplitOptions(CaptionOptions):
-    """Options of a caption dataset that knows its files by split."""
+    """Options of a caption dataset with known files for each split."""
 
     split: Split | None = option(
-        None, help="Split; train for training and validate for validation where absent."
+        None, help="Split; by default train for training and validate for validation."
     )
 
     def split_for(self, context: DatasetContext) -> Split:
-        """Return the split, chosen by what the dataset is for where the option is absent."""
+        """Return the split: the option, or by default train or validate, as the run uses it."""
         return self.split or ("train" if context.training else "validate")
 
 
@@ -42,7 +42,7 @@ def require_split(dataset: str, split: Split, known: Sequence[str]) -> None:
     """Check that a dataset has a split.
 
     Raises:
-        DataError: If it has not.
+        DataError: If it does not.
     """
     if split not in known:
         raise DataError(
@@ -52,14 +52,14 @@ def require_split(dataset: str, split: Split, known: Sequence[str]) -> None:
 
 
 def numbered_files(root: Path, pattern: str) -> list[Path]:
-    """Return the files of a numbered series, in the order of their numbers.
+    """Return the files of a numbered series, in numerical order.
 
     Args:
         root: Folder that holds them.
-        pattern: Name with `{}` for the number, which counts from 0.
+        pattern: File name with `{}` for the number, which counts from 0.
 
     Raises:
-        DataError: If there are none, or one between the first and the last is missing.
+        DataError: If there are none, or there is a gap in the series.
     """
     before, after = pattern.split("{}")
     numbers = [p.name[len(before) : -len(after)] for p in root.glob(f"{before}*{after}")]
@@ -75,21 +75,21 @@ def numbered_files(root: Path, pattern: str) -> list[Path]:
 
 
 class CaptionedImages(ImageRows):
-    """Rows of (image, captions, image_id), one row an image.
+    """Rows of (image, captions, image_id), one row per image.
 
-    Captions come as they are written: in order, repeated ones too; a null counts as empty.
+    Captions keep the order of the file, repeated ones included; a null counts as empty.
 
     Args:
         options: The dataset's options.
-        context: The run's side.
+        context: What the dataset may need to know about the run.
         paths: Arrow files.
 
     Raises:
-        DataError: If a file is missing or unreadable, or has not the columns and types needed.
+        DataError: If a file is missing or unreadable, lacks a column, or has one of another type.
     """
 
     provides = frozenset({"text", "image"})
-    # Columns to read where a file has them.
+    # Columns to read from the files that have them.
     optional_columns: ClassVar[tuple[str, ...]] = ("image_id",)
 
     def __init__(
@@ -108,7 +108,7 @@ class CaptionedImages(ImageRows):
 
         Raises:
             DataError: If the image is unreadable, or no caption can be drawn.
-            IndexError: If there is no such sample.
+            IndexError: If the sample does not exist.
         """
         if self._draws_caption:
             row, position = index, self._drawn_caption(index, generator)
@@ -130,7 +130,7 @@ class CaptionedImages(ImageRows):
         if num_captions == 0:
             raise DataError(
                 f"{self._table.source(row)}: no caption to draw from; expected at least one. "
-                "Set captions = 'each', which passes over such rows, or prepare the data again"
+                "Set captions = 'each', which skips such rows, or prepare the data again"
             )
         return int(generator.integers(num_captions))
 
@@ -141,5 +141,5 @@ class CaptionedImages(ImageRows):
         return caption.as_py() or ""
 
 
-def _holds_captions(arrow_type: Any) -> bool:
+def _holds_captions(arrow_type: ArrowType) -> bool:
     return is_text(arrow_type) or is_texts(arrow_type)

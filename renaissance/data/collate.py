@@ -1,26 +1,30 @@
-"""From samples to a micro-batch in which every distinct text and image has one row."""
+"""From samples to a micro-batch in which each distinct text and image has one row."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import attrs
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from tokenizers import Encoding
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from renaissance.contracts.batches import ObjectiveBatch, Pairs
 from renaissance.contracts.objective import Objective
 from renaissance.contracts.samples import KeyedSample
+from renaissance.contracts.transform import Transform
 from renaissance.data.concatenation import Concatenation
-from renaissance.data.images import ImageTransform
+from renaissance.data.images import square_pixels
 from renaissance.errors import DataError
 
-# Text is padded to a multiple of this, which tensor cores and vector units like.
+# Texts are padded to a multiple of this length, which suits tensor cores and vector units.
 PAD_MULTIPLE = 8
+# Draws of another sample before the dataset is taken to have only one image.
 MAX_DRAWS = 100
 
-Ids = np.ndarray[Any, np.dtype[np.int64]]
+Ids = NDArray[np.int64]
 T = TypeVar("T")
 
 
@@ -30,11 +34,12 @@ class MicroBatch:
 
     Attributes:
         indices: Index of each sample in the concatenated datasets, (samples,), int64.
-        input_ids: Distinct text views, (texts, tokens), int64; None where there is no text.
-        attention_mask: True where real, (texts, tokens), bool.
-        pixel_values: Distinct images, (images, 3, size, size), uint8: normalized on the device.
-        objectives: What each objective collated, by name; one that gets no sample is absent.
-        bad_samples: Messages about records that could not be read and were left out.
+        input_ids: Distinct text views, (texts, tokens), int64; None if there are no texts.
+        attention_mask: True where real, (texts, tokens), bool; None if there are no texts.
+        pixel_values: Distinct images, (images, 3, size, size), uint8, normalized later, on the
+            device; None if there are no images.
+        objectives: What each objective collated, by name, without those that got no samples.
+        bad_samples: Messages about unreadable records, which are left out.
     """
 
     indices: Tensor
@@ -44,8 +49,13 @@ class MicroBatch:
     objectives: Mapping[str, ObjectiveBatch]
     bad_samples: tuple[str, ...] = ()
 
+    def num_targets(self, objective: str) -> int:
+        """Return the number of targets of an objective, 0 if it got no samples."""
+        batch = self.objectives.get(objective)
+        return 0 if batch is None else batch.num_targets
+
     def to(self, device: torch.device) -> "MicroBatch":
-        """Copy to a device, without waiting where memory is pinned."""
+        """Copy to a device; asynchronous if memory is pinned."""
         return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), self)
 
     def pin_memory(self) -> "MicroBatch":
@@ -75,52 +85,114 @@ class BadSampleError(DataError):
         super().__init__(str(cause))
 
 
-class Collator:
-    """Makes the micro-batch of a list of (epoch, index): a function of those, whoever calls it.
+@attrs.frozen
+class SampleReader:
+    """Reads samples, and turns their texts into token ids and their images into pixels.
 
-    Args:
+    All results are functions of (seed, epoch, index).
+
+    Attributes:
         datasets: The split's datasets, concatenated.
-        objectives: The objectives, by name.
         tokenizer: The run's tokenizer.
+        max_text_length: Length of the longest text, tokens.
         transform: Image transform.
-        max_text_length: Longest text, tokens.
+        max_image_pixels: Images with more pixels are refused before they are decoded.
         seed: The run's seed.
         training: False in evaluation.
-        skip_bad_samples: Leave out records that cannot be read, and report them in the
+    """
+
+    datasets: Concatenation
+    tokenizer: PreTrainedTokenizerFast
+    max_text_length: int
+    transform: Transform
+    max_image_pixels: int
+    seed: int
+    training: bool
+
+    def sample(self, epoch: int, index: int) -> KeyedSample:
+        """Read a sample.
+
+        Raises:
+            BadSampleError: If its record cannot be read.
+        """
+        try:
+            sample = self.datasets.sample(self.seed, epoch, index)
+        except DataError as error:
+            raise BadSampleError(index, error) from error
+        return KeyedSample(sample, self.seed, epoch, index)
+
+    def encoding(self, sample: KeyedSample) -> Encoding:
+        """Tokenize a sample's text, with its second text if it has one.
+
+        Raises:
+            BadSampleError: If it has no text.
+        """
+        text, pair = sample.sample.text, sample.sample.text_pair
+        if text is None:
+            cause = DataError(f"{sample.source}: the sample has no text")
+            raise BadSampleError(sample.index, cause)
+        encoding: Encoding = self.tokenizer.backend_tokenizer.encode(text, pair)
+        return encoding
+
+    def image_key(self, sample: KeyedSample, which: int) -> Hashable:
+        """Return a key for one of a sample's images; equal keys mean equal pixels."""
+        key = (self.datasets.dataset_of(sample.index), sample.image_ids[which])
+        if self.transform.is_deterministic:
+            return key
+        # Under augmentation the same image looks different in each sample.
+        return (*key, sample.epoch, sample.index)
+
+    def pixels(self, sample: KeyedSample, which: int) -> NDArray[np.uint8]:
+        """Return one of a sample's images, (3, image_size, image_size).
+
+        Raises:
+            BadSampleError: If it cannot be decoded, or is too large.
+        """
+        try:
+            return square_pixels(
+                sample.images[which],
+                self.transform,
+                sample.generator(f"transform/{which}"),
+                self.max_image_pixels,
+                sample.source,
+            )
+        except DataError as error:
+            raise BadSampleError(sample.index, error) from error
+
+
+class Collator:
+    """Makes a micro-batch from a list of (epoch, index), the same in any process.
+
+    Args:
+        reader: Reads the samples.
+        objectives: The objectives, by name.
+        skip_bad_samples: Whether to leave out unreadable records and report them in the
             micro-batch, instead of raising.
     """
 
     def __init__(
-        self,
-        datasets: Concatenation,
-        objectives: Mapping[str, Objective],
-        tokenizer: PreTrainedTokenizerFast,
-        transform: ImageTransform,
-        max_text_length: int,
-        seed: int,
-        training: bool,
-        skip_bad_samples: bool,
+        self, reader: SampleReader, objectives: Mapping[str, Objective], skip_bad_samples: bool
     ) -> None:
-        self.datasets = datasets
+        self.reader = reader
+        self.datasets = reader.datasets
         self.objectives = objectives
-        self.tokenizer = tokenizer
-        self.transform = transform
-        self.max_text_length = max_text_length
-        self.seed = seed
-        self.training = training
         self.skip_bad_samples = skip_bad_samples
 
     def __getitem__(self, request: Sequence[tuple[int, int]]) -> MicroBatch:
-        """Collate the samples at (epoch, index) each.
+        """Collate samples.
+
+        Args:
+            request: (epoch, index) of each sample.
 
         Raises:
-            DataError: If a record cannot be read, or, with `skip_bad_samples`, if none can.
+            DataError: If a record cannot be read; with `skip_bad_samples`, if none can.
         """
         bad: dict[int, str] = {}
         while True:
-            builder = RowBuilder(self, frozenset(bad))
+            # Start over after each bad record: others may already have been paired with it.
+            builder = RowBuilder(self.reader, frozenset(bad))
             try:
-                samples = [builder.sample(e, i) for e, i in request if i not in bad]
+                samples = [self.reader.sample(e, i) for e, i in request if i not in bad]
                 if not samples:
                     raise DataError(
                         f"no sample of a micro-batch of {len(request)} can be read: "
@@ -136,58 +208,54 @@ class Collator:
     def _collate(
         self, samples: Sequence[KeyedSample], builder: "RowBuilder", bad: Mapping[int, str]
     ) -> dict[str, ObjectiveBatch]:
-        """Let each objective collate the samples that go to it; one without any is left out."""
+        """Let each objective collate the samples routed to it; leave out those without any."""
         objectives = {}
         for name, objective in self.objectives.items():
-            own = [sample for sample in samples if self.datasets.goes_to(sample.index, name)]
-            if own:
-                objectives[name] = objective.collate(own, builder)
-            elif self.training:
-                # All ranks must have the same objectives in a step: they exchange gradients.
+            chosen = [sample for sample in samples if self.datasets.goes_to(sample.index, name)]
+            if chosen:
+                objectives[name] = objective.collate(chosen, builder)
+            elif self.reader.training:
+                # Every rank must run the same objectives in a step: they exchange gradients.
                 raise DataError(
                     f"no sample for objective '{name}' in a micro-batch of "
-                    f"{len(samples) + len(bad)}: {'; '.join(bad.values())}; mend the data or "
+                    f"{len(samples) + len(bad)}: {'; '.join(bad.values())}; fix the data or "
                     "raise train.micro_batch_size"
                 )
         return objectives
 
 
 class RowBuilder:
-    """Collects the rows of one micro-batch; the `BatchBuilder` that objectives see."""
+    """Collects the rows of one micro-batch; the `BatchBuilder` that objectives see.
 
-    def __init__(self, collator: Collator, bad: frozenset[int]) -> None:
-        self.tokenizer = collator.tokenizer
-        self.max_text_length = collator.max_text_length
-        self.training = collator.training
-        self._collator = collator
+    Args:
+        reader: Reads the samples.
+        bad: Indices of unreadable samples, which are never drawn.
+    """
+
+    def __init__(self, reader: SampleReader, bad: frozenset[int] = frozenset()) -> None:
+        self.tokenizer = reader.tokenizer
+        self.max_text_length = reader.max_text_length
+        self.training = reader.training
+        self._reader = reader
         self._bad = bad
-        self._encodings: dict[tuple[int, int], Any] = {}
-        self._text_rows: dict[tuple[Any, ...], int] = {}
+        self._encodings: dict[tuple[int, int], Encoding] = {}
+        self._text_rows: dict[tuple[str, int, int], int] = {}
         self._texts: list[Ids] = []
-        self._image_rows: dict[tuple[Any, ...], int] = {}
-        self._images: list[np.ndarray[Any, np.dtype[np.uint8]]] = []
-
-    def sample(self, epoch: int, index: int) -> KeyedSample:
-        """Read a sample."""
-        seed = self._collator.seed
-        try:
-            sample = self._collator.datasets.sample(seed, epoch, index)
-        except DataError as error:
-            raise BadSampleError(index, error) from error
-        return KeyedSample(sample, seed, epoch, index)
+        self._image_rows: dict[Hashable, int] = {}
+        self._images: list[NDArray[np.uint8]] = []
 
     def text(self, sample: KeyedSample) -> int:
-        """See `BatchBuilder`."""
+        """Return the row of the sample's plain text."""
         return self.text_view(sample, "plain", self.input_ids(sample))
 
     def input_ids(self, sample: KeyedSample) -> Ids:
-        """See `BatchBuilder`."""
+        """Return the plain text's token ids, (tokens,), int64."""
         return np.array(self._encoding(sample).ids, dtype=np.int64)
 
     def word_ids(self, sample: KeyedSample) -> Ids:
-        """See `BatchBuilder`."""
+        """Return the index of each token's word, -1 for special tokens: (tokens,), int64."""
         encoding = self._encoding(sample)
-        # Words are numbered from 0 in each of two texts: keep those of the second one apart.
+        # The words of both texts are counted from 0: shift those of the second past the first's.
         return np.array(
             [
                 -1 if word is None else word + self.max_text_length * (sequence or 0)
@@ -197,7 +265,7 @@ class RowBuilder:
         )
 
     def text_view(self, sample: KeyedSample, view: str, input_ids: Ids) -> int:
-        """See `BatchBuilder`."""
+        """Return the row of one view of the sample's text, adding it if it is new."""
         key = (view, sample.epoch, sample.index)
         if key not in self._text_rows:
             self._text_rows[key] = len(self._texts)
@@ -205,38 +273,30 @@ class RowBuilder:
         return self._text_rows[key]
 
     def image(self, sample: KeyedSample, which: int = 0) -> int:
-        """See `BatchBuilder`."""
-        transform = self._collator.transform
-        image_id = sample.sample.image_ids[which]
-        # Under augmentation the same image looks different in each sample.
-        key: tuple[Any, ...] = (self._collator.datasets.source_of(sample.index), image_id)
-        if not transform.deterministic:
-            key = (*key, sample.epoch, sample.index)
+        """Return the row of one of the sample's images, decoding it if it is new."""
+        key = self._reader.image_key(sample, which)
         if key not in self._image_rows:
-            try:
-                pixels = transform(
-                    sample.sample.images[which],
-                    None if transform.deterministic else sample.generator(f"transform/{which}"),
-                    sample.sample.source,
-                )
-            except DataError as error:
-                raise BadSampleError(sample.index, error) from error
+            pixels = self._reader.pixels(sample, which)
             self._image_rows[key] = len(self._images)
             self._images.append(pixels)
         return self._image_rows[key]
 
     def other_sample(self, sample: KeyedSample, purpose: str) -> KeyedSample:
-        """See `BatchBuilder`."""
+        """Return a random sample with a different image, keyed by `purpose`.
+
+        Raises:
+            DataError: If none is drawn in `MAX_DRAWS` tries.
+        """
         generator = sample.generator(purpose)
         for _ in range(MAX_DRAWS):
-            index = self._collator.datasets.random_index(sample.index, generator)
+            index = self._reader.datasets.random_index(sample.index, generator)
             if index in self._bad:
                 continue
-            other = self.sample(sample.epoch, index)
-            if set(other.sample.image_ids).isdisjoint(sample.sample.image_ids):
+            other = self._reader.sample(sample.epoch, index)
+            if set(other.sample.image_ids).isdisjoint(sample.image_ids):
                 return other
         raise DataError(
-            f"{sample.sample.source}: {MAX_DRAWS} random draws found no sample with another image; "
+            f"{sample.source}: {MAX_DRAWS} random draws found no sample with another image; "
             "matching needs a dataset of at least two different images"
         )
 
@@ -246,7 +306,7 @@ class RowBuilder:
         objectives: Mapping[str, ObjectiveBatch],
         bad_samples: tuple[str, ...],
     ) -> MicroBatch:
-        """Put the rows together."""
+        """Return the micro-batch of all rows so far."""
         input_ids, attention_mask = self._padded_texts()
         return MicroBatch(
             indices=torch.tensor([sample.index for sample in samples]),
@@ -269,13 +329,8 @@ class RowBuilder:
             attention_mask[row, : len(ids)] = True
         return torch.from_numpy(input_ids), torch.from_numpy(attention_mask)
 
-    def _encoding(self, sample: KeyedSample) -> Any:
+    def _encoding(self, sample: KeyedSample) -> Encoding:
         key = (sample.epoch, sample.index)
         if key not in self._encodings:
-            text, pair = sample.sample.text, sample.sample.text_pair
-            if text is None:
-                raise BadSampleError(
-                    sample.index, DataError(f"{sample.sample.source}: the sample has no text")
-                )
-            self._encodings[key] = self.tokenizer.backend_tokenizer.encode(text, pair)
+            self._encodings[key] = self._reader.encoding(sample)
         return self._encodings[key]

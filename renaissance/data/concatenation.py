@@ -1,4 +1,4 @@
-"""Several datasets, one index."""
+"""Several datasets with one index."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,16 @@ class Concatenation:
     """Datasets one after the other.
 
     Args:
-        datasets: The datasets, with the names that messages use.
-        weights: How often each is drawn from in training, relative to the others; None to shuffle
-            all together.
-        routes: Names of the objectives that each dataset's samples go to; None for all.
+        datasets: The datasets, each with its name for messages.
+        weights: Sampling weight of each dataset: how often training draws from it, relative to the
+            others; None to shuffle all together.
+        routes: For each dataset, the names of the objectives that get its samples; None for all.
+
+    Raises:
+        DataError: If a dataset is empty.
 
     Attributes:
-        has_routes: Whether any dataset is for some of the objectives only.
+        has_routes: Whether any dataset serves only some of the objectives.
     """
 
     def __init__(
@@ -40,42 +43,43 @@ class Concatenation:
         self.has_routes = any(route is not None for route in self.routes)
         self.weights = weights
         if weights is None and self.has_routes:
-            # Taking turns by size, so that every micro-batch holds samples of each.
+            # Weighted by size, they take turns, so that each objective gets samples in every
+            # micro-batch.
             self.weights = self.lengths
         self._ends = np.cumsum(self.lengths)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def source_of(self, index: int) -> int:
-        """Return the position of the dataset that holds a sample."""
+    def dataset_of(self, index: int) -> int:
+        """Return the index of the dataset that holds a sample."""
         return int(np.searchsorted(self._ends, index, side="right"))
 
     def goes_to(self, index: int, objective: str) -> bool:
-        """Return whether a sample is for an objective."""
-        route = self.routes[self.source_of(index)] if self.has_routes else None
+        """Return whether an objective gets a sample."""
+        route = self.routes[self.dataset_of(index)] if self.has_routes else None
         return route is None or objective in route
 
     def stream(self, seed: int) -> SampleStream:
-        """Return the order of training."""
+        """Return the order of training samples."""
         return SampleStream(self.lengths, self.weights, seed)
 
     def random_index(self, like: int, generator: np.random.Generator) -> int:
         """Return the index of a random sample that goes to the same objectives as another."""
-        route = self.routes[self.source_of(like)]
+        route = self.routes[self.dataset_of(like)]
         if all(other == route for other in self.routes):
             return int(generator.integers(len(self)))
-        members = [i for i, other in enumerate(self.routes) if other == route]
-        place = int(generator.integers(sum(self.lengths[i] for i in members)))
-        for member in members:
-            if place < self.lengths[member]:
+        same_route = [i for i, other in enumerate(self.routes) if other == route]
+        offset = int(generator.integers(sum(self.lengths[i] for i in same_route)))
+        for dataset in same_route:
+            if offset < self.lengths[dataset]:
                 break
-            place -= self.lengths[member]
-        return int(self._ends[member]) - self.lengths[member] + place
+            offset -= self.lengths[dataset]
+        return int(self._ends[dataset]) - self.lengths[dataset] + offset
 
     def sample(self, seed: int, epoch: int, index: int) -> Sample:
-        """Return a sample; the dataset's own randomness is keyed by (seed, epoch, index)."""
-        source = self.source_of(index)
-        start = int(self._ends[source - 1]) if source else 0
+        """Return a sample; the dataset draws from a generator keyed by (seed, epoch, index)."""
+        dataset = self.dataset_of(index)
+        start = int(self._ends[dataset]) - self.lengths[dataset]
         generator = keyed_generator(seed, epoch, index, "dataset")
-        return self.datasets[source].sample(index - start, generator)
+        return self.datasets[dataset].sample(index - start, generator)

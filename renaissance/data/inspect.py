@@ -1,4 +1,4 @@
-"""What prepared Arrow files hold, and whether all of it can be read."""
+"""Inspecting prepared Arrow files: what they hold, and whether it can be read."""
 
 import contextlib
 import hashlib
@@ -15,14 +15,15 @@ from PIL import Image
 
 from renaissance.data.arrow import FILE_MAGIC, ArrowTable, is_list
 from renaissance.data.prepare.image_files import decode_fault
-from renaissance.data.prepare.manifest import read_json, sha256_of
+from renaissance.data.prepare.manifest import read_json
 from renaissance.errors import DataError
+from renaissance.files import sha256_of
 
 IMAGE_COLUMNS = ("image", "image_0", "image_1")
 TEXT_COLUMNS = ("caption", "questions", "sentences")
-# Of the magic at the start of an IPC file, with its padding.
+# Length of the magic at the start of an IPC file, padding included.
 MAGIC_BYTES = 8
-# Headers of so many images are read unless all are checked.
+# Number of images whose headers are read, unless all are checked.
 NUM_IMAGES = 1000
 NUM_SAMPLES = 3
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -36,20 +37,20 @@ class Inspection:
         path: The file.
         schema: Type of each column.
         rows: Number of rows.
-        texts_a_row: Smallest, mean and largest number of texts a row.
-        text_lengths: Quantiles of the texts' numbers of words, as `QUANTILES`.
-        formats: Images by format, of those looked at.
+        texts_per_row: Smallest, mean and largest number of texts per row.
+        text_lengths: Number of words per text, at the quantiles `QUANTILES`.
+        formats: Number of inspected images by format.
         widths: Smallest, median and largest width, pixels.
         heights: Smallest, median and largest height, pixels.
-        num_images: How many images were looked at.
-        samples: The first rows, images described.
-        faults: What is wrong; empty where nothing was found.
+        num_images: Number of inspected images.
+        samples: The first rows, with a description in place of each image.
+        faults: What is wrong with the file, one line each.
     """
 
     path: Path
     schema: Mapping[str, str]
     rows: int
-    texts_a_row: tuple[int, float, int]
+    texts_per_row: tuple[int, float, int]
     text_lengths: tuple[float, ...]
     formats: Mapping[str, int]
     widths: tuple[int, int, int]
@@ -60,58 +61,41 @@ class Inspection:
 
 
 def inspect_file(path: Path, check: bool = False) -> Inspection:
-    """Look into one Arrow file.
+    """Inspect one Arrow file.
 
     Args:
         path: The file.
-        check: Whether to decode every image, and to compare the file with its manifest.
+        check: Whether to decode every image and compare the file with its manifest.
 
     Raises:
-        DataError: If it is no whole Arrow file, has values that are damaged, or neither images nor
+        DataError: If it is not a whole Arrow file, has damaged values, or has neither images nor
             texts.
     """
     schema = _schema_or_cut(path) if check else schema_of(path)
     table = ArrowTable([path], tuple(schema))
     _check_values(path, table, schema)
-    faults = list(_manifest_faults(path)) if check else []
+    manifest_faults = list(_manifest_faults(path)) if check else []
     counts, lengths = _text_counts(table, schema)
-    columns = [name for name in IMAGE_COLUMNS if name in schema]
-    formats: Counter[str] = Counter()
-    sizes: list[tuple[int, int]] = []
-    for row in _rows_to_look_at(len(table), check):
-        for column in columns:
-            data = _bytes(table, column, row)
-            fault = decode_fault(data) if check else None
-            if fault is not None:
-                faults.append(f"{path}: row {row}: {column}: {fault}")
-                continue
-            try:
-                image = Image.open(io.BytesIO(data))
-            # Decoders raise all manner of errors over damaged headers.
-            except Exception as error:
-                faults.append(f"{path}: row {row}: {column}: no picture ({error})")
-                continue
-            formats[f"{image.format} {image.mode}"] += 1
-            sizes.append(image.size)
+    images = _inspect_images(path, table, schema, check)
     return Inspection(
         path=path,
         schema=schema,
         rows=len(table),
-        texts_a_row=(int(counts.min()), float(counts.mean()), int(counts.max()))
+        texts_per_row=(int(counts.min()), float(counts.mean()), int(counts.max()))
         if counts.size
         else (0, 0.0, 0),
         text_lengths=tuple(np.quantile(lengths, QUANTILES).tolist()) if lengths.size else (),
-        formats=dict(formats.most_common()),
-        widths=_range([width for width, _ in sizes]),
-        heights=_range([height for _, height in sizes]),
-        num_images=len(sizes),
+        formats=dict(images.formats.most_common()),
+        widths=_range([width for width, _ in images.sizes]),
+        heights=_range([height for _, height in images.sizes]),
+        num_images=len(images.sizes),
         samples=tuple(_sample(table, schema, row) for row in range(min(NUM_SAMPLES, len(table)))),
-        faults=tuple(faults),
+        faults=(*manifest_faults, *images.faults),
     )
 
 
 def row_texts(table: ArrowTable, columns: Collection[str], row: int) -> list[str]:
-    """Return the texts of a row; of a premise and a hypothesis, the hypothesis."""
+    """Return the texts of a row; of a premise and a hypothesis, only the hypothesis."""
     for column in TEXT_COLUMNS:
         if column in columns:
             value = table.value(column, row).as_py()
@@ -124,9 +108,9 @@ def schema_of(path: Path) -> dict[str, str]:
     """Return the type of each column.
 
     Raises:
-        DataError: If it is no whole Arrow file, or has neither images nor texts.
+        DataError: If it is not a whole Arrow file, or has neither images nor texts.
     """
-    # The table says what is wrong with a file that cannot be read.
+    # Only for its error, which says what is wrong with a file that cannot be read.
     ArrowTable([path], ())
     with pa.memory_map(str(path)) as mapped:
         try:
@@ -134,17 +118,48 @@ def schema_of(path: Path) -> dict[str, str]:
         except pa.ArrowInvalid:
             mapped.seek(0)
             schema = pa.ipc.open_stream(mapped).schema
-    found = {field.name: str(field.type) for field in schema}
-    if not found.keys() & {*IMAGE_COLUMNS, *TEXT_COLUMNS}:
+    types = {field.name: str(field.type) for field in schema}
+    if not types.keys() & {*IMAGE_COLUMNS, *TEXT_COLUMNS}:
         raise DataError(
-            f"{path}: has {', '.join(found)}; expected one of "
-            f"{', '.join((*IMAGE_COLUMNS, *TEXT_COLUMNS))}. It is no file that was prepared here"
+            f"{path}: has {', '.join(types)}; expected one of "
+            f"{', '.join((*IMAGE_COLUMNS, *TEXT_COLUMNS))}. Name a file that "
+            "'renaissance data prepare' wrote"
         )
-    return found
+    return types
+
+
+@attrs.define
+class _Images:
+    """Formats, sizes and faults of the inspected images."""
+
+    formats: Counter[str] = attrs.field(factory=Counter)
+    sizes: list[tuple[int, int]] = attrs.field(factory=list)
+    faults: list[str] = attrs.field(factory=list)
+
+
+def _inspect_images(
+    path: Path, table: ArrowTable, columns: Collection[str], check: bool
+) -> _Images:
+    images = _Images()
+    for row in _rows_to_inspect(len(table), check):
+        for column in [name for name in IMAGE_COLUMNS if name in columns]:
+            data = table.value(column, row).as_py() or b""
+            fault = decode_fault(data) if check else None
+            try:
+                image = Image.open(io.BytesIO(data))
+            # Decoders raise all kinds of errors on damaged headers.
+            except Exception as error:
+                fault = fault or f"not an image ({error})"
+            if fault is not None:
+                images.faults.append(f"{path}: row {row}: {column}: {fault}")
+                continue
+            images.formats[f"{image.format} {image.mode}"] += 1
+            images.sizes.append(image.size)
+    return images
 
 
 def _schema_or_cut(path: Path) -> dict[str, str]:
-    """Return the type of each column; of a file cut short, say how many of its rows are whole."""
+    """Return the type of each column; if the file is cut short, report how many rows are whole."""
     try:
         return schema_of(path)
     except DataError as error:
@@ -158,7 +173,7 @@ def _num_whole_rows(path: Path) -> int:
     """Count the rows before the first record batch that cannot be read."""
     num_rows = 0
     with path.open("rb") as file, contextlib.suppress(pa.ArrowException, OSError):
-        # Either layout is a stream of batches; the IPC file puts its magic, padded, in front.
+        # Both layouts are streams of batches; an IPC file has its padded magic in front.
         file.seek(MAGIC_BYTES if file.read(len(FILE_MAGIC)) == FILE_MAGIC else 0)
         for batch in pa.ipc.open_stream(file):
             num_rows += batch.num_rows
@@ -166,10 +181,10 @@ def _num_whole_rows(path: Path) -> int:
 
 
 def _check_values(path: Path, table: ArrowTable, columns: Collection[str]) -> None:
-    """Check offsets and UTF-8, which reading a damaged file would stumble over.
+    """Check offsets and UTF-8, since reading a file where these are damaged would crash.
 
     Raises:
-        DataError: If they are damaged; the message names the rows of their record batch.
+        DataError: If they are damaged; the message names the rows of the record batch.
     """
     for column in columns:
         first = 0
@@ -197,13 +212,13 @@ def _manifest_faults(path: Path) -> Iterator[str]:
         elif sha256_of(path) != entry["sha256"]:
             yield f"{path}: its SHA-256 is not the one in {manifest.name}: its content has changed"
     if not listed:
-        yield f"{path}: no manifest beside it lists it, so its checksum is unknown"
+        yield f"{path}: no manifest in its folder lists it, so its checksum is unknown"
 
 
 def _text_counts(
     table: ArrowTable, schema: Mapping[str, str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the number of texts of each row, and the number of words of each text."""
+    """Return the number of texts per row, and the number of words per text."""
     column = next((name for name in TEXT_COLUMNS if name in schema), None)
     counts: list[int] = []
     lengths: list[int] = []
@@ -219,16 +234,11 @@ def _text_counts(
     return np.array(counts, np.int64), np.array(lengths, np.int64)
 
 
-def _rows_to_look_at(num_rows: int, check: bool) -> Sequence[int]:
+def _rows_to_inspect(num_rows: int, check: bool) -> Sequence[int]:
     if check or num_rows <= NUM_IMAGES:
         return range(num_rows)
-    # Evenly over the file.
+    # Spread evenly over the file.
     return [i * num_rows // NUM_IMAGES for i in range(NUM_IMAGES)]
-
-
-def _bytes(table: ArrowTable, column: str, row: int) -> bytes:
-    value = table.value(column, row)
-    return value.as_py() or b""
 
 
 def _range(values: Sequence[int]) -> tuple[int, int, int]:

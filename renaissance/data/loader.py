@@ -2,8 +2,7 @@
 
 import signal
 import traceback
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import attrs
 import numpy as np
@@ -12,63 +11,18 @@ from torch.utils.data import DataLoader
 
 from renaissance.data.collate import Collator, MicroBatch
 from renaissance.data.order import SampleStream
-from renaissance.errors import DataError, RunError, SpecError, describe
-from renaissance.spec.sections import TrainSection
+from renaissance.errors import DataError, RunError, describe
+from renaissance.spec.batch_plan import BatchPlan
 
-Request = list[tuple[int, int]]
-
-
-@attrs.frozen
-class BatchPlan:
-    """How a step's samples are divided among ranks and micro-batches.
-
-    Attributes:
-        global_batch_size: Samples a step.
-        micro_batch_size: Samples that a rank sends through at once.
-        grad_accum_steps: Micro-batches a rank and step.
-        world_size: Number of ranks.
-    """
-
-    global_batch_size: int
-    micro_batch_size: int
-    grad_accum_steps: int
-    world_size: int
-
-    @staticmethod
-    def of(section: TrainSection, world_size: int) -> "BatchPlan":
-        """Work out the plan.
-
-        Raises:
-            SpecError: If the global batch does not divide.
-        """
-        total = section.global_batch_size
-        if total % world_size:
-            raise SpecError(
-                f"train.global_batch_size: got {total}, which {world_size} ranks cannot share "
-                f"equally; the nearest that they can: {_near(total, world_size)}"
-            )
-        share = total // world_size
-        micro = section.micro_batch_size or share
-        if share % micro:
-            raise SpecError(
-                f"train.micro_batch_size: got {micro}, but each of {world_size} ranks has "
-                f"{total} / {world_size} = {share} samples a step, which is not a multiple; "
-                f"use a divisor of {share}: {_divisors(share)}"
-            )
-        return BatchPlan(total, micro, share // micro, world_size)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.global_batch_size} samples a step = {self.micro_batch_size} (micro-batch) x "
-            f"{self.grad_accum_steps} (accumulation) x {self.world_size} (ranks)"
-        )
+# (epoch, index) of each sample of a micro-batch.
+SampleKeys = list[tuple[int, int]]
 
 
 class TrainingOrder:
-    """Requests of one rank, endless: micro-batches in the order of steps.
+    """The samples of each micro-batch of one rank, in the order of steps.
 
-    The stream of samples is a function of the seed alone; rank r of R takes the r-th part of each
-    global batch. So any number of ranks sees the same global batches.
+    The stream of samples depends on the seed alone, and rank r of R takes the r-th part of each
+    global batch. So global batches are the same with any number of ranks.
     """
 
     def __init__(
@@ -80,7 +34,7 @@ class TrainingOrder:
         self.start = start
         self.stop = stop
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[SampleKeys]:
         for position in range(self.start, self.stop, self.plan.global_batch_size):
             share = self.plan.global_batch_size // self.plan.world_size
             first = position + self.rank * share
@@ -91,11 +45,11 @@ class TrainingOrder:
 
 def evaluation_order(
     num_samples: int, micro_batch_size: int, rank: int, world_size: int
-) -> list[Request]:
-    """Return a rank's requests for one pass over all samples, each exactly once over all ranks.
+) -> list[SampleKeys]:
+    """Return a rank's micro-batches for one pass; over all ranks, each sample comes exactly once.
 
     Neighbours stay together, since they often share an image, which is then encoded once. The
-    epoch is always 0, so that evaluations of one run can be compared.
+    epoch is always 0, so that evaluations of a run are comparable.
     """
     starts = np.arange(0, num_samples, micro_batch_size)[rank::world_size]
     return [
@@ -106,12 +60,12 @@ def evaluation_order(
 
 @attrs.frozen
 class LoadFailure:
-    """Why a worker could not make a micro-batch; raised where the run can act on it.
+    """Why a worker could not make a micro-batch; raised again in the main process.
 
     Attributes:
-        message: What to tell the user.
-        trace: Where it was raised.
-        is_data_error: False for a defect of a component.
+        message: The message for the user.
+        trace: The worker's traceback.
+        is_data_error: False for a bug in a component.
     """
 
     message: str
@@ -120,37 +74,43 @@ class LoadFailure:
 
 
 class _Guarded:
-    """Returns failures instead of raising them: a raised error would reach the main process
-    without its type and with the worker's traceback for a message.
+    """Returns failures instead of raising them.
+
+    An exception in a worker reaches the main process as a RuntimeError whose message is the
+    worker's traceback, so its type and its message for the user would be lost.
     """
 
     def __init__(self, collator: Collator) -> None:
         self._collator = collator
 
-    def __getitem__(self, request: Request) -> MicroBatch | LoadFailure:
+    def __getitem__(self, keys: SampleKeys) -> MicroBatch | LoadFailure:
         try:
-            return self._collator[request]
+            return self._collator[keys]
         except Exception as error:
             is_data_error = isinstance(error, DataError)
             return LoadFailure(describe(error), traceback.format_exc(), is_data_error)
 
 
 class MicroBatchLoader:
-    """Micro-batches in the order of the requests, read ahead by worker processes.
+    """Micro-batches in a given order, read ahead by worker processes.
 
     Args:
         collator: Makes the micro-batches.
-        requests: Which samples each of them holds.
-        num_workers: Worker processes; 0 reads in this process.
-        device: Pins memory where this is a GPU.
+        order: The samples of each micro-batch.
+        num_workers: Number of worker processes; 0 loads in this process.
+        device: Device of the run; memory is pinned if it is a GPU.
     """
 
     def __init__(
-        self, collator: Collator, requests: Any, num_workers: int, device: torch.device
+        self,
+        collator: Collator,
+        order: Iterable[SampleKeys],
+        num_workers: int,
+        device: torch.device,
     ) -> None:
         self._loader: DataLoader[MicroBatch | LoadFailure] = DataLoader(
             _Guarded(collator),  # type: ignore[arg-type]
-            sampler=requests,
+            sampler=order,
             batch_size=None,
             num_workers=num_workers,
             pin_memory=device.type == "cuda",
@@ -163,7 +123,7 @@ class MicroBatchLoader:
 
         Raises:
             DataError: If a record cannot be read.
-            RunError: If a component fails over it.
+            RunError: If a component fails.
         """
         for micro_batch in self._loader:
             if isinstance(micro_batch, LoadFailure):
@@ -173,17 +133,7 @@ class MicroBatchLoader:
 
 
 def _start_worker(worker: int) -> None:
-    # Ctrl-C and SIGTERM reach the whole process group; the main process decides what to do.
+    # Ctrl-C and SIGTERM reach the whole process group; only the main process should react.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
-
-
-def _near(total: int, world_size: int) -> str:
-    below = total // world_size * world_size
-    candidates: Sequence[int] = (below, below + world_size) if below else (world_size,)
-    return ", ".join(map(str, candidates))
-
-
-def _divisors(number: int) -> str:
-    return ", ".join(str(d) for d in range(1, number + 1) if number % d == 0)

@@ -1,8 +1,8 @@
 """The order of training samples, computed instead of stored.
 
-An epoch is a permutation that costs no memory and can be entered anywhere: a Feistel network keyed
-by (seed, epoch) over a grid barely larger than the dataset, walked until it lands inside (Black
-and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002).
+An epoch is a permutation that takes no memory and allows random access: a Feistel network keyed by
+(seed, epoch) on a grid barely larger than the dataset, applied again until the result lies inside
+the dataset (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002).
 """
 
 import math
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,25 +18,28 @@ from numpy.typing import NDArray
 from renaissance.randomness import keyed_seed
 
 NUM_ROUNDS = 8
-WORD = (1 << 64) - 1
+WORD_MASK = (1 << 64) - 1
+
+# An int or an array of uint64; NumPy's stubs give their sums and products other types.
+Word: TypeAlias = Any
 
 
 class Permutation:
-    """A keyed bijection of [0, length): `permutation[i]` is where position i points to.
+    """A keyed bijection of [0, length): `permutation[i]` is the element at position i.
 
     Args:
         length: Number of elements, at least 1 and below 2^62.
-        key: Chooses the permutation.
+        key: Selects the permutation.
 
     Raises:
-        ValueError: If there is nothing to permute, or too much.
+        ValueError: If the length is out of range.
     """
 
     def __init__(self, length: int, key: int) -> None:
         if not 1 <= length < 1 << 62:
             raise ValueError(f"length: got {length}, expected 1 <= length < 2^62")
         self.length = length
-        # A grid of rows x columns >= length that is too large by less than one row.
+        # rows x columns >= length, with less than one row to spare, so few results lie outside.
         self._columns = math.isqrt(length - 1) + 1
         self._rows = -(-length // self._columns)
         self._round_keys = [keyed_seed(key, "permutation", i) for i in range(NUM_ROUNDS)]
@@ -57,7 +60,7 @@ class Permutation:
             element = self._permute_grid(element)
         return element
 
-    def take(self, positions: NDArray[Any]) -> NDArray[np.int64]:
+    def take(self, positions: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Return the elements at many positions: int64, in the shape of `positions`.
 
         Raises:
@@ -73,9 +76,10 @@ class Permutation:
             elements[outside] = self._permute_grid(elements[outside])
         return elements.astype(np.int64)
 
-    def _permute_grid(self, element: Any) -> Any:
-        # The same arithmetic serves a Python integer and an array of uint64. Adding a hash of the
-        # other coordinate can be undone, so each round, and the whole, is a bijection of the grid.
+    def _permute_grid(self, element: Word) -> Word:
+        # The same arithmetic works on a Python integer and on an array of uint64. Adding a hash of
+        # the other coordinate is invertible, so each round is a bijection of the grid, and so is
+        # their composition.
         row, column = element // self._columns, element % self._columns
         for i in range(0, NUM_ROUNDS, 2):
             row = (row + _mix(column, self._round_keys[i]) % self._rows) % self._rows
@@ -84,17 +88,17 @@ class Permutation:
 
 
 class SampleStream:
-    """The endless stream of training samples: which sample stands at which position.
+    """The endless stream of training samples, with random access by position.
 
-    Without weights it is the concatenation of epochs, each a permutation of all datasets together.
-    With weights each dataset has epochs of its own, and the datasets take turns: of any n
-    consecutive positions each gets its share, to within a sample. Either way any position is found
-    in constant time, by the seed alone.
+    Without sampling weights, it concatenates epochs, each a permutation of all datasets together.
+    With weights, each dataset has its own epochs, and the datasets take turns: among any n
+    consecutive positions, each gets its share to within one sample. Either way, looking up a
+    position takes constant time and depends on the seed alone.
 
     Args:
         lengths: Number of samples of each dataset.
-        weights: How often each dataset's samples come, relative to the others; None to shuffle
-            all together.
+        weights: Sampling weight of each dataset, relative to the others; None to shuffle all
+            together.
         seed: The run's seed.
     """
 
@@ -103,43 +107,44 @@ class SampleStream:
         self.weights = None if weights is None else list(weights)
         self.seed = seed
         self._starts = [0, *accumulate(self.lengths)]
-        # Exact fractions, since rounding would let two positions claim one sample.
+        # Exact fractions: rounding could assign one sample to two positions.
         exact = [Fraction(str(weight)) for weight in weights or ()]
         totals = list(accumulate(exact))
-        # Share of each dataset among itself and those before it.
-        self._shares = [own / total for own, total in zip(exact, totals, strict=True)]
+        # Share of each dataset in the turns of itself and the datasets before it.
+        self._shares = [weight / total for weight, total in zip(exact, totals, strict=True)]
 
     def __len__(self) -> int:
-        """Return the number of samples of all datasets: what an epoch of the run counts."""
+        """Return the number of samples of all datasets, which is one epoch of the run."""
         return self._starts[-1]
 
     def at(self, position: int) -> tuple[int, int]:
-        """Return (epoch, index): the sample's index in the concatenation of the datasets.
+        """Return (epoch, index) of a sample; the index is that in the concatenated datasets.
 
         Args:
-            position: Position in the stream, samples from the start of the run.
+            position: Position in the stream, samples since the start of the run.
         """
         if self.weights is None:
             return sample_at(position, len(self), self.seed)
-        dataset, own_position = self._turn(position)
-        epoch, place = divmod(own_position, self.lengths[dataset])
+        dataset, turn = self._turn(position)
+        epoch, epoch_position = divmod(turn, self.lengths[dataset])
         order = _epoch_order(
             self.lengths[dataset], keyed_seed(self.seed, "dataset", dataset), epoch
         )
-        return epoch, self._starts[dataset] + order[place]
+        return epoch, self._starts[dataset] + order[epoch_position]
 
     def min_share(self, num_positions: int) -> list[int]:
-        """Return how many of so many consecutive positions each dataset gets at least."""
-        numbers = []
+        """Return how many of any `num_positions` positions in a row each dataset gets at least."""
+        counts = []
         for share in reversed(self._shares):
-            numbers.append(int(num_positions * share))
+            counts.append(int(num_positions * share))
             num_positions -= math.ceil(num_positions * share)
-        return numbers[::-1]
+        return counts[::-1]
 
     def _turn(self, position: int) -> tuple[int, int]:
         """Return the dataset whose turn a position is, and how many turns it had before.
 
-        From the last dataset to the first, each takes its share of what the later ones leave.
+        Going from the last dataset to the first, each takes its share of the positions that the
+        later ones leave.
         """
         for dataset in range(len(self.lengths) - 1, 0, -1):
             share = self._shares[dataset]
@@ -151,17 +156,17 @@ class SampleStream:
 
 
 def sample_at(position: int, length: int, seed: int) -> tuple[int, int]:
-    """Return the epoch and the sample index at a position of the stream of one dataset.
+    """Return (epoch, index) of the sample at a position in the stream of one dataset.
 
-    The stream is the endless concatenation of epochs, each its own permutation of the dataset.
+    The stream is an endless concatenation of epochs, each a different permutation of the dataset.
 
     Args:
-        position: Position in the stream, samples from the start of the run.
+        position: Position in the stream, samples since the start of the run.
         length: Number of samples of the dataset.
         seed: The run's seed.
     """
-    epoch, place = divmod(position, length)
-    return epoch, _epoch_order(length, seed, epoch)[place]
+    epoch, epoch_position = divmod(position, length)
+    return epoch, _epoch_order(length, seed, epoch)[epoch_position]
 
 
 @lru_cache(maxsize=64)
@@ -169,10 +174,10 @@ def _epoch_order(length: int, seed: int, epoch: int) -> Permutation:
     return Permutation(length, keyed_seed(seed, epoch, "order"))
 
 
-def _mix(word: Any, key: int) -> Any:
+def _mix(word: Word, key: int) -> Word:
     # The finalizer of SplitMix64 (Steele et al., "Fast splittable pseudorandom number generators",
-    # OOPSLA 2014). The mask keeps Python integers to 64 bits, as arrays do by themselves.
-    word = (word + key) * 0x9E3779B97F4A7C15 & WORD
-    word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 & WORD
-    word = (word ^ (word >> 27)) * 0x94D049BB133111EB & WORD
+    # OOPSLA 2014). The mask keeps Python integers to 64 bits; arrays of uint64 overflow anyway.
+    word = (word + key) * 0x9E3779B97F4A7C15 & WORD_MASK
+    word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 & WORD_MASK
+    word = (word ^ (word >> 27)) * 0x94D049BB133111EB & WORD_MASK
     return word ^ (word >> 31)

@@ -1,34 +1,16 @@
-"""The run's tokenizer: any fast tokenizer of Hugging Face, or the words of a dataset."""
+"""The run's tokenizer: any fast Hugging Face tokenizer, or the words of a dataset."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import Tensor
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from renaissance.contracts.dataset import Dataset
 from renaissance.errors import SpecError
-from renaissance.spec.sections import RunSpec
 
-# `data.tokenizer = "dataset"`: whole words, of a dataset that states its vocabulary.
+# `data.tokenizer = "dataset"`: whole words, for a dataset with a fixed vocabulary.
 DATASET = "dataset"
-
-
-def tokenizer_source(spec: RunSpec) -> str:
-    """Return `data.tokenizer`, or else the checkpoint of the encoder that takes text.
-
-    Raises:
-        SpecError: If there is neither.
-    """
-    if spec.data.tokenizer is not None:
-        return spec.data.tokenizer
-    encoder = spec.model.text_encoder or spec.model.encoder
-    checkpoint = getattr(encoder.options, "checkpoint", None) if encoder else None
-    if checkpoint is None:
-        raise SpecError(
-            "data.tokenizer: absent, and the text encoder has no checkpoint to take it from; "
-            "name a tokenizer: a hub id, a local folder, or 'dataset'"
-        )
-    return str(checkpoint)
 
 
 def load_tokenizer(
@@ -38,11 +20,11 @@ def load_tokenizer(
 
     Args:
         source: Hub id, local folder, or "dataset".
-        max_text_length: Tokens, special ones included.
-        datasets: The run's datasets, the first of which gives the vocabulary of "dataset".
+        max_text_length: Maximum length, tokens, special ones included.
+        datasets: The run's datasets; for "dataset", the first provides the vocabulary.
 
     Raises:
-        SpecError: If there is none, or it is not a fast one, or it cannot pad.
+        SpecError: If there is no such tokenizer, or it is not fast, or lacks a special token.
     """
     tokenizer = _from_vocabulary(datasets) if source == DATASET else _from_pretrained(source)
     where = f"data.tokenizer: {source!r}"
@@ -51,14 +33,14 @@ def load_tokenizer(
     for token in ("pad_token_id", "cls_token_id", "sep_token_id"):
         if getattr(tokenizer, token) is None:
             raise SpecError(f"{where} has no {token}; use a tokenizer of an encoder model")
-    # A tokenizer file may come with padding and truncation of its own.
+    # A tokenizer file may enable its own padding and truncation.
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.enable_truncation(max_text_length)
     return tokenizer
 
 
 def separator_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
-    """Return the token after whose first occurrence a second text begins, as BERT's tokenizer has.
+    """Return the id of the token that separates two texts, as in BERT's tokenizer.
 
     None for a tokenizer that gives the tokens of both texts the same type, as RoBERTa's does.
     """
@@ -66,11 +48,28 @@ def separator_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
     return int(tokenizer.sep_token_id) if len(set(types)) > 1 else None
 
 
+def readable(tokenizer: PreTrainedTokenizerFast, input_ids: Tensor | None) -> list[str]:
+    """Decode text rows, keeping mask tokens but no other special tokens.
+
+    Args:
+        tokenizer: The run's tokenizer.
+        input_ids: (texts, tokens), int64; None if there are no texts.
+    """
+    dropped = (tokenizer.pad_token, tokenizer.cls_token, tokenizer.sep_token)
+    texts = []
+    for row in [] if input_ids is None else input_ids.tolist():
+        text = str(tokenizer.decode(row))
+        for token in dropped:
+            text = text.replace(str(token), " ")
+        texts.append(" ".join(text.split()))
+    return texts
+
+
 def _from_vocabulary(datasets: Sequence[Dataset]) -> PreTrainedTokenizerFast:
     words = datasets[0].vocabulary if datasets else None
     if words is None:
         raise SpecError(
-            "data.tokenizer: 'dataset', but the first dataset states no vocabulary; "
+            "data.tokenizer: 'dataset', but the first dataset has no vocabulary; "
             "name a hub id or a local folder"
         )
     return BertTokenizer(vocab={word: i for i, word in enumerate(words)})

@@ -26,7 +26,8 @@ class BlankImages(Collator):
     def __getitem__(self, request: Sequence[tuple[int, int]]) -> MicroBatch:
         """Collate, then blank."""
         batch = super().__getitem__(request)
-        assert batch.pixel_values is not None
+        if batch.pixel_values is None:
+            return batch
         return attrs.evolve(batch, pixel_values=torch.full_like(batch.pixel_values, GREY))
 
 
@@ -58,7 +59,7 @@ def _word_accuracy(parts: RunParts, collator: Collator, words: Sequence[str]) ->
         with torch.no_grad():
             logits = parts.network(batch)["mlm"].predictions["logits"]
         labels = batch.objectives["mlm"].tensors["labels"]
-        wanted = torch.isin(labels, ids)
-        right += int((logits.argmax(-1) == labels)[wanted].sum())
-        total += int(wanted.sum())
+        in_group = torch.isin(labels, ids)
+        right += int((logits.argmax(-1) == labels)[in_group].sum())
+        total += int(in_group.sum())
     return right / total

@@ -1,4 +1,4 @@
-"""The ranks of a run: who am I, and the few words that ranks exchange."""
+"""The ranks of a run: which one this process is, and what they exchange besides gradients."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -8,32 +8,31 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-# Its functions have the process group of the moment of import as a default. Were it imported after
-# the group is made, as DDP does, the group would outlive `Ranks.close`, and with it threads that a
-# process must not leave with: one that still frees a tensor then aborts the interpreter.
+# Its functions take the process group at the time of import as a default argument. DDP imports it
+# after the group is made; the group and its threads would then outlive `Ranks.close`, and a thread
+# that still frees a tensor while the process exits aborts the interpreter.
 import torch.distributed.nn.functional
 from torch import Tensor
 
-from renaissance.errors import RenaissanceError, RunError, describe
+from renaissance.errors import EchoedError, PeerError, RenaissanceError, RunError, describe
+from renaissance.launch import rank_of_process
 
 TIMEOUT = timedelta(minutes=30)
 
 T = TypeVar("T")
 
 
-def rank_of_process() -> int:
-    """Return the rank that torchrun gave this process (0 without torchrun)."""
-    return int(os.environ.get("RANK", "0"))
-
-
 class Ranks:
-    """All processes of the run.
+    """All processes of the run, and which of them this one is.
 
-    Counts and flags travel over gloo between CPUs, so that exchanging them never waits for the
-    GPU; gradients travel over NCCL (gloo on CPU).
+    Counts and flags are exchanged over gloo between CPUs, which never waits for the GPU; gradients
+    go over NCCL (gloo on CPU).
 
     Args:
         device_type: "auto", "cpu" or "cuda".
+
+    Raises:
+        RunError: If there is no such device for this process.
     """
 
     def __init__(self, device_type: str) -> None:
@@ -47,8 +46,9 @@ class Ranks:
         use_cuda = device_type != "cpu" and torch.cuda.is_available()
         if use_cuda and local_rank >= torch.cuda.device_count():
             raise RunError(
-                f"rank {self.rank} wants GPU {local_rank}, but this machine has "
-                f"{torch.cuda.device_count()}; start at most one process a GPU (--nproc-per-node)"
+                f"rank {self.rank} needs GPU {local_rank}, but this machine has "
+                f"{torch.cuda.device_count()} GPUs; start at most one process per GPU "
+                "(--nproc-per-node)"
             )
         self.device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
         if use_cuda:
@@ -59,11 +59,11 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0, which writes and talks."""
+        """Whether this is rank 0, which writes files and messages."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Add up numbers over all ranks (exact for integers below 2**53)."""
+        """Add up values over all ranks (exact for integers below 2**53)."""
         if self.world_size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
@@ -76,23 +76,25 @@ class Ranks:
         self.sum([0.0])
 
     def gather_text(self, text: str) -> list[str]:
-        """Return every rank's text. Plain bytes travel, never pickled objects."""
+        """Return every rank's text, without pickling."""
         if self.world_size == 1:
             return [text]
         data = torch.frombuffer(bytearray(text.encode() or b" "), dtype=torch.uint8)
         return [bytes(part.numpy()).decode().strip() for part in self._gather(data)]
 
     def gather_rows(self, rows: Tensor) -> Tensor:
-        """Return all ranks' rows one after the other, on the CPU.
+        """Return the rows of all ranks, concatenated in the order of ranks, on the CPU.
 
         Args:
-            rows: (rows, ...), any number of rows, alike on all ranks in type and further sizes.
+            rows: (rows, ...). The number of rows may differ between ranks; dtype and other sizes
+                may not.
         """
         rows = rows.detach().cpu()
         return rows if self.world_size == 1 else torch.cat(self._gather(rows))
 
     def _gather(self, rows: Tensor) -> list[Tensor]:
-        """Return every rank's rows, of which there may be different numbers."""
+        """Return every rank's rows; ranks may have different numbers of them."""
+        # all_gather takes equal shapes only, so rows are padded to the longest and cut again.
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
         dist.all_gather(sizes, torch.tensor([len(rows)]))
         longest = max(int(size) for size in sizes)
@@ -103,10 +105,11 @@ class Ranks:
         return [part[: int(size)] for part, size in zip(gathered, sizes, strict=True)]
 
     def on_all_ranks(self, function: Callable[[], T]) -> T:
-        """Call a function that may fail on some ranks only; if it does, all ranks raise.
+        """Call a function that may fail on only some ranks; if it does, all ranks raise.
 
-        Rank 0 raises with what failed, wherever that was; the others raise a `PeerError`, which
-        is not printed. So the user reads one message, and no rank waits for another.
+        Rank 0 raises with the message of the failure, on whichever rank it was; the others raise a
+        `PeerError`, which is not printed. So the user reads one message, and no rank waits for one
+        that has failed.
 
         Raises:
             RenaissanceError: If the function raised on any rank.
@@ -115,7 +118,7 @@ class Ranks:
         result: T | None = None
         try:
             result = function()
-        # Any failure at all must reach the ranks that would otherwise wait for this one.
+        # Any failure must reach the other ranks, which would otherwise wait for this one.
         except Exception as caught:
             error = caught
         reports = self.gather_text(_report(error))
@@ -134,27 +137,8 @@ class Ranks:
             dist.destroy_process_group()
 
 
-class EchoedError(RenaissanceError):
-    """What failed on another rank, raised on rank 0, which talks to the user."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-class PeerError(EchoedError):
-    """What rank 0 is told too; the other ranks leave in silence."""
-
-
-def is_lost_peer(error: Exception) -> bool:
-    """Say whether an error only tells that another rank has left, not why."""
-    # gloo raises a plain RuntimeError.
-    texts = ("Connection closed by peer", "Connection reset by peer")
-    return isinstance(error, dist.DistError) or any(text in str(error) for text in texts)
-
-
 def _report(error: Exception | None) -> str:
-    """Return exit code and message in one text, empty where there is no error."""
+    """Return exit code and message as one text, which is empty if there is no error."""
     if error is None:
         return ""
     exit_code = error.exit_code if isinstance(error, RenaissanceError) else 1

@@ -1,12 +1,13 @@
-"""What a run will take, estimated on the meta device: shapes are computed, numbers are not.
+"""Estimates the cost of a run on the meta device, which computes shapes but no values.
 
-Attention is counted as fused kernels compute it, without keeping its probabilities. (On CPU,
+Attention is counted as fused kernels compute it, without storing its probabilities. (On a CPU,
 attention with dropout has no such kernel and takes more.)
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import ParamSpec, TypeAlias, TypeVar
 
 import attrs
 import torch
@@ -19,17 +20,20 @@ from renaissance.data.collate import MicroBatch
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_parts import RunParts
 
-# States that an optimizer keeps for each trained number.
-STATES = {"adamw": 2, "adam": 2, "sgd": 1}
-# Autocast keeps a half copy of the weights, and of what is saved about so much: norms and
-# residuals stay in full precision.
-HALF_WEIGHTS, HALF_ACTIVATIONS = 1.5, 0.6
-PART_METHODS = ("encode_text", "encode_image", "encode_joint", "fuse", "forward")
+# Autocast adds a half-precision copy of the parameters, and halves only part of what is saved for
+# backward: norms and residuals stay in full precision. Both factors are relative to fp32.
+HALF_PARAMETERS, HALF_ACTIVATIONS = 1.5, 0.6
+# The methods by which the network calls its parts.
+PART_METHODS = ("encode_text", "encode_image", "encode_joint", "fuse", "similarity", "forward")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+TorchFunction: TypeAlias = Callable[..., object]
 
 
 @attrs.frozen
 class PartSize:
-    """Parameters of one part of the network."""
+    """Number of parameters of one part of the network."""
 
     name: str
     num_parameters: int
@@ -38,9 +42,9 @@ class PartSize:
 
 @attrs.frozen
 class Memory:
-    """Memory a rank, bytes."""
+    """Memory of one rank, in bytes, by what it holds."""
 
-    weights: int
+    parameters: int
     gradients: int
     optimizer: int
     activations: int
@@ -48,16 +52,17 @@ class Memory:
     @property
     def total(self) -> int:
         """The sum."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.parameters + self.gradients + self.optimizer + self.activations
 
 
 @attrs.frozen
 class Estimate:
-    """What one micro-batch takes.
+    """The cost of one micro-batch.
 
     Attributes:
-        flops: Forward floating-point operations a sample, by part; a backward takes about twice.
-        memory: Memory a rank.
+        flops: Floating-point operations of a forward pass per sample, by part of the network; a
+            backward pass takes about twice as many.
+        memory: Memory of one rank.
     """
 
     flops: Mapping[str, int]
@@ -66,65 +71,111 @@ class Estimate:
 
 def part_sizes(network: MultiObjective) -> list[PartSize]:
     """Return the sizes of the model's parts and of each objective."""
-    parts = dict(network.model.parts())
-    parts |= {f"objective {name}": module for name, module in network.objectives.items()}
     return [
         PartSize(
             name,
             sum(p.numel() for p in part.parameters()),
             sum(p.numel() for p in part.parameters() if p.requires_grad),
         )
-        for name, part in parts.items()
+        for name, part in _parts(network).items()
     ]
 
 
-def estimate(parts: RunParts, batch: MicroBatch) -> Estimate:
-    """Run one micro-batch forward on the meta device, counting operations and what is saved.
+def estimate(parts: RunParts, batch: MicroBatch, states_per_parameter: int) -> Estimate:
+    """Run one micro-batch forward on the meta device, and count operations and saved tensors.
 
     Args:
-        parts: Built under `torch.device("meta")`.
-        batch: Real samples, as many as a micro-batch holds or fewer.
+        parts: The parts of the run, built under `torch.device("meta")`.
+        batch: Real samples: a whole micro-batch, or fewer.
+        states_per_parameter: Values that the optimizer keeps for each trained parameter.
     """
     network = parts.network.train()
     num_samples = len(batch.indices)
-    # Bytes by storage: views of one tensor, and tensors saved twice, take memory once.
-    saved: dict[int, int] = {}
-    parameters = {p.untyped_storage()._cdata for p in network.parameters()}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in parameters:
-            saved[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with FlopCounterMode(display=False) as counter, _FusedAttention():
-        flops = _count_by_part(network, counter)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            outputs = network(batch.to(torch.device("meta")))
-        # Saved tensors live as long as the graph does.
-        del outputs
-    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    with _FusedAttention(), _flops_by_part(network) as flops:
+        saved_bytes = _saved_bytes(network, batch)
+    num_parameters = sum(p.numel() for p in network.parameters())
+    num_trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
     half = parts.spec.train.precision != "fp32"
-    weights = 4 * sum(p.numel() for p in network.parameters())
-    activations = sum(saved.values()) * parts.plan.micro_batch_size / num_samples
+    activations = saved_bytes * parts.plan.micro_batch_size / num_samples
     memory = Memory(
-        weights=int(weights * (HALF_WEIGHTS if half else 1)),
-        gradients=4 * trainable,
-        optimizer=4 * trainable * STATES[parts.spec.optimizer.type],
+        parameters=int(4 * num_parameters * (HALF_PARAMETERS if half else 1)),
+        gradients=4 * num_trainable,
+        optimizer=4 * num_trainable * states_per_parameter,
         activations=int(activations * (HALF_ACTIVATIONS if half else 1)),
     )
     return Estimate({name: count // num_samples for name, count in flops.items()}, memory)
+
+
+def _parts(network: MultiObjective) -> dict[str, nn.Module]:
+    objectives = {f"objective {name}": module for name, module in network.objectives.items()}
+    return {**network.model.parts(), **objectives}
+
+
+def _saved_bytes(network: MultiObjective, batch: MicroBatch) -> int:
+    """Run forward; return the size of what is saved for backward, without the parameters."""
+    parameters = {p.untyped_storage()._cdata for p in network.parameters()}
+    # By storage: views of one tensor, and tensors saved twice, take memory once.
+    sizes: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in parameters:
+            sizes[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        outputs = network(batch.to(torch.device("meta")))
+    # Until here the graph keeps the saved tensors alive, so no two of them share an address.
+    del outputs
+    return sum(sizes.values())
+
+
+@contextmanager
+def _flops_by_part(network: MultiObjective) -> Iterator[dict[str, int]]:
+    """Count the operations of each part of the network that run inside this context."""
+    flops = dict.fromkeys(_parts(network), 0)
+    with FlopCounterMode(display=False) as counter:
+
+        def unattributed() -> int:
+            total: int = counter.get_total_flops()
+            return total - sum(flops.values())
+
+        def counted(name: str, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+            before = unattributed()
+            result = method(*args, **kwargs)
+            # What methods of other parts did, called by this one, is attributed already.
+            flops[name] += unattributed() - before
+            return result
+
+        # Forward hooks would see only `forward`.
+        wrapped = [
+            (name, part, method)
+            for name, part in _parts(network).items()
+            for method in PART_METHODS
+            if hasattr(part, method)
+        ]
+        for name, part, method in wrapped:
+            setattr(part, method, partial(counted, name, getattr(part, method)))
+        try:
+            yield flops
+        finally:
+            for _, part, method in wrapped:
+                delattr(part, method)
 
 
 class _FusedAttention(TorchFunctionMode):
     """Calls the fused kernel for attention, which PyTorch does not choose on the meta device."""
 
     def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func is F.scaled_dot_product_attention:
-            return _attention(*args, **kwargs or {})
-        return func(*args, **kwargs or {})
+        self,
+        func: TorchFunction,
+        types: Iterable[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        attention: TorchFunction = _attention
+        call = attention if func is F.scaled_dot_product_attention else func
+        return call(*args, **kwargs or {})
 
 
 def _attention(
@@ -137,36 +188,9 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    # The kernel takes the mask as numbers to add, one a query and key.
+    # The kernel expects an additive mask, one value per (query, key) pair.
     bias = None if attn_mask is None else torch.zeros_like(attn_mask, dtype=query.dtype)
     attended: Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(
         query, key, value, bias, True, dropout_p, is_causal, scale=scale
     )[0]
     return attended
-
-
-def _count_by_part(network: MultiObjective, counter: FlopCounterMode) -> Mapping[str, int]:
-    """Make each part add what it costs to the returned table."""
-    flops: dict[str, int] = defaultdict(int)
-    inside = [False]
-
-    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            if inside[0]:
-                return function(*arguments, **options)
-            inside[0] = True
-            before = counter.get_total_flops()
-            result = function(*arguments, **options)
-            flops[name] += counter.get_total_flops() - before
-            inside[0] = False
-            return result
-
-        return call
-
-    parts: dict[str, nn.Module] = dict(network.model.parts())
-    parts |= {f"objective {name}": module for name, module in network.objectives.items()}
-    for name, part in parts.items():
-        for method in PART_METHODS:
-            if hasattr(part, method):
-                setattr(part, method, counted(name, getattr(part, method)))
-    return flops

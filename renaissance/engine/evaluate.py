@@ -2,15 +2,19 @@
 
 import itertools
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import attrs
 import torch
 from PIL import Image, ImageOps
+from transformers import PreTrainedTokenizerFast
 
 from renaissance.contracts.monitor import PanelImage
+from renaissance.contracts.objective import ObjectiveOutput
 from renaissance.data.collate import Collator, MicroBatch
 from renaissance.data.loader import MicroBatchLoader, evaluation_order
+from renaissance.data.tokenizer import readable
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.metrics import MetricBook
 from renaissance.engine.multi_objective import MultiObjective
@@ -19,22 +23,41 @@ from renaissance.engine.whole_split import WholeSplit
 from renaissance.errors import DataError
 from renaissance.spec.sections import RunSpec
 
+# A row that an objective returns from `predictions`; JSON can hold it.
+Prediction: TypeAlias = dict[str, Any]
+
 
 @attrs.frozen
 class SplitResult:
-    """What a pass over a split gave.
+    """The result of a pass over a split.
 
     Attributes:
         metrics: "loss", "<objective>/loss" and the objectives' metrics.
-        panel: Pictures with what the objectives say of them.
+        panel: Pictures with what the objectives say about them.
         predictions: Rows by objective, in the order of the samples; empty unless asked for.
         num_bad_samples: Records that could not be read and were left out.
     """
 
     metrics: dict[str, float]
     panel: list[PanelImage]
-    predictions: dict[str, list[dict[str, Any]]]
+    predictions: dict[str, list[Prediction]]
     num_bad_samples: int
+
+
+@attrs.frozen
+class _Outputs:
+    """What one rank collects from its micro-batches, besides metrics.
+
+    Attributes:
+        panel: As in `SplitResult`; rank 0 only.
+        predictions: By micro-batch and objective: index of the micro-batch's first sample, name of
+            the objective, rows. The index puts the rows of all ranks in order.
+        bad_samples: A message for each record that could not be read.
+    """
+
+    panel: list[PanelImage] = attrs.field(factory=list)
+    predictions: list[tuple[int, str, list[Prediction]]] = attrs.field(factory=list)
+    bad_samples: list[str] = attrs.field(factory=list)
 
 
 def evaluate(
@@ -49,7 +72,7 @@ def evaluate(
 
     Args:
         network: Model and objectives, on the device.
-        collator: Of the split.
+        collator: Makes the micro-batches of the split.
         spec: The run spec.
         ranks: The processes of the run.
         is_final: True in `renaissance evaluate`, where costly metrics are computed too.
@@ -58,80 +81,112 @@ def evaluate(
     Raises:
         DataError: If more records cannot be read than `data.max_bad_samples` allows.
     """
-    weights = {o.name or o.type: o.weight for o in spec.objectives}
-    objectives = network.named_objectives()
-    book = MetricBook(objectives, weights, ranks.device)
-    requests = evaluation_order(
-        len(collator.datasets), spec.evaluate.micro_batch_size, ranks.rank, ranks.world_size
-    )
-    # Without workers where they would cost more than they read.
-    num_workers = min(spec.data.num_workers, len(requests) // 4)
-    loader = MicroBatchLoader(collator, requests, num_workers, ranks.device)
-    panel: list[PanelImage] = []
-    bad: list[str] = []
-    # Each with the index of its micro-batch's first sample, by which they are put in order.
-    rows: list[tuple[int, str, list[dict[str, Any]]]] = []
+    book = MetricBook(network.named_objectives(), spec.loss_weights, ranks.device)
     was_training = network.training
     network.eval()
-
-    def run() -> None:
-        for micro_batch in loader:
-            bad.extend(micro_batch.bad_samples)
-            on_device = micro_batch.to(ranks.device)
-            with torch.no_grad(), autocast(spec.train.precision, ranks.device):
-                outputs = network(on_device)
-            book.update(on_device, outputs)
-            if predict:
-                first = int(micro_batch.indices[0])
-                for name, batch in on_device.objectives.items():
-                    rows.append((first, name, objectives[name].predictions(batch, outputs[name])))
-            if ranks.is_main and len(panel) < spec.evaluate.num_panel_images:
-                panel.extend(_panel(network, on_device, outputs))
-
     # Ranks have different samples, so one may fail alone.
-    ranks.on_all_ranks(run)
-    num_bad = int(ranks.sum([len(bad)])[0])
-    if num_bad > spec.data.max_bad_samples:
-        raise DataError(
-            f"evaluation: {num_bad} records cannot be read (data.max_bad_samples = "
-            f"{spec.data.max_bad_samples}), such as: {'; '.join(bad[:3]) or 'on another rank'}"
-        )
-    metrics = book.compute()
-    for name, objective in objectives.items():
-        with torch.no_grad():
-            split = WholeSplit(network, collator, name, spec, ranks, is_final)
-            found = objective.evaluate_split(split)
-        metrics.update({f"{name}/{metric}": value for metric, value in found.items()})
+    outputs = ranks.on_all_ranks(lambda: _run(network, collator, spec, ranks, book, predict))
+    num_bad = _count_bad_samples(outputs.bad_samples, spec.data.max_bad_samples, ranks)
+    metrics = book.compute() | _split_metrics(network, collator, spec, ranks, is_final)
     network.train(was_training)
-    panel = panel[: spec.evaluate.num_panel_images]
-    return SplitResult(metrics, panel, _ordered(rows, ranks) if predict else {}, num_bad)
+    return SplitResult(
+        metrics,
+        outputs.panel[: spec.evaluate.num_panel_images],
+        _in_sample_order(outputs.predictions, ranks) if predict else {},
+        num_bad,
+    )
 
 
-def _ordered(
-    rows: list[tuple[int, str, list[dict[str, Any]]]], ranks: Ranks
-) -> dict[str, list[dict[str, Any]]]:
+def _run(
+    network: MultiObjective,
+    collator: Collator,
+    spec: RunSpec,
+    ranks: Ranks,
+    book: MetricBook,
+    predict: bool,
+) -> _Outputs:
+    """Run this rank's share of the split, and add it to the metrics."""
+    order = evaluation_order(
+        len(collator.datasets), spec.evaluate.micro_batch_size, ranks.rank, ranks.world_size
+    )
+    # Starting a worker takes longer than loading a few micro-batches.
+    num_workers = min(spec.data.num_workers, len(order) // 4)
+    objectives = network.named_objectives()
+    collected = _Outputs()
+    for micro_batch in MicroBatchLoader(collator, order, num_workers, ranks.device):
+        collected.bad_samples.extend(micro_batch.bad_samples)
+        batch = micro_batch.to(ranks.device)
+        with torch.no_grad(), autocast(spec.train.precision, ranks.device):
+            outputs = network(batch)
+        book.update(batch, outputs)
+        if predict:
+            first = int(micro_batch.indices[0])
+            for name, its_batch in batch.objectives.items():
+                rows = objectives[name].predictions(its_batch, outputs[name])
+                collected.predictions.append((first, name, rows))
+        if ranks.is_main and len(collected.panel) < spec.evaluate.num_panel_images:
+            collected.panel.extend(_panel(network, collator.reader.tokenizer, batch, outputs))
+    return collected
+
+
+def _count_bad_samples(messages: Sequence[str], limit: int, ranks: Ranks) -> int:
+    """Return the number of unreadable records on all ranks, if it is within the limit."""
+    total = int(ranks.sum([len(messages)])[0])
+    if total > limit:
+        raise DataError(
+            f"evaluation: {total} records cannot be read (data.max_bad_samples = {limit}), such "
+            f"as: {'; '.join(messages[:3]) or 'on another rank'}"
+        )
+    return total
+
+
+def _split_metrics(
+    network: MultiObjective, collator: Collator, spec: RunSpec, ranks: Ranks, is_final: bool
+) -> dict[str, float]:
+    """Return the metrics that objectives compute over the whole split."""
+    metrics: dict[str, float] = {}
+    for name, objective in network.named_objectives().items():
+        split = WholeSplit(network, collator, name, spec, ranks, is_final)
+        with torch.no_grad():
+            values = objective.evaluate_split(split)
+        metrics |= {f"{name}/{metric}": value for metric, value in values.items()}
+    return metrics
+
+
+def _in_sample_order(
+    predictions: list[tuple[int, str, list[Prediction]]], ranks: Ranks
+) -> dict[str, list[Prediction]]:
     """Return all ranks' predictions by objective, in the order of the samples."""
-    everyone = [tuple(r) for text in ranks.gather_text(json.dumps(rows)) for r in json.loads(text)]
-    ordered: dict[str, list[dict[str, Any]]] = {}
-    for _, name, found in sorted(everyone, key=lambda row: row[0]):
-        if found:
-            ordered.setdefault(name, []).extend(found)
+    # As JSON, since ranks exchange no pickles.
+    texts = ranks.gather_text(json.dumps(predictions))
+    everyone = [tuple(entry) for text in texts for entry in json.loads(text)]
+    ordered: dict[str, list[Prediction]] = {}
+    for _, name, rows in sorted(everyone, key=lambda entry: entry[0]):
+        if rows:
+            ordered.setdefault(name, []).extend(rows)
     return ordered
 
 
-def _panel(network: MultiObjective, batch: MicroBatch, outputs: dict) -> list[PanelImage]:  # type: ignore[type-arg]
-    """Return the micro-batch's images with what each objective has to say of them.
+def _panel(
+    network: MultiObjective,
+    tokenizer: PreTrainedTokenizerFast,
+    batch: MicroBatch,
+    outputs: Mapping[str, ObjectiveOutput],
+) -> list[PanelImage]:
+    """Return the micro-batch's images with what each objective says about them.
 
-    An image may have several texts. The objectives take turns, so that each has its say before the
-    room under the image is full.
+    An image may have several texts. The objectives take turns, so that each gets a line before the
+    space under the image is full.
     """
-    said: dict[int, dict[str, list[tuple[str, ...]]]] = {}
-    objectives = network.named_objectives()
-    for name, output in outputs.items():
-        for entry in objectives[name].panel(batch.objectives[name], output, batch.input_ids):
-            said.setdefault(entry.image_row, {}).setdefault(name, []).append(entry.lines)
     if batch.pixel_values is None:
         return []
+    texts = readable(tokenizer, batch.input_ids)
+    # By image row, then by objective.
+    lines_of: dict[int, dict[str, list[tuple[str, ...]]]] = {}
+    objectives = network.named_objectives()
+    for name, output in outputs.items():
+        for entry in objectives[name].panel(batch.objectives[name], output, texts):
+            lines_of.setdefault(entry.image_row, {}).setdefault(name, []).append(entry.lines)
     return [
         PanelImage(
             ImageOps.contain(
@@ -144,5 +199,5 @@ def _panel(network: MultiObjective, batch: MicroBatch, outputs: dict) -> list[Pa
                 for line in lines
             ),
         )
-        for row, entries in sorted(said.items())
+        for row, entries in sorted(lines_of.items())
     ]

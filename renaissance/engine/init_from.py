@@ -1,333 +1,198 @@
-"""Start a new run from the weights of a checkpoint: strictly, module by module."""
+"""Initialize a new run from a checkpoint: strictly, module by module."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import attrs
-import tomli
-from rich.table import Table
-from torch import Tensor, nn
 
-from renaissance.contracts.encoder import Encoder
-from renaissance.engine.checkpoint import aliases, find_checkpoint, load_model_tensors
+from renaissance.contracts.objective import Objective
+from renaissance.engine.checkpoint import load_model_tensors, load_spec_tables
+from renaissance.engine.matching import (
+    MODEL,
+    OBJECTIVES,
+    Match,
+    ModuleReport,
+    Side,
+    is_in,
+    match_tensors,
+)
 from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.run_folder import find_checkpoint
+from renaissance.engine.tensors import first_few, without_aliases
 from renaissance.errors import CheckpointError, SpecError, did_you_mean
-from renaissance.model.build import DEFAULT_FUSION, DEFAULT_POOLER
-from renaissance.spec.sections import ComponentSpec, EncoderSpec, ModelSection, RunSpec
-
-MODEL, OBJECTIVES = "model.", "objectives."
-DEFAULT_TYPES = {"fusion": DEFAULT_FUSION, "pooler": DEFAULT_POOLER}
-NUM_NAMED = 5
-
-Fate = Literal["loaded", "resized", "newly initialized", "left behind"]
+from renaissance.spec.choice import EncoderChoice
+from renaissance.spec.sections import ModelSection, RunSpec
+from renaissance.spec.write import spec_tables
 
 
 @attrs.frozen
-class Outcome:
-    """What became of some tensors of a module.
-
-    Attributes:
-        module: A part of the model, or "objectives.<name>".
-        fate: What became of them.
-        num_tensors: How many, tied ones counted once.
-        num_parameters: How many numbers they hold, those of buffers included.
-        note: What else there is to say.
-    """
-
-    module: str
-    fate: Fate
-    num_tensors: int
-    num_parameters: int
-    note: str
-
-
-@attrs.frozen
-class Start:
-    """What a new run starts with.
+class InitReport:
+    """How a new run was initialized.
 
     Attributes:
         source: The checkpoint's folder.
-        outcomes: Module by module.
+        modules: What was done with each module, one entry per status.
     """
 
     source: str
-    outcomes: tuple[Outcome, ...]
+    modules: tuple[ModuleReport, ...]
 
-    def table(self) -> Table:
-        """Return the outcomes as a table."""
-        title = f"weights from {self.source}"
-        table = Table("module", "weights", title=title, title_justify="left", box=None)
-        table.add_column("tensors", justify="right")
-        table.add_column("parameters", justify="right")
-        table.add_column("note")
-        for outcome in self.outcomes:
-            table.add_row(
-                outcome.module,
-                outcome.fate,
-                f"{outcome.num_tensors:,}",
-                f"{outcome.num_parameters:,}",
-                outcome.note,
-            )
-        return table
+    def lines(self) -> list[str]:
+        """Return the report as the lines of a table."""
+        rows = [("module", "status", "tensors", "parameters", "note")]
+        rows += [
+            (m.module, m.status, f"{m.num_tensors:,}", f"{m.num_parameters:,}", m.note)
+            for m in self.modules
+        ]
+        widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+        return [f"parameters from {self.source}"] + [
+            f" {module:<{widths[0]}}  {status:<{widths[1]}}  {tensors:>{widths[2]}}  "
+            f"{parameters:>{widths[3]}}  {note}".rstrip()
+            for module, status, tensors, parameters, note in rows
+        ]
 
 
-def start_from(spec: RunSpec, network: MultiObjective) -> Start:
-    """Give a new run's model and objectives the weights of `model.init_from`.
+def initialize(network: MultiObjective, source: Path, spec: RunSpec) -> InitReport:
+    """Load a new run's model and objectives from a checkpoint of another run.
 
-    Every tensor of the model must find its like in the checkpoint and the other way round. A module
-    of `model.init_allow` may differ, and is then newly initialized as a whole. An objective takes
-    the weights of the objective of its name, or else of the first that fits of its type or of
-    those in its class's `compatible_heads`; heads that only one side has are as expected.
+    The tensors of the model and those of the checkpoint must match one to one. A module named in
+    `model.init_allow` may differ, and is then newly initialized as a whole. An objective takes its
+    head from the checkpoint's objective of the same name; failing that, from the first one that
+    matches and whose type is the same or in `compatible_heads`. Heads that only the run or only the
+    checkpoint has are not errors.
+
+    Args:
+        network: The new run's model and objectives.
+        source: The checkpoint, or a run folder: its best checkpoint, or else its last.
+        spec: The new run's spec.
 
     Raises:
-        CheckpointError: If the checkpoint is missing or damaged, or its weights do not fit.
-        SpecError: If `model.init_allow` names what neither side has.
+        CheckpointError: If the checkpoint is missing or damaged, or does not match.
+        SpecError: If `model.init_allow` names a module that neither side has.
     """
-    assert spec.model.init_from is not None
-    folder = find_checkpoint(Path(spec.model.init_from), prefer_best=True)
+    folder = find_checkpoint(source, prefer_best=True)
     tensors = load_model_tensors(folder)
-    old_spec = tomli.loads((folder / "spec.toml").read_text())
-    old_type = old_spec.get("model", {}).get("type", spec.model.type)
-    if old_type != spec.model.type:
-        raise CheckpointError(
-            f"model.init_from: the architectures differ: {folder} is a checkpoint of a {old_type} "
-            f"model, but model.type is '{spec.model.type}'; take [model] from the spec.toml in "
-            "that folder, or another checkpoint"
-        )
-    starter = _Starter(spec, old_spec, network, tensors)
-    starter.check_allowed(folder)
-    starter.add_parts()
-    starter.add_objectives()
-    starter.raise_faults(folder)
-    # What is not given keeps the values that it was built with.
-    network.load_state_dict(starter.state, strict=False)
-    return Start(str(folder), tuple(starter.outcomes))
+    checkpoint = Side(
+        {name.removeprefix(MODEL): tensor for name, tensor in tensors.items()},
+        load_spec_tables(folder),
+    )
+    state = without_aliases(network.state_dict())
+    run = Side(
+        {name.removeprefix(MODEL): tensor for name, tensor in state.items()}, spec_tables(spec)
+    )
+    _check_architecture(run, checkpoint, folder)
+    allow = spec.model.init_allow
+    _check_allow(allow, network, [*run.tensors, *checkpoint.tensors], folder)
+    matches = [*_parts(network, run, checkpoint), *_objectives(network, run, checkpoint)]
+    _check_differences(matches, allow, folder)
+    matches = [match.without_differing(allow) for match in matches]
+    # Not strict: tensors that nothing matches keep their initial values.
+    network.load_state_dict(
+        {name: tensor for match in matches for name, tensor in match.state().items()},
+        strict=False,
+    )
+    return InitReport(str(folder), tuple(row for match in matches for row in match.report()))
 
 
 def may_keep_encoder(model: ModelSection) -> bool:
-    """Return whether `model.init_allow` lets some of an encoder keep its own weights.
+    """Return whether `model.init_allow` lets an encoder, or part of one, keep its initial values.
 
-    Only then must pretrained weights be read before those of `model.init_from`.
+    Only then are its pretrained weights read when there is a `model.init_from`.
     """
     parts = {entry.partition(".")[0] for entry in model.init_allow}
-    return any(isinstance(getattr(model, part, None), EncoderSpec) for part in parts)
+    return any(isinstance(getattr(model, part, None), EncoderChoice) for part in parts)
 
 
-@attrs.frozen
-class _Fit:
-    """How a checkpoint's tensors fit a module's.
-
-    Attributes:
-        loaded: The checkpoint's, of the same name and shape.
-        resized: The checkpoint's, as the module made them fit.
-        new: The module's that have no counterpart.
-        left: The checkpoint's that have none.
-    """
-
-    loaded: dict[str, Tensor]
-    resized: dict[str, Tensor]
-    new: dict[str, Tensor]
-    left: dict[str, Tensor]
-
-    @classmethod
-    def of(
-        cls,
-        module: nn.Module | None,
-        found: Mapping[str, Tensor],
-        excluded: Collection[str] = (),
-    ) -> "_Fit":
-        """Fit the checkpoint's tensors by name, all but the excluded."""
-        own: dict[str, Tensor] = dict(module.state_dict()) if module is not None else {}
-        # Checkpoints too hold tied tensors once, under the first of their names.
-        for name in aliases(own):
-            del own[name]
-        loaded, resized = {}, {}
-        for name, tensor in own.items():
-            old = found.get(name)
-            if old is None or name in excluded:
-                continue
-            if old.shape == tensor.shape:
-                loaded[name] = old
-            elif (
-                isinstance(module, Encoder) and (fitted := module.fit_tensor(name, old)) is not None
-            ):
-                resized[name] = fitted
-        taken = loaded | resized
-        new = {name: tensor for name, tensor in own.items() if name not in taken}
-        left = {name: tensor for name, tensor in found.items() if name not in taken}
-        return cls(loaded, resized, new, left)
-
-    def faults(self) -> dict[str, str]:
-        """Return what keeps it from fitting wholly, by the name of the tensor."""
-        found = {name: "not in the checkpoint" for name in self.new if name not in self.left}
-        for name, tensor in self.left.items():
-            found[name] = "not in this run"
-            if name in self.new:
-                found[name] = (
-                    f"shape {_shape(tensor)} in the checkpoint, {_shape(self.new[name])} in this "
-                    "run"
-                )
-        return found
+def _parts(network: MultiObjective, run: Side, checkpoint: Side) -> Iterator[Match]:
+    """Match the parts of the model."""
+    parts = network.model.parts()
+    saved_names = [name for name in checkpoint.tensors if not name.startswith(OBJECTIVES)]
+    for part in dict.fromkeys([*parts, *(name.partition(".")[0] for name in saved_names)]):
+        expected, saved = run.inside(part), checkpoint.inside(part)
+        types = checkpoint.part_type(part), run.part_type(part)
+        if types[0] == types[1]:
+            yield match_tensors(part, parts.get(part), expected, saved)
+        else:
+            # In components of different types, equal names and shapes mean nothing.
+            text = f"{types[0]!r} in the checkpoint, {types[1]!r} in this run"
+            yield Match(part, expected, saved, differences={part: text}, note=text)
 
 
-class _Starter:
-    """Goes through the modules of a network.
+def _objectives(network: MultiObjective, run: Side, checkpoint: Side) -> Iterator[Match]:
+    """Match the objectives; those that only one side has do not count as different."""
+    types, saved_types = run.objective_types(), checkpoint.objective_types()
+    used = set()
+    for name, objective in network.named_objectives().items():
+        if name in saved_types:
+            candidates = [name]
+        else:
+            candidates = [
+                saved_name
+                for saved_name, saved_type in saved_types.items()
+                if saved_type in (types[name], *objective.compatible_heads)
+            ]
+        source, match = _head(name, candidates, objective, run, checkpoint)
+        used.add(source)
+        yield match
+    for name in saved_types:
+        if name not in used:
+            yield Match(OBJECTIVES + name, {}, checkpoint.inside(OBJECTIVES + name))
 
-    They are named as in `model.init_allow`: parts of the model by their names, objectives as
-    "objectives.<name>".
 
-    Attributes:
-        state: What the network is given, by the names in its state.
-        outcomes: What became of all tensors, module by module.
-    """
+def _head(
+    name: str, candidates: Sequence[str], objective: Objective, run: Side, checkpoint: Side
+) -> tuple[str | None, Match]:
+    """Match an objective with the first of the checkpoint's that fits, or else with none."""
+    expected = run.inside(OBJECTIVES + name)
+    for source in candidates:
+        saved = checkpoint.inside(OBJECTIVES + source)
+        match = match_tensors(OBJECTIVES + name, objective, expected, saved)
+        if source == name and saved:
+            return source, match
+        if match.taken and not match.differences:
+            return source, attrs.evolve(match, note=f"from objective '{source}'")
+    return None, Match(OBJECTIVES + name, expected, {})
 
-    def __init__(
-        self,
-        spec: RunSpec,
-        old_spec: Mapping[str, Any],
-        network: MultiObjective,
-        tensors: Mapping[str, Tensor],
-    ) -> None:
-        self.state: dict[str, Tensor] = {}
-        self.outcomes: list[Outcome] = []
-        self._spec = spec
-        self._old_spec = old_spec
-        self._task = network
-        self._found = {name.removeprefix(MODEL): tensor for name, tensor in tensors.items()}
-        self._faults: list[str] = []
-        self._faulty_modules: list[str] = []
 
-    def check_allowed(self, folder: Path) -> None:
-        """Check that each entry of `model.init_allow` is a module of the run or the checkpoint."""
-        modules = [*self._task.model.parts(), *(OBJECTIVES + n for n in self._task.objectives)]
-        own = (name.removeprefix(MODEL) for name in self._task.state_dict())
-        known = {*modules, *own, *self._found}
-        faults = [
-            f"model.init_allow: '{entry}' is no module of this run, nor of {folder}; expected one "
-            f"of {', '.join(modules)}, or a module inside of one{did_you_mean(entry, modules)}"
-            for entry in self._spec.model.init_allow
-            if not any(_is_in(name, entry) for name in known)
-        ]
-        if faults:
-            raise SpecError(*faults)
-
-    def add_parts(self) -> None:
-        """Fit the parts of the model; what does not fit is a fault."""
-        parts = self._task.model.parts()
-        old_parts = [n.partition(".")[0] for n in self._found if not n.startswith(OBJECTIVES)]
-        for name in dict.fromkeys([*parts, *old_parts]):
-            part, found = parts.get(name), self._tensors_of(name)
-            old_type, own_type = self._types(name)
-            if old_type == own_type:
-                self._fit(name, part, found)
-                continue
-            # Between components of two types, equal names and shapes mean nothing.
-            difference = f"'{old_type}' in the checkpoint, '{own_type}' in this run"
-            if not self._is_allowed(name):
-                self._faults.append(f"{name}: {difference}")
-                self._faulty_modules.append(name)
-            self._add(name, _Fit.of(part, found, excluded=found), found, difference)
-
-    def add_objectives(self) -> None:
-        """Fit the objectives; heads that only one side has are as expected."""
-        old_types = {
-            objective.get("name", objective["type"]): objective["type"]
-            for objective in self._old_spec.get("objectives", [])
-        }
-        sources = set()
-        for objective in self._spec.objectives:
-            name = objective.name or objective.type
-            source = self._source(name, objective.type, old_types)
-            module = self._task.objectives[name]
-            found = self._tensors_of(OBJECTIVES + source) if source else {}
-            if not found:
-                self._add(OBJECTIVES + name, _Fit.of(module, found), found)
-                continue
-            sources.add(source)
-            note = f"from objective '{source}'" if source != name else ""
-            self._fit(OBJECTIVES + name, module, found, note)
-        for name in old_types:
-            if name not in sources:
-                found = self._tensors_of(OBJECTIVES + name)
-                self._add(OBJECTIVES + name, _Fit.of(None, found), found)
-
-    def raise_faults(self, folder: Path) -> None:
-        """Raise what does not fit, if anything, with the remedy."""
-        if not self._faults:
-            return
-        num_more = len(self._faults) - NUM_NAMED
-        more = f"; and {num_more} more" if num_more > 0 else ""
-        allow = dict.fromkeys([*self._spec.model.init_allow, *self._faulty_modules])
+def _check_architecture(run: Side, checkpoint: Side, folder: Path) -> None:
+    expected, saved = run.spec["model"]["type"], checkpoint.spec["model"]["type"]
+    if expected != saved:
         raise CheckpointError(
-            f"model.init_from: {folder} does not fit this run: "
-            f"{'; '.join(self._faults[:NUM_NAMED])}{more}. Set [model] and [data] as in the "
-            "spec.toml in that folder; or, to initialize newly what does not fit and leave its "
-            f"weights behind, set model.init_allow = {json.dumps(list(allow))}"
+            f"model.init_from: {folder} is a checkpoint of a {saved} model, but model.type is "
+            f"'{expected}'; take [model] from the spec.toml in that folder, or choose another "
+            "checkpoint"
         )
 
-    def _types(self, part: str) -> tuple[str | None, str | None]:
-        """Return the component types of a part: the checkpoint's and this run's."""
-        default = DEFAULT_TYPES.get(part)
-        section = getattr(self._spec.model, part, None)
-        own_type = section.type if isinstance(section, ComponentSpec) else default
-        old_section = self._old_spec.get("model", {}).get(part, {})
-        return old_section.get("type", default), own_type
 
-    def _source(self, name: str, own_type: str, old_types: Mapping[str, str]) -> str | None:
-        """Return the name of the checkpoint's objective that an objective starts from, if any."""
-        if name in old_types:
-            return name
-        objective = self._task.named_objectives()[name]
-        for old_name, old_type in old_types.items():
-            if old_type == own_type or old_type in objective.compatible_heads:
-                fit = _Fit.of(objective, self._tensors_of(OBJECTIVES + old_name))
-                if fit.loaded and not fit.faults():
-                    return old_name
-        return None
-
-    def _tensors_of(self, module: str) -> dict[str, Tensor]:
-        prefix = f"{module}."
-        return {n.removeprefix(prefix): t for n, t in self._found.items() if n.startswith(prefix)}
-
-    def _is_allowed(self, name: str) -> bool:
-        return any(_is_in(name, entry) for entry in self._spec.model.init_allow)
-
-    def _fit(
-        self, name: str, module: nn.Module | None, found: Mapping[str, Tensor], note: str = ""
-    ) -> None:
-        faults = {f"{name}.{n}": fault for n, fault in _Fit.of(module, found).faults().items()}
-        allow = self._spec.model.init_allow
-        # Whole or not at all: half of a module beside another half would be neither.
-        given_up = [entry for entry in allow if any(_is_in(fault, entry) for fault in faults)]
-        excluded = [n for n in found if any(_is_in(f"{name}.{n}", entry) for entry in given_up)]
-        for tensor, fault in faults.items():
-            if not self._is_allowed(tensor):
-                self._faults.append(f"{tensor}: {fault}")
-                self._faulty_modules.append(name)
-        self._add(name, _Fit.of(module, found, excluded), found, note)
-
-    def _add(self, module: str, fit: _Fit, found: Mapping[str, Tensor], note: str = "") -> None:
-        prefix = "" if module.startswith(OBJECTIVES) else MODEL
-        self.state |= {f"{prefix}{module}.{n}": t for n, t in (fit.loaded | fit.resized).items()}
-        shapes = [f"{n} {_shape(found[n])} to {_shape(t)}" for n, t in fit.resized.items()]
-        more = f" and {len(shapes) - 1} more" if len(shapes) > 1 else ""
-        fates: dict[Fate, tuple[dict[str, Tensor], str]] = {
-            "loaded": (fit.loaded, note),
-            "resized": (fit.resized, f"{shapes[0]}{more}" if shapes else ""),
-            "newly initialized": (fit.new, note),
-            "left behind": (fit.left, ""),
-        }
-        for fate, (tensors, its_note) in fates.items():
-            if tensors:
-                size = sum(tensor.numel() for tensor in tensors.values())
-                self.outcomes.append(Outcome(module, fate, len(tensors), size, its_note))
+def _check_allow(
+    allow: Sequence[str], network: MultiObjective, tensors: Sequence[str], folder: Path
+) -> None:
+    """Check that the entries of `model.init_allow` are modules of the run or the checkpoint."""
+    modules = [*network.model.parts(), *(OBJECTIVES + name for name in network.objectives)]
+    faults = [
+        f"model.init_allow: '{entry}' is not a module of this run or of {folder}; expected one of "
+        f"{', '.join(modules)}, or a module inside one of them{did_you_mean(entry, modules)}"
+        for entry in allow
+        if not any(is_in(name, entry) for name in [*modules, *tensors])
+    ]
+    if faults:
+        raise SpecError(*faults)
 
 
-def _is_in(name: str, module: str) -> bool:
-    return name == module or name.startswith(f"{module}.")
-
-
-def _shape(tensor: Tensor) -> str:
-    return str(tuple(tensor.shape))
+def _check_differences(matches: Sequence[Match], allow: Sequence[str], folder: Path) -> None:
+    """Check that `model.init_allow` allows every difference."""
+    differing = [
+        (match.name, f"{name}: {text}")
+        for match in matches
+        for name, text in match.differences.items()
+        if not any(is_in(name, entry) for entry in allow)
+    ]
+    if differing:
+        enough = dict.fromkeys([*allow, *(module for module, _ in differing)])
+        raise CheckpointError(
+            f"model.init_from: {folder} does not fit this run: "
+            f"{first_few([text for _, text in differing])}. Set [model] and [data] as in the "
+            "spec.toml in that folder; or, to newly initialize the modules that do not fit, set "
+            f"model.init_allow = {json.dumps(list(enough))}"
+        )

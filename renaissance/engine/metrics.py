@@ -3,10 +3,32 @@
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 from torchmetrics import Metric, SumMetric
 
 from renaissance.contracts.objective import Objective, ObjectiveOutput
 from renaissance.data.collate import MicroBatch
+
+
+def weighted_loss(
+    outputs: Mapping[str, ObjectiveOutput],
+    num_targets: Mapping[str, float],
+    loss_weights: Mapping[str, float],
+) -> Tensor:
+    """Return the loss of a micro-batch: its share of the loss of the whole global batch.
+
+    Sums are divided by the number of targets of the global batch, on all ranks and in all
+    micro-batches, so the loss is a mean over targets and not a mean of means.
+
+    Args:
+        outputs: By objective.
+        num_targets: Targets of the whole global batch, by objective.
+        loss_weights: By objective.
+    """
+    losses = [
+        loss_weights[name] * output.loss_sum / num_targets[name] for name, output in outputs.items()
+    ]
+    return torch.stack(losses).sum()
 
 
 class MetricBook:
@@ -14,18 +36,18 @@ class MetricBook:
 
     Args:
         objectives: The objectives, by name.
-        weights: Their loss weights.
-        device: Where the accumulators live.
+        loss_weights: Their loss weights.
+        device: Device of the accumulators.
     """
 
     def __init__(
         self,
         objectives: Mapping[str, Objective],
-        weights: Mapping[str, float],
+        loss_weights: Mapping[str, float],
         device: torch.device,
     ) -> None:
         self._objectives = objectives
-        self._weights = weights
+        self._loss_weights = loss_weights
         self._loss_sums = {name: SumMetric(nan_strategy="disable") for name in objectives}
         self._num_targets = {name: SumMetric(nan_strategy="disable") for name in objectives}
         self._metrics = {name: objective.metrics() for name, objective in objectives.items()}
@@ -44,7 +66,7 @@ class MetricBook:
     def compute(self) -> dict[str, float]:
         """Return "loss", "<objective>/loss" and "<objective>/<metric>"; every rank must call it.
 
-        An objective that had no target is left out, and the loss where none had any.
+        An objective without targets is left out; so is the loss if no objective has any.
         """
         results: dict[str, float] = {"loss": 0.0}
         for name in self._objectives:
@@ -53,7 +75,7 @@ class MetricBook:
                 continue
             loss = float(self._loss_sums[name].compute()) / num_targets
             results[f"{name}/loss"] = loss
-            results["loss"] += self._weights[name] * loss
+            results["loss"] += self._loss_weights[name] * loss
             for metric_name, metric in self._metrics[name].items():
                 results[f"{name}/{metric_name}"] = float(metric.compute())
         return results if len(results) > 1 else {}
@@ -64,5 +86,6 @@ class MetricBook:
             metric.reset()
 
     def _all(self) -> list[Metric]:
-        own = [*self._loss_sums.values(), *self._num_targets.values()]
-        return own + [metric for metrics in self._metrics.values() for metric in metrics.values()]
+        of_losses = [*self._loss_sums.values(), *self._num_targets.values()]
+        of_objectives = [metric for named in self._metrics.values() for metric in named.values()]
+        return of_losses + of_objectives

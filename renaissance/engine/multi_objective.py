@@ -1,4 +1,4 @@
-"""The model and its objectives as one module: encode once, fuse once, one loss an objective.
+"""The model and its objectives as one module: encode once, fuse once, one loss per objective.
 
 Nothing here knows which architecture or which objectives these are.
 """
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from renaissance.contracts.batches import Pairs
 from renaissance.contracts.features import Features, Fused
-from renaissance.contracts.objective import Objective, ObjectiveOutput
-from renaissance.contracts.tokens import Tokens
+from renaissance.contracts.objective import Objective, ObjectiveOutput, overrides
+from renaissance.contracts.tokens import Modality, Tokens
 from renaissance.data.collate import MicroBatch
+from renaissance.errors import PluginError
 from renaissance.model.base import VisionLanguageModel
 
 
@@ -43,39 +44,46 @@ class MultiObjective(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1) * scale, persistent=False)
 
     def named_objectives(self) -> dict[str, Objective]:
-        """Return the objectives with their type."""
+        """Return the objectives by name, typed as such."""
         return {n: o for n, o in self.objectives.items() if isinstance(o, Objective)}
 
     def forward(self, batch: MicroBatch) -> dict[str, ObjectiveOutput]:
         """Return each objective's output for a micro-batch on this module's device."""
-        text = image = None
-        if batch.input_ids is not None and batch.attention_mask is not None:
-            text = self.model.encode_text(batch.input_ids, batch.attention_mask)
-        if batch.pixel_values is not None:
-            image = self.model.encode_image(self.normalize(batch.pixel_values))
+        encoded = self.encode(batch)
         present = {n: o for n, o in self.named_objectives().items() if n in batch.objectives}
-        alone = self.features_alone(present, text, image)
-        fused = self._fuse(batch, present, text, image, alone)
+        alone = self.encode_alone(present, encoded)
+        fused = self._fuse(batch, present, encoded, alone)
         return {
             name: objective(
                 batch.objectives[name],
                 Features(
-                    text=alone["text"] if "text" in objective.unimodal else None,
-                    image=alone["image"] if "image" in objective.unimodal else None,
+                    text=alone.get("text") if "text" in objective.unimodal else None,
+                    image=alone.get("image") if "image" in objective.unimodal else None,
                     fused=fused.get(name),
                 ),
             )
             for name, objective in present.items()
         }
 
-    def features_alone(
-        self, objectives: Mapping[str, Objective], text: Tokens | None, image: Tokens | None
-    ) -> dict[str, Tokens | None]:
-        """Return texts and images encoded by themselves, where an objective reads them."""
-        wanted = {modality for o in objectives.values() for modality in o.unimodal}
+    def encode(self, batch: MicroBatch) -> dict[Modality, Tokens]:
+        """Encode a micro-batch's texts and images; a modality that it lacks is left out."""
+        encoded: dict[Modality, Tokens] = {}
+        if batch.input_ids is not None and batch.attention_mask is not None:
+            encoded["text"] = self.model.encode_text(batch.input_ids, batch.attention_mask)
+        if batch.pixel_values is not None:
+            encoded["image"] = self.model.encode_image(self.normalize(batch.pixel_values))
+        return encoded
+
+    def encode_alone(
+        self, objectives: Mapping[str, Objective], encoded: Mapping[Modality, Tokens]
+    ) -> dict[Modality, Tokens]:
+        """Return the features of each modality by itself, where an objective reads them."""
+        features = {"text": self.model.text_features, "image": self.model.image_features}
+        read = {modality for objective in objectives.values() for modality in objective.unimodal}
         return {
-            "text": self.model.text_features(text) if text and "text" in wanted else None,
-            "image": self.model.image_features(image) if image and "image" in wanted else None,
+            modality: features[modality](tokens)
+            for modality, tokens in encoded.items()
+            if modality in read
         }
 
     def similarity(self, text: Tokens | None, image: Tokens | None) -> Tensor | None:
@@ -96,26 +104,30 @@ class MultiObjective(nn.Module):
         self,
         batch: MicroBatch,
         objectives: Mapping[str, Objective],
-        text: Tokens | None,
-        image: Tokens | None,
-        alone: Mapping[str, Tokens | None],
+        encoded: Mapping[Modality, Tokens],
+        alone: Mapping[Modality, Tokens],
     ) -> dict[str, Fused]:
-        chooses = any(type(o).pairs is not Objective.pairs for o in objectives.values())
-        similarity = self.similarity(alone["text"], alone["image"]) if chooses else None
-        requests: dict[str, Pairs] = {}
+        # Similarity is only for objectives that choose their pairs by it, such as hard negatives.
+        chooses = any(overrides(objective, "pairs") for objective in objectives.values())
+        similarity = self.similarity(alone.get("text"), alone.get("image")) if chooses else None
+        pairs_of: dict[str, Pairs] = {}
         for name, objective in objectives.items():
             pairs = objective.pairs(batch.objectives[name], similarity)
             if pairs is not None:
-                requests[name] = pairs
-        if not requests:
+                pairs_of[name] = pairs
+        if not pairs_of:
             return {}
-        assert text is not None
-        assert image is not None
-        fused = self.model.fuse(text, image, list(requests.values()))
-        return dict(zip(requests, fused, strict=True))
+        if encoded.keys() != {"text", "image"}:
+            raise PluginError(
+                f"objective '{next(iter(pairs_of))}' asks for pairs, but no "
+                f"{'image' if 'text' in encoded else 'text'} was collated; call builder.text and "
+                "builder.image in collate"
+            )
+        fused = self.model.fuse(encoded["text"], encoded["image"], list(pairs_of.values()))
+        return dict(zip(pairs_of, fused, strict=True))
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Return pixels, uint8, as the image encoder takes them: (images, 3, height, width)."""
-        # Images travel as uint8, a quarter of the bytes, and become floats here.
+        """Normalize uint8 pixels for the image encoder: (images, 3, height, width)."""
+        # Images are copied to the device as uint8, which is a quarter of the bytes.
         mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
         return (pixels.to(mean.dtype) - mean) / std

@@ -1,9 +1,10 @@
-"""A loss or gradient that is not finite: save what is needed to look at it, say where it was."""
+"""Stop at a loss or gradient that is not finite, and save what is needed to find out why."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from renaissance.engine.checkpoint import TrainState, save_checkpoint
 from renaissance.engine.distributed import Ranks
 from renaissance.errors import RunError
 
-NUM_SHOWN_INDICES = 20
+MAX_SHOWN_INDICES = 20
 
 
 def stop_not_finite(
@@ -26,70 +27,92 @@ def stop_not_finite(
     ranks: Ranks,
     micro_batches: Sequence[MicroBatch],
     outputs: Sequence[Mapping[str, ObjectiveOutput]],
-) -> None:
-    """Save the weights before the step and every rank's micro-batches, then raise.
+) -> NoReturn:
+    """Save the parameters before the step and every rank's micro-batches, then raise.
 
     Every rank must call it.
+
+    Args:
+        folder: The run folder.
+        network: Model and objectives, before the step.
+        state: How far the run is.
+        spec_text: The resolved spec, TOML.
+        ranks: The processes of the run.
+        micro_batches: This rank's micro-batches of the step.
+        outputs: What each objective returned for each of them.
 
     Raises:
         RunError: Naming step, objectives and sample indices.
     """
-    where = folder / f"nonfinite-step-{state.step:08d}"
-    bad = [
-        {name for name, result in output.items() if not math.isfinite(result.loss_sum.item())}
-        for output in outputs
-    ]
-    culprits = set().union(*bad)
-    indices = [
-        int(index)
-        for batch, names in zip(micro_batches, bad, strict=True)
-        if names or not culprits
-        for index in batch.indices.tolist()
-    ]
+    saved = folder / f"nonfinite-step-{state.step:08d}"
     if ranks.is_main:
-        save_checkpoint(where, network, None, state, spec_text)
+        save_checkpoint(saved, network, None, state, spec_text)
     ranks.barrier()
-    for number, batch in enumerate(micro_batches):
+    for index, batch in enumerate(micro_batches):
         save_file(
             {name: tensor.cpu().contiguous() for name, tensor in _tensors(batch).items()},
-            where / f"rank{ranks.rank}-micro-batch{number}.safetensors",
+            saved / f"rank{ranks.rank}-micro-batch{index}.safetensors",
         )
-    reports = [
-        json.loads(text)
-        for text in ranks.gather_text(
-            json.dumps({"objectives": sorted(culprits), "indices": indices})
-        )
-    ]
-    named = sorted({name for report in reports for name in report["objectives"]})
-    # Where a loss is not finite, only the ranks that saw one say which samples these were.
-    guilty = [r for r in reports if r["objectives"]] or reports
-    shown = sorted({index for report in guilty for index in report["indices"]})
+    names, indices = _affected(micro_batches, outputs, ranks)
     if ranks.is_main:
-        (where / "report.json").write_text(
-            json.dumps({"step": state.step, "objectives": named, "indices": shown}, indent=1)
-        )
-    what = f"the loss of {', '.join(named)}" if named else "the gradient (the losses are finite)"
-    more = f" and {len(shown) - NUM_SHOWN_INDICES} more" if len(shown) > NUM_SHOWN_INDICES else ""
+        report = {"step": state.step, "objectives": names, "indices": indices}
+        (saved / "report.json").write_text(json.dumps(report, indent=1))
+    what = f"the loss of {', '.join(names)}" if names else "the gradient (the losses are finite)"
+    num_more = len(indices) - MAX_SHOWN_INDICES
+    more = f" and {num_more} more" if num_more > 0 else ""
     raise RunError(
         f"step {state.step + 1}: {what} is not finite; samples "
-        f"{', '.join(map(str, shown[:NUM_SHOWN_INDICES]))}{more}. The weights before the step and "
-        f"the micro-batches are in {where}; try a lower learning rate, train.gradient_clip, "
+        f"{', '.join(map(str, indices[:MAX_SHOWN_INDICES]))}{more}. The parameters before the step "
+        f"and the micro-batches are in {saved}; try a lower learning rate, train.gradient_clip or "
         "train.precision = 'fp32', or look at these samples"
     )
 
 
-def _tensors(batch: MicroBatch) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+def _affected(
+    micro_batches: Sequence[MicroBatch],
+    outputs: Sequence[Mapping[str, ObjectiveOutput]],
+    ranks: Ranks,
+) -> tuple[list[str], list[int]]:
+    """Return the objectives whose loss is not finite on any rank, and the samples in question.
 
-    def collect(prefix: str, value: object) -> None:
+    These are the samples of the micro-batches with such a loss, or those of the whole step if it is
+    only the gradient that is not finite.
+    """
+    # Of this rank: the objectives without a finite loss, for each of its micro-batches.
+    not_finite = [
+        {name for name, result in output.items() if not math.isfinite(result.loss_sum.item())}
+        for output in outputs
+    ]
+    names = sorted(set().union(*not_finite))
+    indices = [
+        int(index)
+        for batch, its_names in zip(micro_batches, not_finite, strict=True)
+        if its_names or not names
+        for index in batch.indices.tolist()
+    ]
+    report = {"objectives": names, "indices": indices}
+    reports = [json.loads(text) for text in ranks.gather_text(json.dumps(report))]
+    # A rank whose losses are finite reports all of its samples. They matter only if all ranks do.
+    affected = [report for report in reports if report["objectives"]] or reports
+    return (
+        sorted({name for report in affected for name in report["objectives"]}),
+        sorted({index for report in affected for index in report["indices"]}),
+    )
+
+
+def _tensors(batch: MicroBatch) -> dict[str, Tensor]:
+    """Return all tensors of a micro-batch, by their path in it."""
+    tensors: dict[str, Tensor] = {}
+
+    def collect(path: str, value: object) -> None:
         if isinstance(value, Tensor):
-            found[prefix] = value
+            tensors[path] = value
         elif isinstance(value, Mapping):
             for key, entry in value.items():
-                collect(f"{prefix}.{key}", entry)
+                collect(f"{path}.{key}", entry)
         elif isinstance(value, MicroBatch | ObjectiveBatch | Pairs):
             for field in value.__attrs_attrs__:
-                collect(f"{prefix}.{field.name}".lstrip("."), getattr(value, field.name))
+                collect(f"{path}.{field.name}".lstrip("."), getattr(value, field.name))
 
     collect("", batch)
-    return found
+    return tensors

@@ -1,4 +1,4 @@
-"""Optimizer with learning rate factors by module role, and the schedule."""
+"""The optimizer, with learning rate factors by module role, and the schedule."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,8 @@ from torch import nn
 from renaissance.contracts.tokens import Role
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.errors import SpecError
-from renaissance.spec.sections import OptimizerSection, ScheduleSection
+from renaissance.spec.choice import OptimizerChoice
+from renaissance.spec.sections import ScheduleSection
 
 
 def parameter_roles(network: MultiObjective) -> dict[str, Role]:
@@ -31,12 +32,23 @@ def parameter_roles(network: MultiObjective) -> dict[str, Role]:
     return roles
 
 
-def make_optimizer(network: MultiObjective, section: OptimizerSection) -> torch.optim.Optimizer:
-    """Make the optimizer: one group a role and kind of decay.
+def make_optimizer(network: MultiObjective, choice: OptimizerChoice) -> torch.optim.Optimizer:
+    """Make the optimizer: one group per role and kind of decay.
 
     Each group carries "name" and "multiplier"; the learning rate is set before every step.
     """
+    groups = parameter_groups(network, choice)
+    if not groups:
+        raise SpecError("model: every parameter is frozen; nothing is left to train")
+    return choice.build(groups)
+
+
+def parameter_groups(network: MultiObjective, choice: OptimizerChoice) -> list[dict[str, Any]]:
+    """Return the groups of trained parameters, as `Optimizer.make` takes them."""
     roles = parameter_roles(network)
+    embeddings = {
+        id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)
+    }
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
@@ -44,31 +56,21 @@ def make_optimizer(network: MultiObjective, section: OptimizerSection) -> torch.
         # Biases and the weights of norms have one dimension; neither decays.
         decays = parameter.ndim > 1
         role = roles[name]
+        group_name = role if decays else f"{role}-no-decay"
         group = groups.setdefault(
-            role if decays else f"{role}-no-decay",
+            group_name,
             {
                 "params": [],
-                "name": role if decays else f"{role}-no-decay",
-                "multiplier": getattr(section.multipliers, role),
-                "weight_decay": section.weight_decay if decays else 0.0,
+                "is_embedding": [],
+                "name": group_name,
+                "role": role,
+                "multiplier": getattr(choice.multipliers, role),
+                "weight_decay": choice.weight_decay if decays else 0.0,
             },
         )
         group["params"].append(parameter)
-    if not groups:
-        raise SpecError("model: every parameter is frozen; nothing is left to train")
-    ordered = [groups[name] for name in sorted(groups)]
-    lr = section.learning_rate
-    match section.type:
-        case "adamw":
-            return torch.optim.AdamW(
-                ordered, lr=lr, betas=section.betas, eps=section.eps, fused=True
-            )
-        case "adam":
-            return torch.optim.Adam(
-                ordered, lr=lr, betas=section.betas, eps=section.eps, fused=True
-            )
-        case "sgd":
-            return torch.optim.SGD(ordered, lr=lr, momentum=section.momentum, fused=True)
+        group["is_embedding"].append(id(parameter) in embeddings)
+    return [groups[name] for name in sorted(groups)]
 
 
 def learning_rate(step: int, total_steps: int, peak: float, section: ScheduleSection) -> float:
@@ -79,11 +81,11 @@ def learning_rate(step: int, total_steps: int, peak: float, section: ScheduleSec
     if section.decay == "constant":
         return peak
     # From 1 at the end of the warm-up down to 0 at the last step.
-    left = 1 - (step - warmup) / max(1, total_steps - warmup)
+    remaining = 1 - (step - warmup) / max(1, total_steps - warmup)
     shape = (
-        left**section.power
+        remaining**section.power
         if section.decay == "polynomial"
-        else (0.5 * (1 - math.cos(math.pi * left)))
+        else 0.5 * (1 - math.cos(math.pi * remaining))
     )
     return section.end_learning_rate + (peak - section.end_learning_rate) * shape
 
@@ -95,10 +97,10 @@ def warmup_steps(total_steps: int, section: ScheduleSection) -> int:
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, rate: float) -> Mapping[str, float]:
-    """Set each group's rate, and return them by group."""
+    """Set each group's rate, and return the rates by role."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["multiplier"]
-    return {group["name"]: group["lr"] for group in optimizer.param_groups}
+    return {group["role"]: group["lr"] for group in optimizer.param_groups}
 
 
 def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:

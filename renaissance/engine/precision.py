@@ -1,4 +1,4 @@
-"""The arithmetic of a run: `train.precision`."""
+"""The precision of a run: `train.precision`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,25 +9,31 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 @contextmanager
 def autocast(precision: str, device: torch.device, training: bool = False) -> Iterator[None]:
-    """Run in the run's arithmetic; this does nothing for fp32."""
+    """Compute in the run's precision; for fp32 this changes nothing.
+
+    Args:
+        precision: "fp32", "bf16" or "fp16".
+        device: Where the run computes.
+        training: Whether a backward pass will follow.
+    """
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
         if training and dtype is not None and device.type == "cpu":
-            with _attention_of_matrix_products():
+            with _attention_as_matrix_products():
                 yield
         else:
             yield
 
 
 @contextmanager
-def _attention_of_matrix_products() -> Iterator[None]:
-    """Let attention be matrix products and a softmax.
+def _attention_as_matrix_products() -> Iterator[None]:
+    """Compute attention as matrix products and a softmax.
 
-    The backward of PyTorch's fused 16-bit attention on a CPU takes longer than that of fp32, while
-    these products use the units that the CPU has for 16-bit numbers.
+    On a CPU, the backward of PyTorch's fused attention takes longer in 16 bits than in 32, while
+    matrix products use the CPU's instructions for 16-bit numbers.
     """
     allowed = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # type: ignore[no-untyped-call]
-    # Or they would be made in fp32. Despite its place, the setting is that of CPUs as well.
+    # Otherwise they would be computed in fp32. Despite its name, the setting is for CPUs too.
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     try:
         with sdpa_kernel(SDPBackend.MATH):

@@ -1,19 +1,20 @@
-"""SIGTERM and Ctrl-C: finish the step, save, leave."""
+"""SIGTERM and Ctrl-C: finish the step, save, exit."""
 
 import signal
 from types import FrameType
 
-# What a scheduler sends before it preempts a job, and Ctrl-C.
+# A scheduler sends SIGTERM before it preempts a job; Ctrl-C sends SIGINT.
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+NUM_SIGNALS = 32
 
 
 class StopRequest:
-    """Notes the first signal; a second one interrupts at once.
+    """Remembers the first signal; Ctrl-C after another signal interrupts at once.
 
-    Use as a context manager, in the main thread.
+    Use it as a context manager, in the main thread.
 
     Attributes:
-        signal: The signal's number, 0 while there was none.
+        signal: The number of the first signal; 0 if there has been none.
     """
 
     def __init__(self) -> None:
@@ -29,9 +30,13 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def one_hot(self) -> list[float]:
+        """Return the signal as a vector that ranks can add up: 1 at its number, else 0."""
+        return [float(number == self.signal and number > 0) for number in range(NUM_SIGNALS)]
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        # torchrun passes Ctrl-C on, so the same signal may come twice: only a later, different
-        # wish to leave (Ctrl-C after a checkpoint began) interrupts.
+        # torchrun forwards Ctrl-C, so SIGINT may come twice for one keystroke: only a SIGINT after
+        # another signal interrupts.
         if self.signal and number == signal.SIGINT and self.signal != number:
             raise KeyboardInterrupt
         self.signal = self.signal or number

@@ -1,25 +1,27 @@
-"""Train a run from its spec: build, resume, loop, say how it ended."""
+"""Train a run from its spec: build, resume, loop, report how it ended."""
 
-import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.fusion import Fusion
 from renaissance.contracts.monitor import RunInfo
 from renaissance.engine.after_step import AfterStep
-from renaissance.engine.checkpoint import TrainState, list_checkpoints, load_checkpoint
+from renaissance.engine.checkpoint import TrainState, load_checkpoint
 from renaissance.engine.distributed import Ranks
-from renaissance.engine.init_from import may_keep_encoder, start_from
+from renaissance.engine.init_from import initialize, may_keep_encoder
 from renaissance.engine.loop import Loop
+from renaissance.engine.observers import Observers
 from renaissance.engine.optim import make_optimizer
 from renaissance.engine.precision import autocast
+from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
 from renaissance.engine.unused import freeze_unused_parameters
 from renaissance.errors import CheckpointError, RenaissanceError, SpecError
+from renaissance.files import write_whole
 from renaissance.plugins.loading import Plugins
 from renaissance.spec.sections import RunSpec
 from renaissance.spec.write import spec_tables, spec_to_toml
@@ -31,11 +33,15 @@ NUM_PROBE_SAMPLES = 4
 def train(spec: RunSpec, plugins: Plugins) -> int:
     """Train, on every rank of the run.
 
+    Args:
+        spec: The run spec.
+        plugins: The plugins, whose lifecycle hooks are called.
+
     Returns:
         Exit code: 0, or 128 plus the signal that stopped the run.
 
     Raises:
-        RenaissanceError: The same, or an echo of it, on every rank.
+        RenaissanceError: On every rank, if any rank fails.
     """
     ranks = Ranks(spec.train.device)
     try:
@@ -46,58 +52,68 @@ def train(spec: RunSpec, plugins: Plugins) -> int:
 
 def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     ranks.on_all_ranks(lambda: _prepare_folder(spec, ranks))
-    checkpoints = list_checkpoints(spec.folder / "checkpoints")
-    last = checkpoints[-1] if checkpoints else None
-    load_weights = last is None and (spec.model.init_from is None or may_keep_encoder(spec.model))
-    parts = ranks.on_all_ranks(lambda: build(spec, plugins, ranks.world_size, load_weights))
+    last = RunFolder(spec.folder).last
+    init_from = spec.model.init_from
+    # Reading pretrained parameters takes a while; a checkpoint may replace all of them.
+    load_weights = last is None and (init_from is None or may_keep_encoder(spec.model))
+    parts = ranks.on_all_ranks(lambda: build(spec, ranks.world_size, load_weights))
     network = parts.network.to(ranks.device)
     if spec.train.gradient_checkpointing:
         _enable_gradient_checkpointing(parts)
-    if last is None and spec.model.init_from is not None:
-        start = ranks.on_all_ranks(lambda: start_from(spec, network))
+    if last is None and init_from is not None:
+        report = ranks.on_all_ranks(lambda: initialize(network, Path(init_from), spec))
         if ranks.is_main:
-            Console(highlight=False, soft_wrap=True).print(start.table())
-    probe = ranks.on_all_ranks(lambda: parts.train[_probe_request(parts)])
+            print("\n".join(report.lines()), flush=True)
+    probe = ranks.on_all_ranks(lambda: parts.train[_probe_keys(parts)])
     with autocast(spec.train.precision, ranks.device):
-        unread = freeze_unused_parameters(network, probe, ranks)
+        unused = freeze_unused_parameters(network, probe, ranks)
     optimizer = make_optimizer(network, spec.optimizer)
     scaler = torch.amp.GradScaler(ranks.device.type, enabled=spec.train.precision == "fp16")
     state = TrainState(
-        num_samples=parts.num_samples, seed=spec.run.seed, weights=parts.stream().weights
+        num_samples=parts.num_samples, seed=spec.run.seed, sampling_weights=parts.stream().weights
     )
     if last is not None:
         checkpoint = last
         state = ranks.on_all_ranks(lambda: _resume(checkpoint, parts, optimizer, scaler))
+    # After the probe, which runs in evaluation mode and would be compiled for nothing.
     if spec.train.compile:
         _compile(parts)
-    info = RunInfo(
-        spec=spec_tables(spec),
-        spec_text=spec_to_toml(spec),
-        folder=spec.folder,
+    monitors = ranks.on_all_ranks(
+        lambda: [monitor.build() for monitor in spec.monitors] if ranks.is_main else []
+    )
+    observers = Observers(monitors, plugins.manager.hook)
+    info = _run_info(parts, ranks, state, unused)
+    return _loop(parts, ranks, info, observers, optimizer, scaler, state)
+
+
+def _run_info(parts: RunParts, ranks: Ranks, state: TrainState, unused: Sequence[str]) -> RunInfo:
+    return RunInfo(
+        spec=spec_tables(parts.spec),
+        spec_text=spec_to_toml(parts.spec),
+        folder=parts.spec.folder,
         rank=ranks.rank,
         world_size=ranks.world_size,
         start_step=state.step,
         total_steps=parts.total_steps,
         samples_per_epoch=parts.num_samples,
         batch_plan=str(parts.plan),
-        unused_parameters=tuple(unread),
+        unused_parameters=tuple(unused),
     )
-    return _loop(parts, ranks, info, optimizer, scaler, state)
 
 
 def _loop(
     parts: RunParts,
     ranks: Ranks,
     info: RunInfo,
+    observers: Observers,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     state: TrainState,
 ) -> int:
-    hook = parts.plugins.manager.hook
     if ranks.is_main:
-        (info.folder / "spec.toml").write_text(info.spec_text)
-    hook.run_started(run=info)
-    after_step = AfterStep(parts, ranks, info, optimizer, scaler)
+        write_whole(RunFolder(info.folder).spec, info.spec_text)
+    observers.run_started(info)
+    after_step = AfterStep(parts, ranks, info, observers, optimizer, scaler)
     reason = "failed"
     stopped_by = 0
     try:
@@ -109,23 +125,16 @@ def _loop(
     finally:
         if ranks.is_main:
             summary = {"step": state.step, "metrics": dict(after_step.last_evaluation)}
-            hook.run_finished(run=info, reason=reason, summary=summary)
+            observers.run_finished(info, reason, summary)
     return 128 + stopped_by if stopped_by else 0
 
 
 def _prepare_folder(spec: RunSpec, ranks: Ranks) -> None:
     if not ranks.is_main:
         return
-    checkpoints = spec.folder / "checkpoints"
-    try:
-        checkpoints.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SpecError(
-            f"run.output_dir: cannot create {spec.folder}: {error}; choose a writable folder"
-        ) from error
-    if not os.access(checkpoints, os.W_OK):
-        raise SpecError(f"run.output_dir: {spec.folder} is not writable; choose a writable folder")
-    if spec.run.resume == "never" and list_checkpoints(checkpoints):
+    folder = RunFolder(spec.folder)
+    folder.create()
+    if spec.run.resume == "never" and folder.checkpoints():
         raise SpecError(
             f"run.resume: 'never', but {spec.folder} holds checkpoints of an earlier run; "
             "choose another run.name, delete the folder, or set run.resume = 'auto'"
@@ -142,15 +151,15 @@ def _resume(
     expected = {
         "seed": parts.spec.run.seed,
         "num_samples": parts.num_samples,
-        "weights": parts.stream().weights,
+        "sampling_weights": parts.stream().weights,
     }
     for name, value in expected.items():
-        found = getattr(state, name)
-        if found != value:
+        saved = getattr(state, name)
+        if saved != value:
             raise CheckpointError(
-                f"{folder}: the run had {name} = {found}, now it is {value}; which samples are "
-                "still to come depends on it. Restore it, or choose another run.name and "
-                f"model.init_from = '{folder}'"
+                f"{folder}: the run had {name.replace('_', ' ')} = {saved}, now it is {value}; the "
+                "order of the remaining samples depends on it. Restore it, or choose another "
+                f"run.name and model.init_from = '{folder}'"
             )
     if state.position != state.step * parts.plan.global_batch_size:
         raise CheckpointError(
@@ -163,14 +172,14 @@ def _resume(
     return state
 
 
-def _probe_request(parts: RunParts) -> list[tuple[int, int]]:
+def _probe_keys(parts: RunParts) -> list[tuple[int, int]]:
     """Return a few samples of each dataset, so that every objective has some."""
-    request: list[tuple[int, int]] = []
+    keys: list[tuple[int, int]] = []
     start = 0
     for length in parts.train.datasets.lengths:
-        request += [(0, start + place) for place in range(min(NUM_PROBE_SAMPLES, length))]
+        keys += [(0, start + index) for index in range(min(NUM_PROBE_SAMPLES, length))]
         start += length
-    return request
+    return keys
 
 
 def _enable_gradient_checkpointing(parts: RunParts) -> None:
@@ -183,7 +192,7 @@ def _enable_gradient_checkpointing(parts: RunParts) -> None:
 
 
 def _compile(parts: RunParts) -> None:
-    # Text lengths differ from one micro-batch to the next: dynamic shapes spare recompilation.
+    # Text lengths differ between micro-batches: dynamic shapes avoid recompilation.
     for part in parts.network.model.parts().values():
         for method in ("encode_text", "encode_image", "encode_joint", "fuse"):
             if hasattr(part, method):

@@ -1,9 +1,10 @@
-"""Find parameters that no objective reads.
+"""Find parameters that no objective uses.
 
-DistributedDataParallel waits for the gradient of every trainable parameter. Those of a part that
-no objective reads (the last fusion layer's image stream under masked language modelling, a pooler
-under a text objective) never get one, so they are taken out before the first step. This costs one
-forward and backward of one micro-batch, once; searching at every step would cost every step.
+DistributedDataParallel waits for the gradient of every trainable parameter. Those that no objective
+uses (the last fusion layer's image stream under masked language modelling, the pooler under an
+objective that reads only text) never get one, so they are frozen before the first step. That costs
+one forward and backward of one micro-batch per run; DDP's own search for them costs time at every
+step.
 """
 
 import torch
@@ -14,23 +15,28 @@ from renaissance.engine.multi_objective import MultiObjective
 
 
 def freeze_unused_parameters(network: MultiObjective, batch: MicroBatch, ranks: Ranks) -> list[str]:
-    """Stop training parameters that receive no gradient on any rank.
+    """Freeze the parameters that receive no gradient on any rank; every rank must call it.
+
+    Args:
+        network: Model and objectives, on the device.
+        batch: A micro-batch with samples for every objective.
+        ranks: The processes of the run.
 
     Returns:
-        Their names.
+        The names of the parameters that are now frozen.
     """
-    # Evaluation mode: no dropout is drawn and no running statistics move.
+    # In evaluation mode no dropout is drawn, and running statistics stay as they are.
     network.eval()
     outputs = network(batch.to(ranks.device))
     loss = torch.stack([output.loss_sum for output in outputs.values()]).sum()
     torch.autograd.backward(loss)
     trainable = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
-    read = ranks.sum([float(parameter.grad is not None) for _, parameter in trainable])
-    released = []
-    for (name, parameter), times in zip(trainable, read, strict=True):
+    num_gradients = ranks.sum([float(parameter.grad is not None) for _, parameter in trainable])
+    unused = []
+    for (name, parameter), count in zip(trainable, num_gradients, strict=True):
         parameter.grad = None
-        if times == 0:
+        if count == 0:
             parameter.requires_grad_(False)
-            released.append(name)
+            unused.append(name)
     network.train()
-    return released
+    return unused

@@ -1,4 +1,4 @@
-"""The one interface over both architectures: encode text, encode images, fuse pairs."""
+"""The interface of both architectures: encode texts, encode images, fuse pairs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from renaissance.contracts.features import Fused, ModelSizes
 from renaissance.contracts.pooler import Pooler
 from renaissance.contracts.tokens import Role, Tokens
 
-# Rows of the modality embedding: text, a first image, and the second image of tasks that have two.
+# Rows of the token type embedding: text, first image, and second image for tasks with two.
 NUM_TOKEN_TYPES = 3
 
 
@@ -20,6 +20,8 @@ class VisionLanguageModel(nn.Module, ABC):
 
     Attributes:
         sizes: Widths of its outputs.
+        pooler: Pools fused pairs.
+        token_type_embeddings: Tell the modalities apart: text, first image, second image.
     """
 
     sizes: ModelSizes
@@ -45,27 +47,27 @@ class VisionLanguageModel(nn.Module, ABC):
         Args:
             text: Encoded text rows of the micro-batch.
             image: Encoded image rows of the micro-batch.
-            requests: Which rows to pair, and what of the result is read.
+            requests: Which rows to pair, and which outputs are read.
         """
 
     def text_features(self, text: Tokens) -> Tokens:
-        """Return final states of texts by themselves, for objectives that read them unfused."""
+        """Return the final states of texts alone, for objectives that read them unfused."""
         return text
 
     def image_features(self, image: Tokens) -> Tokens:
-        """Return final states of images by themselves."""
+        """Return the final states of images alone."""
         return image
 
     @abstractmethod
     def roles(self) -> Mapping[Role, Sequence[nn.Module]]:
-        """Say which modules are encoders and which belong to fusion (learning rate factors)."""
+        """Return the modules of each role, for learning rate multipliers."""
 
     @abstractmethod
     def parts(self) -> Mapping[str, nn.Module]:
         """Return the parts by name, for reports."""
 
     def freeze(self, module: nn.Module) -> None:
-        """Keep a module's weights: no gradient, and evaluation mode even in training."""
+        """Freeze a module: no gradient, and evaluation mode even in training."""
         module.requires_grad_(False)
         self._frozen.append(module.eval())
 
@@ -94,9 +96,9 @@ class VisionLanguageModel(nn.Module, ABC):
 
 
 def new_token_types(hidden_size: int) -> nn.Embedding:
-    """Return modality embeddings; the second image's starts as the first image's.
+    """Return token type embeddings, in which the second image's row is a copy of the first's.
 
-    A second image type that starts random would have to be learned from the few tasks that use it.
+    If it started random, it would have to be learned from the few tasks that use a second image.
     """
     embeddings = nn.Embedding(NUM_TOKEN_TYPES, hidden_size)
     nn.init.normal_(embeddings.weight, std=0.02)
@@ -108,7 +110,7 @@ def new_token_types(hidden_size: int) -> nn.Embedding:
 def gather_pairs(
     text: Tokens, image: Tokens, token_types: nn.Embedding, requests: Sequence[Pairs]
 ) -> tuple[Tokens, Tokens]:
-    """Line up the rows of all requested pairs and tell the modalities apart.
+    """Gather the rows of all requested pairs, and add the token types.
 
     Returns:
         Text and image tokens, (all pairs, tokens, hidden) each.
@@ -121,7 +123,7 @@ def gather_pairs(
             for pairs in requests
         ]
     )
-    # The text type is the same for every pair, so it is added before rows are repeated.
+    # All texts have the same type, so it is added before rows are repeated.
     text_states = (text.hidden_states + token_types.weight[0])[text_rows]
     image_states = image.hidden_states[image_rows] + token_types(image_types)[:, None, :]
     return (

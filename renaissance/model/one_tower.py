@@ -1,4 +1,4 @@
-"""One tower: text and image are embedded, then one stack attends over both."""
+"""One tower: texts and images are embedded, then one stack attends over both."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ from renaissance.model.base import VisionLanguageModel, gather_pairs, new_token_
 
 
 class OneTower(VisionLanguageModel):
-    """A joint encoder, token types, pooler. Fusing is running the joint stack."""
+    """A joint encoder, token types and a pooler; to fuse is to run the joint stack."""
 
     def __init__(self, encoder: Encoder, pooler: Pooler) -> None:
         super().__init__()
@@ -29,15 +29,15 @@ class OneTower(VisionLanguageModel):
         )
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
-        """Embed texts; see the base class."""
+        """Embed texts; the stack runs later, when pairs are fused."""
         return self.encoder.encode_text(input_ids, attention_mask)
 
     def encode_image(self, pixel_values: Tensor) -> Tokens:
-        """Embed images; see the base class."""
+        """Embed images; the stack runs later, when pairs are fused."""
         return self.encoder.encode_image(pixel_values)
 
     def fuse(self, text: Tokens, image: Tokens, requests: Sequence[Pairs]) -> list[Fused]:
-        """See the base class."""
+        """Run the joint stack over all requested pairs at once."""
         paired_text, paired_image = gather_pairs(text, image, self.token_type_embeddings, requests)
         num_text_tokens = paired_text.hidden_states.shape[1]
         fused = self.encoder.encode_joint(
@@ -67,14 +67,14 @@ class OneTower(VisionLanguageModel):
         return self._alone(image, token_type=1)
 
     def roles(self) -> Mapping[Role, Sequence[nn.Module]]:
-        """See the base class."""
+        """Count token types and pooler, which are new, as fusion."""
         return {
             "encoder": [self.encoder],
             "fusion": [self.token_type_embeddings, self.pooler],
         }
 
     def parts(self) -> Mapping[str, nn.Module]:
-        """See the base class."""
+        """Return the modules of the tower."""
         return dict(self.named_children())
 
     def _alone(self, tokens: Tokens, token_type: int) -> Tokens:

@@ -1,4 +1,4 @@
-"""Two towers: a text encoder and an image encoder, then fusion."""
+"""Two towers: a text encoder and an image encoder, followed by fusion."""
 
 from collections.abc import Mapping, Sequence
 
@@ -37,26 +37,26 @@ class TwoTower(VisionLanguageModel):
         )
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
-        """See the base class."""
+        """Encode texts, without gradient if the text encoder is frozen."""
         with torch.set_grad_enabled(self._needs_gradient(self.text_encoder)):
             return self.text_encoder.encode_text(input_ids, attention_mask)
 
     def encode_image(self, pixel_values: Tensor) -> Tokens:
-        """See the base class."""
+        """Encode images, without gradient if the image encoder is frozen."""
         with torch.set_grad_enabled(self._needs_gradient(self.image_encoder)):
             return self.image_encoder.encode_image(pixel_values)
 
     def fuse(self, text: Tokens, image: Tokens, requests: Sequence[Pairs]) -> list[Fused]:
-        """See the base class."""
-        # Rows are projected before they are paired: a row in several pairs is projected once.
+        """Project each row once, then fuse all requested pairs in one call."""
+        # Projected before pairing, since a row may be in several pairs.
         text = Tokens(self.text_projection(text.hidden_states), text.attention_mask)
         image = Tokens(self.image_projection(image.hidden_states), image.attention_mask)
         paired_text, paired_image = gather_pairs(text, image, self.token_type_embeddings, requests)
         uses = [
             FusedUse(
                 num_pairs=len(pairs.text_rows),
-                text=self._read("text", self.pooler.text_use, pairs),
-                image=self._read("image", self.pooler.image_use, pairs),
+                text=self._use("text", self.pooler.text_use, pairs),
+                image=self._use("image", self.pooler.image_use, pairs),
             )
             for pairs in requests
         ]
@@ -64,7 +64,7 @@ class TwoTower(VisionLanguageModel):
         return [self._pool(pairs, *tokens) for pairs, tokens in zip(requests, fused, strict=True)]
 
     def roles(self) -> Mapping[Role, Sequence[nn.Module]]:
-        """See the base class."""
+        """Count everything after the two encoders as fusion."""
         fusion = [
             self.text_projection,
             self.image_projection,
@@ -75,14 +75,14 @@ class TwoTower(VisionLanguageModel):
         return {"encoder": [self.text_encoder, self.image_encoder], "fusion": fusion}
 
     def parts(self) -> Mapping[str, nn.Module]:
-        """See the base class."""
+        """Return the encoders, projections, token types, fusion and pooler."""
         return dict(self.named_children())
 
     def _needs_gradient(self, encoder: nn.Module) -> bool:
         return torch.is_grad_enabled() and not self.is_frozen(encoder)
 
     @staticmethod
-    def _read(modality: str, pooler_use: TokenUse, pairs: Pairs) -> TokenUse:
+    def _use(modality: str, pooler_use: TokenUse, pairs: Pairs) -> TokenUse:
         if modality in pairs.outputs:
             return "all"
         return pooler_use if "pooled" in pairs.outputs else "none"

@@ -1,1 +1,1 @@
-"""Plugins: their hooks, the kinds of component, the registry, and how all of it is loaded."""
+"""Plugins: hooks, kinds of component, the registry, and loading."""

@@ -1,4 +1,4 @@
-"""What a class must declare to be a component of its kind; checked before it is registered."""
+"""What a class must declare to be a component of its kind, checked before it is registered."""
 
 import inspect
 import re
@@ -47,11 +47,11 @@ def check_component(registration: Registration) -> None:
             f"{where}: {component.__name__}.Options: a type cannot be resolved: {error}; "
             "import it outside of `if TYPE_CHECKING`"
         ) from error
-    silent = [field.name for field in attrs.fields(options) if not field.metadata.get("help")]
-    if silent:
+    without_help = [field.name for field in attrs.fields(options) if not field.metadata.get("help")]
+    if without_help:
         raise PluginError(
-            f"{where}: {component.__name__}.Options: no help for {', '.join(silent)}; declare "
-            f"each as `{silent[0]}: ... = option(default, help='What it does.')`"
+            f"{where}: {component.__name__}.Options: no help for {', '.join(without_help)}; "
+            f"declare each as `{without_help[0]}: ... = option(default, help='What it does.')`"
         )
     taken = [field.name for field in attrs.fields(options) if field.name in _reserved(kind)]
     if taken:
@@ -62,8 +62,8 @@ def check_component(registration: Registration) -> None:
     _check_signatures(component, kind, where)
 
 
-def weaknesses_of(registration: Registration) -> list[str]:
-    """Return what is wrong with a component that can be used all the same."""
+def minor_faults_of(registration: Registration) -> list[str]:
+    """Return the faults of a component that do not prevent its use."""
     component = registration.component
     if (component.__doc__ or "").strip():
         return []
@@ -75,24 +75,24 @@ def weaknesses_of(registration: Registration) -> list[str]:
 
 
 def _reserved(kind: Kind) -> tuple[str, ...]:
-    return ("type", *KINDS[kind].place_keys)
+    return ("type", *KINDS[kind].shared_keys)
 
 
 def _check_signatures(component: type[Component], kind: Kind, where: str) -> None:
-    """Check that a class can be made, and its methods called, with the contract's arguments."""
+    """Check that a class and its methods can be called with the contract's arguments."""
     expected = {"__init__": KINDS[kind].made_with}
     for name, function in vars(KINDS[kind].contract).items():
         if inspect.isfunction(function) and not name.startswith("_"):
             expected[name] = tuple(inspect.signature(function).parameters)[1:]
     for name, arguments in expected.items():
         function = getattr(component, name)
-        given = inspect.signature(function)
+        signature = inspect.signature(function)
         try:
-            given.bind(None, *arguments)
+            signature.bind(None, *arguments)
         except TypeError as error:
             raise PluginError(
-                f"{where}: {component.__name__}.{name}{given} does not take the arguments that it "
-                f"is given; write `def {name}({', '.join(('self', *arguments))})`"
+                f"{where}: {component.__name__}.{name}{signature} does not take the arguments that "
+                f"it is given; write `def {name}({', '.join(('self', *arguments))})`"
             ) from error
 
 
@@ -102,14 +102,14 @@ def _abstract_methods(component: type[Component]) -> frozenset[str]:
 
 
 def _absent_attributes(component: type[Component], contract: type[Component]) -> list[str]:
-    """Return the class attributes that a contract declares without a value, if still absent."""
+    """Return the class attributes that a contract only declares and the component lacks."""
     hints: dict[str, Any] = inspect.get_annotations(contract)
     declared = [name for name, hint in hints.items() if get_origin(hint) is ClassVar]
     return [name for name in declared if not hasattr(component, name)]
 
 
-def _is_frozen(options: type[Any]) -> bool:
-    # Asked of the class itself: attrs tells of it only in recent releases.
+def _is_frozen(options: type) -> bool:
+    # By trying, since older releases of attrs do not record it.
     try:
         setattr(object.__new__(options), "probe", None)  # noqa: B010
     except attrs.exceptions.FrozenInstanceError:

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from renaissance.errors import PluginError
+from renaissance.files import write_whole
 from renaissance.plugins.hookspecs import hookimpl
 from renaissance.plugins.loading import Plugins, check_api, describe_failure
 
@@ -18,10 +19,10 @@ RECORD_FILE = "plugins.json"
 
 
 class FileRecord:
-    """Writes which files a run loaded, as they were then, into its folder.
+    """Records in the run folder which plugin files a run loaded, with their digests.
 
     Attributes:
-        sha256: Of each file's bytes, by absolute path.
+        sha256: Digest of each file, by absolute path.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,7 @@ class FileRecord:
 
     @hookimpl
     def run_started(self, run: "RunInfo") -> None:
-        """Add what is new since the run's last start: a run may go on with a file changed."""
+        """Add the files that are new or changed since the run was last started."""
         if run.rank != 0:
             return
         path = run.folder / RECORD_FILE
@@ -38,15 +39,15 @@ class FileRecord:
         for file, sha256 in self.sha256.items():
             if (str(file), sha256) not in known:
                 entries.append({"path": str(file), "sha256": sha256, "from_step": run.start_step})
-        path.write_text(json.dumps(entries, indent=2) + "\n")
+        write_whole(path, json.dumps(entries, indent=2) + "\n")
 
 
 def load_plugin_file(path: Path, plugins: Plugins) -> None:
-    """Load a plugin from a Python file, and add it to the plugins; once.
+    """Load a plugin from a Python file, unless it is loaded already.
 
     Args:
         path: The file, absolute.
-        plugins: Where its components and hooks go.
+        plugins: The plugins to add it to.
 
     Raises:
         PluginError: If there is no such file, it cannot be run, or it breaks a contract.
@@ -62,30 +63,29 @@ def load_plugin_file(path: Path, plugins: Plugins) -> None:
             "that names it"
         ) from error
     sha256 = hashlib.sha256(source).hexdigest()
-    # A name of its own: the file must not stand in the way of an installed module.
+    # A unique name, so that the file does not shadow an installed module.
     module = ModuleType(f"renaissance_plugin_file_{path.stem}_{sha256[:12]}")
     module.__file__ = str(path)
     # attrs looks up a class's module by name to resolve its types.
     sys.modules[module.__name__] = module
     try:
-        # The very bytes that were hashed, whatever happens to the file meanwhile.
+        # The bytes that were hashed: the file may change in the meantime.
         exec(compile(source, str(path), "exec"), vars(module))
         check_api(module)
         plugins.add(module, path.stem, str(path), f"sha256:{sha256[:12]}")
-    # Whatever the file's code raises.
+    # The file's code may raise anything.
     except Exception as error:
         del sys.modules[module.__name__]
         raise PluginError(
-            f"{path}: {describe_failure(error)}; mend the file, or take it out of run.plugins"
+            f"{path}: {describe_failure(error)}; fix the file, or remove it from run.plugins"
         ) from error
     record.sha256[path] = sha256
 
 
 def _record(plugins: Plugins) -> FileRecord:
     name = "plugin-files"
-    record = plugins.manager.get_plugin(name)
+    record: FileRecord | None = plugins.manager.get_plugin(name)
     if record is None:
         record = FileRecord()
         plugins.manager.register(record, name=name)
-    assert isinstance(record, FileRecord)
     return record

@@ -89,7 +89,7 @@ def evaluated(run: "RunInfo", evaluation: "Evaluation") -> None:
 
 @hookspec
 def checkpoint_saved(run: "RunInfo", step: int, folder: Path) -> None:
-    """Called on rank 0 once a checkpoint stands whole on disk."""
+    """Called on rank 0 once a checkpoint is complete on disk."""
 
 
 @hookspec

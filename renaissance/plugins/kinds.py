@@ -1,4 +1,4 @@
-"""The kinds of component: all there is to say of each stands in one line of one table.
+"""The table of the kinds of component.
 
 The registry, the run spec, the documentation, `plugins new`, the conformance kit and `doctor` read
 it. Contracts are named, not imported: most import torch, which takes seconds.
@@ -33,17 +33,17 @@ class KindInfo:
     Attributes:
         name: The kind.
         contract_name: Public name of its contract: `renaissance.Encoder`.
-        made_with: What a component of this kind is made with, after self.
-        summary: What it is, in one line.
-        place_keys: Keys that every table of this kind has in the run spec, beside `type`; no
-            component may have an option of such a name.
+        made_with: Arguments of a component's `__init__`, without self.
+        summary: What it does, in one line.
+        shared_keys: Keys that every table of this kind has in the run spec, in addition to `type`;
+            no component may have an option of the same name.
     """
 
     name: Kind
     contract_name: str
     made_with: tuple[str, ...]
     summary: str
-    place_keys: tuple[str, ...] = ()
+    shared_keys: tuple[str, ...] = ()
 
     @property
     def contract(self) -> type[Component]:
@@ -65,7 +65,7 @@ KINDS: dict[Kind, KindInfo] = {
             contract_name="Encoder",
             made_with=("options", "context"),
             summary="text, images or both to token states",
-            place_keys=("frozen",),
+            shared_keys=("frozen",),
         ),
         KindInfo(
             name="pooler",
@@ -78,21 +78,21 @@ KINDS: dict[Kind, KindInfo] = {
             contract_name="Fusion",
             made_with=("options",),
             summary="lets text and image attend to each other",
-            place_keys=("frozen",),
+            shared_keys=("frozen",),
         ),
         KindInfo(
             name="objective",
             contract_name="Objective",
             made_with=("options", "context"),
             summary="a task: its loss and its metrics",
-            place_keys=("weight", "name", "head"),
+            shared_keys=("weight", "name", "head"),
         ),
         KindInfo(
             name="dataset",
             contract_name="Dataset",
             made_with=("options", "context"),
             summary="a sequence of samples",
-            place_keys=("weight", "objectives"),
+            shared_keys=("weight", "objectives"),
         ),
         KindInfo(
             name="head",
@@ -104,27 +104,27 @@ KINDS: dict[Kind, KindInfo] = {
             name="monitor",
             contract_name="Monitor",
             made_with=("options",),
-            summary="is told what happens in a run",
+            summary="follows a run and reports on it",
         ),
         KindInfo(
             name="transform",
             contract_name="Transform",
             made_with=("options", "context"),
             summary="a picture to a square of pixels",
-            place_keys=("mean", "std"),
+            shared_keys=("mean", "std"),
         ),
         KindInfo(
             name="optimizer",
             contract_name="Optimizer",
             made_with=("options",),
             summary="parameter groups to a torch optimizer",
-            place_keys=("learning_rate", "weight_decay", "multipliers"),
+            shared_keys=("learning_rate", "weight_decay", "multipliers"),
         ),
         KindInfo(
             name="source",
             contract_name="Source",
             made_with=("options", "context"),
-            summary="a data set as downloaded to rows of a table",
+            summary="a downloaded dataset to rows of tables",
         ),
     )
 }

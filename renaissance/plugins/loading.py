@@ -17,8 +17,8 @@ from renaissance.plugins.kinds import KINDS, Kind
 from renaissance.plugins.registry import Registration, Registry
 
 ENTRY_POINT_GROUP = "renaissance"
-# Of what a plugin may rely on: contracts, hooks, public names. Declared as `renaissance_api = 1`
-# by the module of the entry point.
+# Version of what plugins may rely on: contracts, hooks, public names. A plugin declares it as
+# `renaissance_api = 1` in the module of its entry point.
 API_VERSION = 1
 
 
@@ -46,7 +46,7 @@ class BrokenPlugin:
 
 @attrs.frozen
 class Plugins:
-    """Everything that was found.
+    """All installed plugins.
 
     Attributes:
         manager: The pluggy manager, to call lifecycle hooks.
@@ -66,17 +66,17 @@ class Plugins:
         version: str,
         kinds: Collection[Kind] = tuple(KINDS),
     ) -> None:
-        """Check a plugin, register its components and its hooks: all of it, or nothing.
+        """Check a plugin, and register its components and hooks: all of them, or none.
 
         Args:
             plugin: A module or an object.
             name: Its name within the distribution.
-            distribution: What it comes from, for messages.
-            version: The version of that.
-            kinds: Which kinds of component to register.
+            distribution: The distribution or file it comes from, for messages.
+            version: The version of that distribution or file.
+            kinds: Kinds of component to register.
 
         Raises:
-            PluginError: On a hook that does not fit, or a component that breaks its contract.
+            PluginError: On an invalid hook, or a component that breaks its contract.
         """
         check_hooks(plugin)
         registrations = [
@@ -95,13 +95,13 @@ class Plugins:
         Raises:
             PluginError: If it is unknown; the message also names plugins that failed to load.
         """
-        found = self.registry.find(kind, name)
-        if found is None:
+        registration = self.registry.find(kind, name)
+        if registration is None:
             raise PluginError(self.unknown(kind, name))
-        return found
+        return registration
 
     def unknown(self, kind: Kind, name: object) -> str:
-        """Say that a component is unknown, and which plugins failed to load."""
+        """Return the message for an unknown component, with the plugins that failed to load."""
         text = self.registry.unknown(kind, name)
         if self.broken:
             failed = "; ".join(map(str, self.broken))
@@ -110,7 +110,7 @@ class Plugins:
 
 
 def new_manager() -> pluggy.PluginManager:
-    """Return a pluggy manager that knows the hooks, and no plugin yet."""
+    """Return a pluggy manager with the hooks, and without plugins."""
     manager = pluggy.PluginManager("renaissance")
     manager.add_hookspecs(hookspecs)
     return manager
@@ -124,32 +124,33 @@ def hook_names() -> list[str]:
 def load_plugins(kinds: Collection[Kind] = tuple(KINDS)) -> Plugins:
     """Load every installed plugin and collect what it registers.
 
-    A plugin that cannot be imported, or breaks a contract, is set aside as broken, whole: it stops
-    only runs that name what it would have registered. A name that two plugins register is known
-    to the registry as a clash, and stops only runs that use it.
+    A plugin that cannot be imported, or breaks a contract, is set aside as broken, as a whole. It
+    stops only runs that name what it would have registered. A name that two plugins register is a
+    clash, and stops only runs that use it.
 
     Args:
-        kinds: Which kinds of component to collect. Plugins that import what they register inside
-            their hooks, as the built-in one does, then import nothing else: sources need no torch.
+        kinds: Kinds of component to collect. A plugin that imports its components inside its hooks,
+            as the built-in one does, then imports only these: sources do not need torch.
     """
     plugins = Plugins(new_manager(), Registry())
     broken = []
-    found = entry_points(group=ENTRY_POINT_GROUP)
-    for entry_point in sorted(found, key=lambda point: (*_distribution(point), point.name)):
+    points = entry_points(group=ENTRY_POINT_GROUP)
+    for entry_point in sorted(points, key=lambda point: (*_distribution(point), point.name)):
         distribution, version = _distribution(entry_point)
         written = f"{entry_point.name} = {entry_point.value}"
         try:
             plugin = entry_point.load()
             check_api(sys.modules[entry_point.module])
             plugins.add(plugin, entry_point.name, distribution, version, kinds)
-        # Whatever a third-party module raises stops only the runs that need it; sys.exit() too.
+        # A third-party module may raise anything, or call sys.exit(): runs that do not need it
+        # must still start.
         except (Exception, SystemExit) as error:
             broken.append(BrokenPlugin(distribution, version, written, describe_failure(error)))
     return attrs.evolve(plugins, broken=tuple(broken))
 
 
 def describe_failure(error: BaseException) -> str:
-    """Return what an exception says on one line; of our own errors, without the class."""
+    """Return an exception's message on one line, with its class unless it is a PluginError."""
     text = " ".join(str(error).split())
     return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
 
@@ -158,7 +159,7 @@ def check_api(module: ModuleType) -> None:
     """Check that a plugin is written for this version of the plugin interface.
 
     Raises:
-        PluginError: If its `renaissance_api` is another.
+        PluginError: If its `renaissance_api` is of another version.
     """
     declared = getattr(module, "renaissance_api", API_VERSION)
     if declared != API_VERSION:
@@ -166,12 +167,12 @@ def check_api(module: ModuleType) -> None:
         package = "renaissance" if newer else "the plugin"
         raise PluginError(
             f"{module.__name__}: renaissance_api is {declared!r}, expected {API_VERSION}; install "
-            f"a release of {package} that fits the other"
+            f"a matching release of {package}"
         )
 
 
 def check_hooks(plugin: object) -> None:
-    """Check that what a plugin means as a hook is one.
+    """Check the hooks of a plugin.
 
     Raises:
         PluginError: On a hook that does not exist, lacks its decorator, or asks for arguments that
@@ -204,7 +205,7 @@ def collect_components(
 ) -> list[tuple[Kind, str, type[Component]]]:
     """Call a plugin's `register_*` hooks and return what they register, in order."""
     components: list[tuple[Kind, str, type[Component]]] = []
-    # A manager of its own, so that the hooks of no other plugin are called.
+    # A separate manager, so that only this plugin's hooks are called.
     manager = new_manager()
     manager.register(plugin)
     for kind in kinds:
@@ -212,7 +213,7 @@ def collect_components(
         def register(name: str, component: type[Component], kind: Kind = kind) -> None:
             components.append((kind, name, component))
 
-        # Calls that do not fit are reported by this name.
+        # The TypeError of a wrong call quotes this name.
         register.__qualname__ = "register"
         getattr(manager.hook, KINDS[kind].hook)(register=register)
     return components

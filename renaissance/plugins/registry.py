@@ -1,4 +1,4 @@
-"""From (kind, name) to a component class."""
+"""Looks up component classes by kind and name."""
 
 from collections.abc import Iterator
 
@@ -49,7 +49,7 @@ class Registry:
             self._registrations[key] = registration
 
     def clashes(self) -> list[str]:
-        """Say which names are registered twice, and by which distributions."""
+        """Return a message for each name that is registered twice."""
         return [self._clash(kind, name) for kind, name in sorted(self._clashes)]
 
     def _clash(self, kind: Kind, name: str) -> str:
@@ -67,7 +67,7 @@ class Registry:
         return self._registrations.get((kind, name))
 
     def unknown(self, kind: Kind, name: object) -> str:
-        """Say that a name is unknown, which are known, and which was perhaps meant."""
+        """Return the message for an unknown name: the known ones, and the nearest one."""
         if isinstance(name, str) and (kind, name) in self._clashes:
             return self._clash(kind, name)
         known = self.names(kind)

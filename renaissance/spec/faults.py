@@ -9,7 +9,7 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 
 
 class Fault(NamedTuple):
-    """One fault: the key path it is found at, and what is wrong there."""
+    """One fault: its key path, and what is wrong."""
 
     path: KeyPath
     text: str
@@ -24,33 +24,33 @@ class FaultsError(Exception):
 
 
 class Faults:
-    """Gathers the faults of one table."""
+    """Collects the faults of one table."""
 
     def __init__(self) -> None:
-        self.found: list[Fault] = []
+        self.entries: list[Fault] = []
 
     def add(self, text: str, *path: str | int) -> None:
         """Add a fault."""
-        self.found.append(Fault(path, text))
+        self.entries.append(Fault(path, text))
 
     @contextmanager
     def collect(self, *path: str | int) -> Iterator[None]:
-        """Turn what is raised inside into faults at a path, and go on.
+        """Record what is raised inside as faults at a path, and continue.
 
-        ValueError and TypeError are what validators raise; their text is for the user.
+        Validators raise ValueError and TypeError; their text is for the user.
         """
         try:
             yield
         except FaultsError as error:
-            self.found += [Fault((*path, *fault.path), fault.text) for fault in error.faults]
+            self.entries += [Fault((*path, *fault.path), fault.text) for fault in error.faults]
         except (ValueError, TypeError) as error:
-            # Validators of attrs put further arguments behind the text.
+            # attrs' own validators raise with further arguments after the text.
             self.add(str(error.args[0]) if error.args else type(error).__name__, *path)
 
     def raise_any(self) -> None:
         """Raise the faults, if there are any."""
-        if self.found:
-            raise FaultsError(self.found)
+        if self.entries:
+            raise FaultsError(self.entries)
 
 
 def show_path(path: KeyPath) -> str:

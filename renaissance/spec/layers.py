@@ -1,35 +1,37 @@
-"""Layers of a run spec: several TOML tables laid over each other, remembering who said what."""
+"""Layers of a run spec: TOML tables merged in order, with a record of which file set each key."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
-from renaissance.spec.describe import table_class
+from renaissance.spec.architectures import ARCHITECTURES
+from renaissance.spec.choice import Choice, EncoderChoice, shared_keys
+from renaissance.spec.describe import Table, table_class
 from renaissance.spec.faults import Fault, KeyPath
-from renaissance.spec.sections import ComponentSpec, EncoderSpec, ModelSection, RunSpec
+from renaissance.spec.sections import ModelSection, RunSpec
 
-# What only one architecture has: it goes when a later layer chooses the other.
-ARCHITECTURE_KEYS = {
-    "two-tower": frozenset({"text_encoder", "image_encoder", "fusion"}),
-    "one-tower": frozenset({"encoder"}),
-}
-# Two ways to say what an encoder is made of; TOML cannot unset the one to choose the other.
+# Two ways to define an encoder. TOML cannot unset a key, so setting one of them removes the other.
 SOURCE_KEYS = frozenset({"checkpoint", "architecture"})
 
 
-class Layers:
-    """The tables laid over each other so far.
+# What a table is merged into: a table, or a list whose entries it changes by index.
+Lower: TypeAlias = dict[Any, Any] | list[Any]
+Upper: TypeAlias = Mapping[Any, Any]
 
-    Tables merge key by key; everything else, arrays of tables too, is replaced as a whole.
-    Where a layer chooses another component, the options of the former one go (they were meant
-    for it), and the keys of the place stay (`frozen`, `weight`); likewise another `model.type`
-    takes away the parts of the former architecture, and an encoder's `checkpoint` the
-    `architecture` of a lower layer, or the reverse, with the `config` that was meant for it.
+
+class Layers:
+    """The tables merged so far.
+
+    Tables merge key by key; everything else, including arrays of tables, is replaced as a whole.
+    A layer that chooses another component drops the options of the previous one, which were meant
+    for that one, and keeps the shared keys (`frozen`, `weight`). Likewise, another `model.type`
+    drops the parts of the previous architecture, and an encoder's `checkpoint` drops the
+    `architecture` of a lower layer, or vice versa, along with its `config`.
 
     Attributes:
         table: The result.
-        faults: Indices that no list has.
+        faults: Indices that are out of range.
     """
 
     def __init__(self, name: str) -> None:
@@ -37,26 +39,26 @@ class Layers:
         self.faults: list[Fault] = []
         self._origins: dict[KeyPath, str] = {(): name}
 
-    def add(self, table: Mapping[str, Any], origin: str) -> None:
-        """Lay a table over the others.
+    def add(self, table: Table, origin: str) -> None:
+        """Merge a table over the others.
 
         Args:
-            table: As read from TOML. A table of whole numbers laid over a list changes those
-                entries of the list (`objectives.0.weight`).
-            origin: Where it is from: a file name or "command line".
+            table: As read from TOML. A table whose keys are integers changes those entries of a
+                list (`objectives.0.weight`).
+            origin: Where it comes from: a file name or "command line".
         """
         self._merge(self.table, table, RunSpec, (), origin)
 
     def origin(self, path: KeyPath) -> str:
-        """Return the layer that a key, or else the nearest table around it, is from."""
+        """Return the layer that set a key or, failing that, the nearest table around it."""
         while path not in self._origins:
             path = path[:-1]
         return self._origins[path]
 
     def _merge(
-        self, old: Any, new: Mapping[Any, Any], section: type | None, path: KeyPath, origin: str
+        self, old: Lower, new: Upper, section: type | None, path: KeyPath, origin: str
     ) -> None:
-        """Lay `new` over `old`, a table or a list, which `section` describes."""
+        """Merge `new` into `old`, a table or a list, which `section` describes."""
         if isinstance(old, dict):
             for key in _stale_keys(old, new, section):
                 del old[key]
@@ -80,33 +82,29 @@ class Layers:
                 self._origins[here] = origin
 
     def _forget(self, path: KeyPath) -> None:
-        """Forget who said what at and below a path."""
+        """Forget where the keys at and below a path came from."""
         for known in [known for known in self._origins if known[: len(path)] == path]:
             del self._origins[known]
 
 
-def slot_keys(section: type[ComponentSpec]) -> tuple[str, ...]:
-    """Return the keys of the place: fields beside `type` and `options`."""
-    names = [field.name for field in attrs.fields(section)]
-    return tuple(name for name in names if name not in ("type", "options"))
-
-
-def _stale_keys(old: Mapping[str, Any], new: Mapping[str, Any], section: type | None) -> list[str]:
+def _stale_keys(old: Table, new: Table, section: type | None) -> list[str]:
     """Return the keys of `old` that another choice in `new` makes meaningless."""
     if section is None:
         return []
-    if issubclass(section, ComponentSpec):
-        if "type" in old and old["type"] != new.get("type", old["type"]):
-            return [key for key in old if key not in (*slot_keys(section), "type")]
+    if issubclass(section, Choice):
+        former = old.get("type", section.default_type)
+        if former is not None and former != new.get("type", former):
+            return [key for key in old if key not in (*shared_keys(section), "type")]
         chosen = SOURCE_KEYS & new.keys()
         other = SOURCE_KEYS - chosen
-        if section is EncoderSpec and len(chosen) == 1 and other & old.keys():
+        if section is EncoderChoice and len(chosen) == 1 and other & old.keys():
             return [key for key in old if key in {*other, "config"}]
         return []
     if section is ModelSection and "type" in new:
         former = old.get("type", attrs.fields(ModelSection).type.default)
         if former != new["type"]:
-            return [key for key in old if key in ARCHITECTURE_KEYS.get(former, ())]
+            tables = ARCHITECTURES[former].tables if former in ARCHITECTURES else ()
+            return [key for key in old if key in tables]
     return []
 
 
@@ -117,5 +115,5 @@ def _section_of(section: type | None, key: str) -> type | None:
     return table_class(attrs.fields_dict(section)[key].type)
 
 
-def _are_indices(table: Mapping[str, Any]) -> bool:
+def _are_indices(table: Table) -> bool:
     return bool(table) and all(key.isdecimal() for key in table)

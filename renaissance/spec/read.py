@@ -23,14 +23,26 @@ def load_spec(arguments: Sequence[str], plugins: Plugins) -> RunSpec:
     """Read and check a run spec.
 
     Args:
-        arguments: TOML files, the later ones laid over the earlier, and `section.key=value`
-            overrides, which are laid over all files.
+        arguments: See `read_layers`.
         plugins: The components that the spec may name; those of the files in `run.plugins` are
             added to them.
 
     Raises:
-        SpecError: With all faults of the spec, each naming the file it comes from.
+        SpecError: With the faults of the spec, each naming the file it comes from.
         PluginError: If a component declares options that cannot be written in TOML.
+    """
+    return choose_components(read_layers(arguments), plugins)
+
+
+def read_layers(arguments: Sequence[str]) -> Layers:
+    """Read and merge the tables of a run spec.
+
+    Args:
+        arguments: TOML files, of which later ones win, and `section.key=value` overrides, which win
+            over all files.
+
+    Raises:
+        SpecError: With the faults of files and arguments.
     """
     files = [argument for argument in arguments if _is_file(argument)]
     reader = _Reader()
@@ -46,6 +58,16 @@ def load_spec(arguments: Sequence[str], plugins: Plugins) -> RunSpec:
         layers.add(table, str(origin))
     for table in overrides:
         layers.add(table, COMMAND_LINE)
+    return layers
+
+
+def choose_components(layers: Layers, plugins: Plugins) -> RunSpec:
+    """Turn the layers into a spec, with the components that they name.
+
+    Raises:
+        SpecError: With every fault, each naming the file it comes from.
+        PluginError: If a component declares options that cannot be written in TOML.
+    """
     _load_plugin_files(layers, plugins)
     return structure_spec(layers, plugins)
 
@@ -62,26 +84,26 @@ def _load_plugin_files(layers: Layers, plugins: Plugins) -> None:
     if not (isinstance(files, list) and all(isinstance(file, str) for file in files)):
         return  # Absent, or a fault that is reported with all others.
     faults = []
-    for number, file in enumerate(files):
-        origin = layers.origin(("run", "plugins", number))
+    for index, file in enumerate(files):
+        origin = layers.origin(("run", "plugins", index))
         folder = Path() if origin == COMMAND_LINE else Path(origin).parent
         path = (folder / file).resolve()
         try:
             load_plugin_file(path, plugins)
         except PluginError as error:
-            faults.append(f"{origin}: run.plugins[{number}]: {error}")
-        files[number] = str(path)
+            faults.append(f"{origin}: run.plugins[{index}]: {error}")
+        files[index] = str(path)
     if faults:
         raise SpecError(*faults)
 
 
 def _is_file(argument: str) -> bool:
-    # `model.init_from=old.toml` is an override; a folder may be called `lr=3`.
+    # `model.init_from=old.toml` is an override, but `lr=3/run.toml` may be a file.
     return argument.endswith(".toml") and ("=" not in argument or Path(argument).is_file())
 
 
 class _Reader:
-    """FusedUse files, each after those that it extends, and each once.
+    """Reads files, each after those that it extends, and each once.
 
     Attributes:
         tables: The files' tables, lowest layer first.
@@ -98,7 +120,7 @@ class _Reader:
 
         Args:
             path: The file.
-            extended_by: The files on the way to it, for the report of a cycle.
+            extended_by: The files that led to it, to report a cycle.
         """
         if path.resolve() in [file.resolve() for file in extended_by]:
             chain = " -> ".join(map(str, (*extended_by, path)))
@@ -135,9 +157,9 @@ class _Reader:
         return None
 
     def parse_override(self, argument: str) -> dict[str, Any]:
-        """Return `section.key=value` as nested tables; a value that is no TOML is a string."""
+        """Return `section.key=value` as nested tables; a value that is not TOML is a string."""
         key, equals, text = argument.partition("=")
-        # Error messages write `objectives[0].weight`; that is accepted as well.
+        # Error messages write `objectives[0].weight`, which users copy.
         names = re.sub(r"\[(\d+)\]", r".\1", key.strip()).split(".")
         if not equals or not all(re.fullmatch(r"[\w-]+", name) for name in names):
             self.faults.append(

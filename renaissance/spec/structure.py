@@ -1,16 +1,17 @@
-"""From tables to the classes of `sections`: strict, and with all faults at once.
+"""Turn tables into the classes of `sections`: strictly, and with all faults at once.
 
-Strict means that nothing is converted: 3.7 is no integer, "false" and 0 are no booleans. The one
-exception is that an integer serves where a number is expected.
+Strictly means that values are not converted: 3.7 is not an integer, "false" and 0 are not booleans.
+The one exception is that an integer is accepted where a number is expected.
 """
 
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
+from attrs import AttrsInstance
 from cattrs import Converter
 from cattrs.errors import StructureHandlerNotFoundError
 
@@ -18,7 +19,11 @@ from renaissance.errors import PluginError, SpecError, did_you_mean
 from renaissance.plugins.loading import Plugins
 from renaissance.plugins.registry import Registration
 from renaissance.spec.checks import check_section
+from renaissance.spec.choice import Choice, shared_keys
 from renaissance.spec.describe import (
+    Annotation,
+    Field,
+    Table,
     alternatives,
     default_of,
     describe_field,
@@ -31,41 +36,71 @@ from renaissance.spec.describe import (
     is_union,
 )
 from renaissance.spec.faults import Faults, FaultsError, show_path
-from renaissance.spec.layers import Layers, slot_keys
-from renaissance.spec.sections import ComponentSpec, RunSpec
+from renaissance.spec.layers import Layers
+from renaissance.spec.sections import RunSpec
+
+T = TypeVar("T")
+
+# What to write in place of keys of older releases, by the section that had them.
+REPLACED = {
+    (RunSpec, "tensorboard"): "monitors are components now: write [[monitors]] with type = "
+    '"tensorboard" beside the other monitors, or monitors = [] for none',
+    ("transform", "name"): 'a transform is a component now: write type = "..." instead of name',
+}
 
 
 def structure_spec(layers: Layers, plugins: Plugins) -> RunSpec:
-    """Return the run spec that the layers make.
+    """Turn the layers into a run spec.
 
     Raises:
-        SpecError: With every fault: its file, its key path, what was found, what is expected.
+        SpecError: With every fault: its file, its key path, the actual and the expected value.
         PluginError: If a component declares options that cannot be written in TOML.
     """
-    faults = Faults()
-    faults.found += layers.faults
     structurer = _Structurer(plugins)
+    faults = Faults()
+    faults.entries += layers.faults
     with faults.collect():
         spec: RunSpec = structurer.structure(layers.table)
-    if not faults.found:
+    if not faults.entries:
         return spec
-    lines = [f"{layers.origin(path)}: {show_path(path)}: {text}" for path, text in faults.found]
+    lines = _lines(faults, layers)
     if structurer.has_unknown and plugins.broken:
         failed = "; ".join(map(str, plugins.broken))
-        lines.append(f"or mend or uninstall the plugins that failed to load: {failed}")
+        lines.append(f"or fix or uninstall the plugins that failed to load: {failed}")
     raise SpecError(*lines)
+
+
+def check_sections(layers: Layers) -> None:
+    """Check what can be checked without loading components, which takes seconds.
+
+    Raises:
+        SpecError: With every fault of the sections' own keys.
+    """
+    faults = Faults()
+    faults.entries += layers.faults
+    with faults.collect():
+        _Structurer(None).structure(layers.table)
+    if faults.entries:
+        raise SpecError(*_lines(faults, layers))
+
+
+def _lines(faults: Faults, layers: Layers) -> list[str]:
+    return [f"{layers.origin(path)}: {show_path(path)}: {text}" for path, text in faults.entries]
 
 
 class _Structurer:
     """A cattrs converter with strict hooks.
 
+    Args:
+        plugins: The components; None to check only the sections' own keys.
+
     Attributes:
-        has_unknown: Whether a component was unknown, perhaps for its plugin failed to load.
+        has_unknown: Whether a component was unknown, perhaps because its plugin failed to load.
     """
 
-    def __init__(self, plugins: Plugins) -> None:
+    def __init__(self, plugins: Plugins | None) -> None:
         self.has_unknown = False
-        self._plugins = plugins
+        self._registry = None if plugins is None else plugins.registry
         self._converter = converter = Converter()
         for plain in (bool, int, str):
             converter.register_structure_hook(plain, _structure_exactly)
@@ -74,7 +109,7 @@ class _Structurer:
         # Of several hooks that fit, cattrs takes the one registered last.
         for fits, structure in (
             (attrs.has, self._structure_table),
-            (_is_component, self._structure_component),
+            (_is_choice, self._structure_choice),
             (is_literal, _structure_literal),
             (is_sequence, self._structure_sequence),
             (is_mapping, self._structure_dict),
@@ -82,9 +117,9 @@ class _Structurer:
         ):
             converter.register_structure_hook_func(fits, structure)
 
-    def structure(self, table: Mapping[str, Any]) -> RunSpec:
+    def structure(self, table: Table) -> RunSpec:
         """Structure a whole run spec, or raise FaultsError."""
-        # Sections that are absent are checked as well.
+        # Absent sections are checked as well.
         fields = attrs.fields(RunSpec)
         empty: dict[str, Any] = {
             field.name: {} for field in fields if describe_type(field.type) == "table"
@@ -92,30 +127,29 @@ class _Structurer:
         spec: RunSpec = self._structure_table({**empty, **table}, RunSpec)
         return spec
 
-    def _structure_table(self, table: Any, section: type[Any]) -> Any:
-        _require(dict, table, section)
+    def _structure_table(self, value: object, section: type[AttrsInstance]) -> Any:
+        table = _require(dict, value, section)
         faults = Faults()
         fields = attrs.fields(attrs.resolve_types(section))
         what = "section" if section is RunSpec else "key"
-        _refuse_unknown(table, [field.name for field in fields], what, faults)
+        _refuse_unknown(table, [field.name for field in fields], what, section, faults)
         draft = self._draft(section, fields, table, faults)
         with faults.collect():
-            check_section(draft, self._plugins)
+            check_section(draft, self._registry)
+        self._derive(draft, fields, table, draft, faults)
         faults.raise_any()
-        with faults.collect():
-            return section(**{field.alias: getattr(draft, field.name) for field in fields})
-        raise FaultsError(faults.found)
+        return _instance(section, {field: getattr(draft, field.name) for field in fields})
 
     def _draft(
         self,
-        section: type[Any],
-        fields: Sequence["attrs.Attribute[Any]"],
-        table: Mapping[str, Any],
+        section: type[AttrsInstance],
+        fields: Sequence[Field],
+        table: Table,
         faults: Faults,
     ) -> Any:
-        """Return an instance with all values that are right; those at fault are no attributes.
+        """Return an instance of the section with all valid values; invalid ones are left unset.
 
-        Validators are handed an instance, and one fault must not keep the others silent.
+        Validators need an instance, and one fault must not hide the others.
         """
         draft = object.__new__(section)
         for field in fields:
@@ -129,15 +163,34 @@ class _Structurer:
                 object.__setattr__(draft, field.name, default_of(field))
         for field in fields:
             if field.validator is not None and hasattr(draft, field.name):
-                before = len(faults.found)
-                # A validator that looks at another value, one at fault, has its say next time.
+                before = len(faults.entries)
+                # A validator may read another value, which is unset if it was invalid.
                 with faults.collect(field.name), contextlib.suppress(AttributeError):
                     field.validator(draft, field, getattr(draft, field.name))
-                if len(faults.found) > before:
+                if len(faults.entries) > before:
                     object.__delattr__(draft, field.name)
         return draft
 
-    def _structure(self, value: Any, field: "attrs.Attribute[Any]", section: type[Any]) -> Any:
+    def _derive(
+        self,
+        draft: AttrsInstance,
+        fields: Sequence[Field],
+        table: Table,
+        origin: object,
+        faults: Faults,
+    ) -> None:
+        """Set the absent keys of a draft whose default depends on other keys."""
+        for field in fields:
+            derive = field.metadata.get("derive")
+            # What it depends on is unset if it was invalid, which has been reported.
+            with faults.collect(field.name), contextlib.suppress(AttributeError):
+                if derive is not None and field.name not in table:
+                    implied = derive(origin)
+                    if implied is not None:
+                        value = self._structure(implied, field, type(draft))
+                        object.__setattr__(draft, field.name, value)
+
+    def _structure(self, value: object, field: Field, section: type[AttrsInstance]) -> Any:
         try:
             return self._converter.structure(value, field.type)  # type: ignore[arg-type]
         except StructureHandlerNotFoundError as error:
@@ -147,129 +200,118 @@ class _Structurer:
                 "attrs class"
             ) from error
 
-    def _structure_component(self, table: Any, section: type[ComponentSpec]) -> ComponentSpec:
-        _require(dict, table, section)
+    def _structure_choice(self, value: object, section: type[Choice]) -> Choice:
+        table = _require(dict, value, section)
         faults = Faults()
-        slots = slot_keys(section)
-        fields = [field for field in attrs.fields(section) if field.name in slots]
-        draft = self._draft(section, fields, table, faults)
+        keys = shared_keys(section)
+        all_fields = attrs.fields(attrs.resolve_types(section))
+        fields = [field for field in all_fields if field.name in keys]
+        draft: Choice = self._draft(section, fields, table, faults)
         registration = self._find(section, table, faults)
         options = None
         if registration is not None:
-            names = option_names(registration, slots)
+            names = [field.name for field in attrs.fields(registration.component.Options)]
             what = f"option of {section.kind} '{registration.name}'"
-            _refuse_unknown(table, ["type", *slots, *names], what, faults)
+            _refuse_unknown(table, ["type", *keys, *names], what, section, faults)
             with faults.collect():
-                own = {name: table[name] for name in names if name in table}
-                options = self._structure_table(own, registration.component.Options)
+                given = {name: table[name] for name in names if name in table}
+                options = self._structure_table(given, registration.component.Options)
+            self._derive(draft, fields, table, registration, faults)
         faults.raise_any()
-        slot_values = {name: getattr(draft, name) for name in slots}
-        return section(type=table["type"], options=options, **slot_values)
+        for name, value in (("registration", registration), ("options", options)):
+            object.__setattr__(draft, name, value)
+        return draft
 
-    def _find(
-        self, section: type[ComponentSpec], table: Mapping[str, Any], faults: Faults
-    ) -> Registration | None:
-        registry = self._plugins.registry
-        name = table.get("type")
-        found = registry.find(section.kind, name) if isinstance(name, str) else None
-        if "type" not in table:
+    def _find(self, section: type[Choice], table: Table, faults: Faults) -> Registration | None:
+        registry = self._registry
+        if registry is None:
+            return None
+        name = table.get("type", section.default_type)
+        registration = registry.find(section.kind, name) if isinstance(name, str) else None
+        if name is None:
             known = ", ".join(registry.names(section.kind)) or "none"
             faults.add(f"missing, expected the name of a component; known: {known}", "type")
-        elif found is None:
+        elif registration is None:
             self.has_unknown = True
             faults.add(registry.unknown(section.kind, name), "type")
-        return found
+        return registration
 
-    def _structure_union(self, value: Any, union: Any) -> Any:
-        # The type as written goes first: `int | float` keeps 100 an integer, 100.0 a number.
+    def _structure_union(self, value: object, union: Annotation) -> Any:
+        # The value's own type is tried first: for `int | float`, 100 stays an integer.
         members = sorted(alternatives(union), key=lambda member: member is not type(value))
         if len(members) == 1:
-            return self._converter.structure(value, members[0])
+            return self._converter.structure(value, members[0])  # type: ignore[arg-type]
         for member in members:
             with contextlib.suppress(FaultsError, ValueError, TypeError):
-                return self._converter.structure(value, member)
+                return self._converter.structure(value, member)  # type: ignore[arg-type]
         raise _mismatch(value, union)
 
-    def _structure_sequence(self, value: Any, annotation: Any) -> Any:
-        _require(list, value, annotation)
+    def _structure_sequence(self, value: object, annotation: Annotation) -> Any:
+        values = _require(list, value, annotation)
         faults = Faults()
         arguments = get_args(annotation)
         if get_origin(annotation) is tuple and arguments[-1] is not Ellipsis:
-            if len(value) != len(arguments):
+            if len(values) != len(arguments):
                 raise _mismatch(value, annotation)
         else:
-            arguments = arguments[:1] * len(value)
+            arguments = arguments[:1] * len(values)
         entries = []
-        for index, (entry, argument) in enumerate(zip(value, arguments, strict=True)):
+        for index, (entry, argument) in enumerate(zip(values, arguments, strict=True)):
             with faults.collect(index):
                 entries.append(self._converter.structure(entry, argument))
         faults.raise_any()
         return entries if get_origin(annotation) is list else tuple(entries)
 
-    def _structure_dict(self, value: Any, annotation: Any) -> dict[str, Any]:
-        _require(dict, value, annotation)
+    def _structure_dict(self, value: object, annotation: Annotation) -> dict[str, Any]:
+        table = _require(dict, value, annotation)
         faults = Faults()
         argument = (get_args(annotation) or (str, Any))[1]
         entries = {}
-        for key, entry in value.items():
+        for key, entry in table.items():
             with faults.collect(key):
                 entries[key] = self._converter.structure(entry, argument)
         faults.raise_any()
         return entries
 
 
-def _is_component(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, ComponentSpec)
+def _is_choice(annotation: Annotation) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Choice)
+
+
+def _instance(section: type[AttrsInstance], values: Mapping[Field, object]) -> Any:
+    # Validators have run on the draft; the converters of a plugin's options have not.
+    with attrs.validators.disabled():
+        return section(**{str(field.alias): value for field, value in values.items()})
 
 
 def _refuse_unknown(
-    table: Mapping[str, Any], known: Sequence[str], what: str, faults: Faults
+    table: Table, known: Sequence[str], what: str, section: type[AttrsInstance], faults: Faults
 ) -> None:
     for key in table:
-        if key not in known:
+        if key not in known and (getattr(section, "kind", section), key) in REPLACED:
+            faults.add(REPLACED[getattr(section, "kind", section), key], key)
+        elif key not in known:
             names = ", ".join(known) or "none"
             faults.add(f"unknown {what}; known: {names}{did_you_mean(key, known)}", key)
 
 
-def option_names(registration: Registration, slots: Sequence[str]) -> list[str]:
-    """Return the names of a component's options.
-
-    Args:
-        registration: The component.
-        slots: Keys of the place where it stands.
-
-    Raises:
-        PluginError: If an option has the name of a key of the place.
-    """
-    names = [field.name for field in attrs.fields(registration.component.Options)]
-    for name in names:
-        if name in ("type", *slots):
-            raise PluginError(
-                f"{registration.distribution} {registration.version}: {registration.kind} "
-                f"'{registration.name}': its option '{name}' has the name of a key that every "
-                f"{registration.kind} table has ({', '.join(('type', *slots))}); rename the option"
-            )
-    return names
-
-
-def _structure_exactly(value: Any, expected: type[Any]) -> Any:
+def _structure_exactly(value: object, expected: type) -> Any:
     if type(value) is not expected:
         raise _mismatch(value, expected)
     return value
 
 
-def _structure_number(value: Any, expected: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise _mismatch(value, expected)
-    return float(value)
+def _structure_number(value: object, expected: Annotation) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise _mismatch(value, expected)
 
 
-def _structure_path(value: Any, expected: Any) -> Path:
-    _require(str, value, expected)
-    return Path(value)
+def _structure_path(value: object, expected: Annotation) -> Path:
+    return Path(_require(str, value, expected))
 
 
-def _structure_literal(value: Any, literal: Any) -> Any:
+def _structure_literal(value: object, literal: Annotation) -> Any:
     for allowed in get_args(literal):
         if type(value) is type(allowed) and value == allowed:
             return value
@@ -277,12 +319,13 @@ def _structure_literal(value: Any, literal: Any) -> Any:
     raise ValueError(f"got {describe_literal(value)}, expected {describe_type(literal)}{hint}")
 
 
-def _require(expected: type[Any], value: Any, annotation: Any) -> None:
+def _require(expected: type[T], value: object, annotation: Annotation) -> T:
     if not isinstance(value, expected):
         raise _mismatch(value, annotation)
+    return value
 
 
-def _mismatch(value: Any, annotation: Any) -> ValueError:
+def _mismatch(value: object, annotation: Annotation) -> ValueError:
     text = f"got {describe_value(value)}, expected {describe_type(annotation)}"
     if annotation is bool:
         text += ": true or false"

@@ -1,22 +1,26 @@
-"""Gradient checkpointing: the same numbers for less memory, or a clear no."""
+"""Gradient checkpointing: the same results for less memory, or a clear refusal."""
 
-from typing import Any
+from typing import TypeVar
 
+from renaissance.contracts.component import Component
+from renaissance.contracts.encoder import Encoder
+from renaissance.contracts.fusion import Fusion
 from renaissance.testing.contract_check import ContractCheck, require
 from renaissance.testing.inputs import close
 from renaissance.testing.module import Subject, backward, gradients_of
 
+M = TypeVar("M", Encoder, Fusion)
 
-def check_gradient_checkpointing(check: ContractCheck, subject: Subject) -> None:
-    """Examine that it changes no result, or is refused with a ValueError."""
+
+def check_gradient_checkpointing(check: ContractCheck[Component], subject: Subject[M]) -> None:
+    """Check that it changes no result, or is refused with a ValueError."""
     with check.part("gradient checkpointing"):
         plain, saving = subject.build(), subject.build()
-        component: Any = saving
         try:
-            component.enable_gradient_checkpointing()
+            saving.enable_gradient_checkpointing()
         except ValueError:
             return
-        # Where layers recompute in training mode only; dropout draws alike under one seed.
+        # In training mode, in which layers recompute; with one seed, dropout draws the same.
         outputs = [subject.outputs(module.train()) for module in (plain, saving)]
         for results in outputs:
             backward(results)
@@ -27,6 +31,6 @@ def check_gradient_checkpointing(check: ContractCheck, subject: Subject) -> None
                 a is b is None or (a is not None and b is not None and close(a, b, 1e-3))
                 for a, b in pairs
             ),
-            "with gradient checkpointing results or gradients are others; recompute what forward "
+            "gradient checkpointing changes results or gradients; recompute what forward "
             "computed, or raise ValueError",
         )

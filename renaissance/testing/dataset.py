@@ -11,7 +11,7 @@ from renaissance.contracts.dataset import Dataset, DatasetContext
 from renaissance.contracts.samples import Sample
 from renaissance.data.tokenizer import DATASET, load_tokenizer
 from renaissance.randomness import keyed_generator
-from renaissance.testing.contract_check import ContractCheck, require
+from renaissance.testing.contract_check import ContractCheck, ViolationError, require
 from renaissance.testing.randomness import global_state
 
 MAX_SAMPLES = 8
@@ -19,27 +19,26 @@ MAX_TEXT_LENGTH = 512
 
 
 def check_dataset(
-    component: type[Dataset], options: Any = None, *, root: Path = Path(), seed: int = 0
+    component: type[Dataset], options: object = None, *, root: Path = Path(), seed: int = 0
 ) -> None:
-    """Check a dataset against its contract, by its first samples.
+    """Check a dataset against its contract, on its first samples.
 
     Args:
         component: The class.
-        options: An instance of its `Options`; the defaults where absent.
+        options: An instance of its `Options`; the defaults if absent.
         root: What `data.root` would be.
         seed: What `run.seed` would be.
 
     Raises:
-        ContractError: With everything that is not kept, in words.
+        ContractError: With every violation, in words.
     """
     check = ContractCheck("dataset", component)
     check.declaration()
     options = check.options(options)
-    make: Any = component
     for training in (True, False):
         context = DatasetContext(root=root, seed=seed, training=training)
         with check.part("making"):
-            dataset, again = make(options, context), make(options, context)
+            dataset, again = check.make(options, context), check.make(options, context)
             _check_attributes(dataset)
         check.stop_if_broken()
         with check.part("samples"):
@@ -70,27 +69,26 @@ def _check_attributes(dataset: Dataset) -> None:
         f"provides is {getattr(dataset, 'provides', None)!r}, expected a frozenset of 'text', "
         "'text_pair', 'image' and names of labels",
     )
-    require(len(dataset) > 0, "it is empty; give options with which it has samples to check")
+    require(len(dataset) > 0, "it is empty; pass options with which it has samples to check")
 
 
-def _check_sample(provides: frozenset[str], sample: Any, where: str) -> None:
-    require(
-        isinstance(sample, Sample), f"{where} returned {type(sample).__name__}, expected a Sample"
-    )
-    for name, found in (("text", sample.text), ("text_pair", sample.text_pair)):
-        wanted = str if name in provides else type(None)
+def _check_sample(provides: frozenset[str], sample: object, where: str) -> None:
+    if not isinstance(sample, Sample):
+        raise ViolationError(f"{where} returned {type(sample).__name__}, expected a Sample")
+    for name, text in (("text", sample.text), ("text_pair", sample.text_pair)):
+        expected = str if name in provides else type(None)
         require(
-            isinstance(found, wanted),
-            f"{where}: {name} is {type(found).__name__}, expected {wanted.__name__}, for provides "
-            f"{'has' if name in provides else 'lacks'} '{name}'",
+            isinstance(text, expected),
+            f"{where}: {name} is {type(text).__name__}, expected {expected.__name__}, because "
+            f"provides {'has' if name in provides else 'lacks'} '{name}'",
         )
     images = sample.images
     require(
         bool(images) == ("image" in provides)
         and isinstance(images, tuple)
         and all(isinstance(image, Image.Image) for image in images),
-        f"{where}: images is {images!r}, expected a tuple of PIL images, empty only if provides "
-        "lacks 'image'",
+        f"{where}: images is {images!r}, expected a tuple of PIL images, empty if and only if "
+        "provides lacks 'image'",
     )
     require(
         len(sample.image_ids) == len(images)
@@ -128,9 +126,9 @@ def _check_randomness(dataset: Dataset, again: Dataset) -> None:
         for index, one, other in zip(indices, forwards, backwards[::-1], strict=True):
             require(
                 one == other,
-                f"sample({index}) of one epoch is not the same twice; let it depend on nothing but "
-                "the index, the context's seed and the generator it is given: on no global "
-                "generator, and not on which samples were read before",
+                f"sample({index}) differs when it is read again in the same epoch; let it depend "
+                "only on the index, the context's seed and the generator it is given: not on a "
+                "global generator, and not on which samples were read before",
             )
 
 
@@ -142,8 +140,8 @@ def _check_image_ids(dataset: Dataset) -> None:
             pixels = image.convert("RGB").tobytes()
             require(
                 seen.setdefault(identifier, pixels) == pixels,
-                f"sample({index}): the identifier {identifier!r} is that of another image; equal "
-                "identifiers mean the same image, which is then decoded and encoded once",
+                f"sample({index}): the identifier {identifier!r} is that of another image; give "
+                "each image its own: images with equal identifiers are decoded and encoded once",
             )
 
 

@@ -1,6 +1,6 @@
 """The contract of encoders."""
 
-from typing import Any
+from collections.abc import Callable
 
 import attrs
 import torch
@@ -17,7 +17,7 @@ from renaissance.testing.module import Subject, check_module
 
 def check_encoder(
     component: type[Encoder],
-    options: Any = None,
+    options: object = None,
     *,
     image_size: int = 32,
     max_text_length: int = 16,
@@ -27,13 +27,13 @@ def check_encoder(
 
     Args:
         component: The class.
-        options: An instance of its `Options`; the defaults where absent. Choose a tiny model.
-        image_size: Side of the images that it is tried with, pixels.
-        max_text_length: Longest text of the run that it is told of, tokens.
-        vocab_size: Token ids that it is tried with are below this.
+        options: An instance of its `Options`; the defaults if absent. Choose a tiny model.
+        image_size: Side of the images to try it with, in pixels.
+        max_text_length: What `data.max_text_length` would be, in tokens.
+        vocab_size: Size of the vocabulary to try it with.
 
     Raises:
-        ContractError: With everything that is not kept, in words.
+        ContractError: With every violation, in words.
     """
     check = ContractCheck("encoder", component)
     check.declaration()
@@ -42,10 +42,13 @@ def check_encoder(
         image_size=image_size, max_text_length=max_text_length, vocab_size=vocab_size
     )
     tiny = _TinyInputs(image_size, vocab_size)
-    subject = Subject(lambda: _made(component, options, context), tiny.run)
+
+    def make(context: EncoderContext) -> Encoder:
+        return check.make(options, context)
+
+    subject = Subject(lambda: make(context), tiny.run)
     with check.part("making"):
         module = subject.build()
-        assert isinstance(module, Encoder)
         _check_attributes(module)
     check.stop_if_broken()
     with check.part("shapes"), torch.no_grad():
@@ -56,15 +59,10 @@ def check_encoder(
     check_module(check, subject, can_be_frozen=True)
     check_gradient_checkpointing(check, subject)
     with check.part("load_weights"):
-        _check_shape_without_weights(component, options, context)
-    with check.part("resized"):
-        _check_resized(component, options, context)
+        _check_shapes_without_weights(make, context)
+    with check.part("fit_tensor"):
+        _check_fit_tensor(make, context)
     check.stop_if_broken()
-
-
-def _made(component: Any, options: Any, context: EncoderContext) -> Encoder:
-    encoder: Encoder = component(options, context)
-    return encoder
 
 
 class _TinyInputs:
@@ -73,8 +71,8 @@ class _TinyInputs:
         self.other_padding = inputs.texts(vocab_size, filler=vocab_size - 1)
         self.pixels = inputs.pixels(image_size)
 
-    def run(self, encoder: Any) -> list[Tensor]:
-        """Return the real token states of all that the encoder takes."""
+    def run(self, encoder: Encoder) -> list[Tensor]:
+        """Return the states of real tokens, for all inputs that the encoder takes."""
         if encoder.modalities == {"text", "image"}:
             tokens = encoder.encode_joint(self.joint(encoder))
         elif "text" in encoder.modalities:
@@ -83,32 +81,31 @@ class _TinyInputs:
             tokens = encoder.encode_image(self.pixels)
         return [tokens.hidden_states[tokens.attention_mask]]
 
-    def joint(self, encoder: Any) -> Tokens:
+    def joint(self, encoder: Encoder) -> Tokens:
         """Return embedded texts and images side by side."""
         text, image = encoder.encode_text(*self.texts), encoder.encode_image(self.pixels)
         return Tokens(*(torch.cat(both, dim=1) for both in zip(text, image, strict=True)))
 
 
 def _check_attributes(encoder: Encoder) -> None:
-    wanted = ({"text"}, {"image"}, {"text", "image"})
     require(
-        encoder.modalities in wanted,
+        encoder.modalities in ({"text"}, {"image"}, {"text", "image"}),
         f"modalities is {encoder.modalities!r}, expected frozenset({{'text'}}), "
         "frozenset({'image'}), or both in one",
     )
     size = getattr(encoder, "hidden_size", None)
     require(
         isinstance(size, int) and size > 0,
-        f"hidden_size is {size!r}, expected the width of its states; set it in __init__",
+        f"hidden_size is {size!r}, expected the width of its token states; set it in __init__",
     )
 
 
-def check_tokens(tokens: Any, method: str, rows: int, hidden_size: int) -> None:
-    """Check what a method returned: token states of a width, and their mask."""
-    require(
-        isinstance(tokens, Tokens),
-        f"{method} returned {type(tokens).__name__}, expected Tokens(states, attention_mask)",
-    )
+def check_tokens(tokens: object, method: str, rows: int, hidden_size: int) -> None:
+    """Check what a method returned: token states of the expected shape, and their mask."""
+    if not isinstance(tokens, Tokens):
+        raise ViolationError(
+            f"{method} returned {type(tokens).__name__}, expected Tokens(states, attention_mask)"
+        )
     states, mask = tokens
     require(
         isinstance(states, Tensor)
@@ -131,15 +128,15 @@ def _check_shapes(encoder: Encoder, tiny: _TinyInputs) -> None:
         check_tokens(tokens, "encode_text", len(inputs.TEXT_LENGTHS), size)
         require(
             torch.equal(tokens.attention_mask, tiny.texts[1]),
-            "encode_text changed the mask; a state for each token id, and the mask as it came: "
-            "objectives find tokens by their position",
+            "encode_text changed the mask; return a state for each token id, and the mask "
+            "unchanged: objectives find tokens by their position",
         )
     if "image" in encoder.modalities:
         tokens = encoder.encode_image(tiny.pixels)
         check_tokens(tokens, "encode_image", len(tiny.pixels), size)
         require(
             bool(tokens.attention_mask.any(1).all()),
-            "attention_mask of encode_image has no real token in some row",
+            "attention_mask of encode_image has a row without real tokens, expected at least one",
         )
     if encoder.modalities == {"text", "image"}:
         joint = tiny.joint(encoder)
@@ -166,8 +163,8 @@ def _check_padding(encoder: Encoder, tiny: _TinyInputs) -> None:
             alone = encoder.encode_text(input_ids[part], mask[part])
             require(
                 close(row_of(padded, row).hidden_states, alone.hidden_states),
-                f"a text of {length} tokens has other states alone than padded beside others; "
-                "let no token attend to padding or to other rows",
+                f"the states of a text of {length} tokens change when it is batched with other "
+                "texts; let no token attend to padding or to other rows",
             )
     if "image" in encoder.modalities:
         together = encoder.encode_image(tiny.pixels)
@@ -175,8 +172,8 @@ def _check_padding(encoder: Encoder, tiny: _TinyInputs) -> None:
             alone = encoder.encode_image(tiny.pixels[row : row + 1])
             require(
                 close(row_of(together, row).hidden_states, row_of(alone, 0).hidden_states),
-                "an image has other states alone than beside others; in evaluation mode an image "
-                "depends on no other",
+                "the states of an image change when it is batched with other images; in evaluation "
+                "mode, let no image depend on another",
             )
     if encoder.modalities == {"text", "image"}:
         joint = tiny.joint(encoder)
@@ -192,42 +189,40 @@ def _check_padding(encoder: Encoder, tiny: _TinyInputs) -> None:
         )
 
 
-def _check_shape_without_weights(
-    component: type[Encoder], options: Any, context: EncoderContext
+def _check_shapes_without_weights(
+    make: Callable[[EncoderContext], Encoder], context: EncoderContext
 ) -> None:
-    bare = EncoderContext(
-        context.image_size, context.max_text_length, context.vocab_size, load_weights=False
-    )
+    without_weights = attrs.evolve(context, load_weights=False)
     shapes = [
-        {name: value.shape for name, value in _made(component, options, c).state_dict().items()}
-        for c in (context, bare)
+        {name: value.shape for name, value in make(c).state_dict().items()}
+        for c in (context, without_weights)
     ]
     if shapes[0] != shapes[1]:
         raise ViolationError(
-            "with load_weights = False its parameters have other names or shapes; leave out the "
-            "reading of weights only: a checkpoint will be loaded into it"
+            "with load_weights = False its parameters have other names or shapes; skip only the "
+            "reading of pretrained parameters: a checkpoint is loaded into it afterwards"
         )
 
 
-def _check_resized(component: type[Encoder], options: Any, context: EncoderContext) -> None:
-    small = _made(component, options, context)
+def _check_fit_tensor(make: Callable[[EncoderContext], Encoder], context: EncoderContext) -> None:
+    small = make(context)
     larger = attrs.evolve(
         context,
         image_size=2 * context.image_size,
         max_text_length=2 * context.max_text_length,
     )
     try:
-        large = _made(component, options, larger)
-    # It need not take such texts and images, and may say so by any error.
+        large = make(larger)
+    # It need not support these sizes, and may say so with any exception.
     except Exception:
         return
-    own = large.state_dict()
+    expected = large.state_dict()
     for name, tensor in small.state_dict().items():
-        if name not in own or own[name].shape == tensor.shape:
+        if name not in expected or expected[name].shape == tensor.shape:
             continue
         fitted = large.fit_tensor(name, tensor)
         require(
-            fitted is None or fitted.shape == own[name].shape,
-            f"resized made {shape_of(fitted)} of {name} of {tuple(tensor.shape)}; return its own "
-            f"shape, {tuple(own[name].shape)}, or None",
+            fitted is None or fitted.shape == expected[name].shape,
+            f"fit_tensor turned {name} of shape {tuple(tensor.shape)} into {shape_of(fitted)}, "
+            f"expected the encoder's own shape, {tuple(expected[name].shape)}, or None",
         )

@@ -1,6 +1,6 @@
 """The contract of fusion modules."""
 
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -9,30 +9,28 @@ from renaissance.contracts.fusion import FusedUse, Fusion
 from renaissance.contracts.tokens import Tokens, TokenUse
 from renaissance.testing import inputs
 from renaissance.testing.checkpointing import check_gradient_checkpointing
-from renaissance.testing.contract_check import ContractCheck, require
+from renaissance.testing.contract_check import ContractCheck, ViolationError, require
 from renaissance.testing.encoder import check_tokens
 from renaissance.testing.inputs import close, row_of, states
 from renaissance.testing.module import Subject, check_module
 
 
-def check_fusion(component: type[Fusion], options: Any = None) -> None:
+def check_fusion(component: type[Fusion], options: object = None) -> None:
     """Check a fusion module against its contract.
 
     Args:
         component: The class.
-        options: An instance of its `Options`; the defaults where absent.
+        options: An instance of its `Options`; the defaults if absent.
 
     Raises:
-        ContractError: With everything that is not kept, in words.
+        ContractError: With every violation, in words.
     """
     check = ContractCheck("fusion", component)
     check.declaration()
     options = check.options(options)
-    make: Any = component
-    subject = Subject(lambda: make(options), _run)
+    subject = Subject(lambda: check.make(options), _run)
     with check.part("making"):
         module = subject.build()
-        assert isinstance(module, Fusion)
         size = getattr(module, "hidden_size", None)
         require(
             isinstance(size, int) and size > 0,
@@ -45,14 +43,14 @@ def check_fusion(component: type[Fusion], options: Any = None) -> None:
     check.stop_if_broken()
     with check.part("padding"), torch.no_grad():
         _check_padding(module)
-    with check.part("reads"), torch.no_grad():
-        _check_reads(module)
+    with check.part("uses"), torch.no_grad():
+        _check_uses(module)
     check_module(check, subject, can_be_frozen=True)
     check_gradient_checkpointing(check, subject)
     check.stop_if_broken()
 
 
-def _inputs(module: Any, filler: float = 0.0) -> tuple[Tokens, Tokens]:
+def _inputs(module: Fusion, filler: float = 0.0) -> tuple[Tokens, Tokens]:
     size = module.hidden_size
     return (
         states(inputs.TEXT_LENGTHS, size, filler),
@@ -60,22 +58,23 @@ def _inputs(module: Any, filler: float = 0.0) -> tuple[Tokens, Tokens]:
     )
 
 
-def _run(module: Any) -> list[Tensor]:
+def _run(module: Fusion) -> list[Tensor]:
     return [tokens.hidden_states[tokens.attention_mask] for tokens in module(*_inputs(module))]
 
 
 def _check_shapes(module: Fusion) -> None:
-    given = _inputs(module)
-    result: Any = module(*given)
-    require(
-        isinstance(result, tuple) and len(result) == 2,
-        f"forward returned {type(result).__name__}, expected (text: Tokens, image: Tokens)",
-    )
-    for name, before, after in zip(("text", "image"), given, result, strict=True):
+    tokens = _inputs(module)
+    result: object = module(*tokens)
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise ViolationError(
+            f"forward returned {type(result).__name__}, expected (text: Tokens, image: Tokens)"
+        )
+    for name, before, after in zip(("text", "image"), tokens, result, strict=True):
         check_tokens(after, f"forward ({name})", len(inputs.TEXT_LENGTHS), module.hidden_size)
         require(
             torch.equal(after.attention_mask, before.attention_mask),
-            f"forward changed the mask of the {name}; a state for each token, the mask as it came",
+            f"forward changed the mask of the {name}; return a state for each token, and the mask "
+            "unchanged",
         )
 
 
@@ -93,33 +92,31 @@ def _check_padding(module: Fusion) -> None:
         for name, together, single in zip(("text", "image"), plain, alone, strict=True):
             require(
                 close(row_of(together, row).hidden_states, single.hidden_states),
-                f"a pair's {name} tokens are others alone than padded beside other pairs; let no "
-                "token attend to padding or to other pairs",
+                f"a pair's {name} tokens change when it is batched with other pairs; let no token "
+                "attend to padding or to other pairs",
             )
 
 
-def _check_reads(module: Fusion) -> None:
+def _check_uses(module: Fusion) -> None:
     text, image = _inputs(module)
-    whole = dict(zip(("text", "image"), module(text, image), strict=True))
+    whole_text, whole_image = (tokens.hidden_states[:1] for tokens in module(text, image))
     for text_use in get_args(TokenUse):
         for image_use in get_args(TokenUse):
-            reads = [FusedUse(1, text_use, image_use), FusedUse(2)]
-            entry = module.fuse(text, image, reads)[0]
-            for name, read, found in zip(
-                ("text", "image"), (text_use, image_use), entry, strict=True
-            ):
-                _check_read(name, read, found, whole[name].hidden_states[:1])
+            uses = [FusedUse(1, text_use, image_use), FusedUse(2)]
+            fused_text, fused_image = module.fuse(text, image, uses)[0]
+            _check_use("text", text_use, fused_text, whole_text)
+            _check_use("image", image_use, fused_image, whole_image)
 
 
-def _check_read(name: str, read: str, found: Tokens | None, whole: Tensor) -> None:
-    if read == "none":
-        require(found is None, f"fuse returned {name} tokens read as 'none', expected None")
+def _check_use(name: str, use: TokenUse, fused: Tokens | None, whole: Tensor) -> None:
+    if use == "none":
+        require(fused is None, f"fuse returned {name} tokens for the use 'none', expected None")
         return
-    expected = whole[:, :1] if read == "first" else whole
+    expected = whole[:, :1] if use == "first" else whole
     require(
-        found is not None
-        and found.hidden_states.shape == expected.shape
-        and close(found.hidden_states, expected),
-        f"fuse with {name} read as '{read}' differs from forward; it may leave out work, but must "
-        "agree with forward on every token that it returns",
+        fused is not None
+        and fused.hidden_states.shape == expected.shape
+        and close(fused.hidden_states, expected),
+        f"fuse for the {name} use '{use}' differs from forward; it may skip work, but must agree "
+        "with forward on every token that it returns",
     )

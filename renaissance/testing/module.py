@@ -1,15 +1,19 @@
 """What every component that is a module promises: gradients, state, precision, ranks."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Generic, TypeVar
 
 import attrs
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from renaissance.contracts.component import Component
 from renaissance.testing.contract_check import ContractCheck, require
 from renaissance.testing.inputs import close
 from renaissance.testing.randomness import global_state
@@ -19,35 +23,37 @@ SEED = 5
 # bfloat16 has 8 significant bits; a few layers add up their roundings.
 BF16_TOLERANCE = 0.15
 
+M = TypeVar("M", bound=nn.Module)
+
 
 @attrs.frozen
-class Subject:
+class Subject(Generic[M]):
     """A component as a module.
 
     Attributes:
-        make: Makes it, with weights drawn from torch's global generator.
-        run: Runs it on tiny inputs and returns what a loss would read, padding left out.
+        make: Makes it, with parameters drawn from torch's global generator.
+        run: Runs it on tiny inputs and returns what a loss would read, without padding.
     """
 
-    make: Callable[[], nn.Module]
-    run: Callable[[nn.Module], Sequence[Tensor]]
+    make: Callable[[], M]
+    run: Callable[[M], Sequence[Tensor]]
 
-    def build(self, seed: int = SEED, numpy_seed: int = 0) -> nn.Module:
+    def build(self, seed: int = SEED, numpy_seed: int = 0) -> M:
         """Make it in evaluation mode."""
         with global_state(numpy_seed, torch_seed=seed):
             return self.make().eval()
 
-    def outputs(self, module: nn.Module, seed: int = 0) -> list[Tensor]:
+    def outputs(self, module: M, seed: int = 0) -> list[Tensor]:
         """Run it, with the global random state set."""
         with global_state(seed):
             return list(self.run(module))
 
 
-def check_module(check: ContractCheck, subject: Subject, can_be_frozen: bool) -> None:
-    """Examine what all modules promise.
+def check_module(check: ContractCheck[Component], subject: Subject[M], can_be_frozen: bool) -> None:
+    """Check what all modules promise.
 
     Args:
-        check: Takes what is found.
+        check: Collects violations.
         subject: The component.
         can_be_frozen: Whether run specs can freeze components of its kind.
     """
@@ -69,7 +75,7 @@ def check_module(check: ContractCheck, subject: Subject, can_be_frozen: bool) ->
             _check_two_ranks(subject)
 
 
-def _check_randomness(subject: Subject) -> None:
+def _check_randomness(subject: Subject[M]) -> None:
     module, again = subject.build(numpy_seed=0), subject.build(numpy_seed=1)
     differing = [
         name
@@ -78,8 +84,8 @@ def _check_randomness(subject: Subject) -> None:
     ]
     require(
         not differing,
-        f"made twice under one torch seed, it differs in {', '.join(differing)}; draw initial "
-        "weights from torch's generator, which the engine seeds, and from no other",
+        f"made twice with one torch seed, it differs in {', '.join(differing)}; draw initial "
+        "parameters only from torch's generator, which the engine seeds",
     )
     with torch.no_grad():
         one, other = subject.outputs(module, seed=0), subject.outputs(module, seed=1)
@@ -93,7 +99,7 @@ def _check_randomness(subject: Subject) -> None:
         for seed in (0, 1):
             with global_state(seed, torch_seed=SEED):
                 results.append(list(subject.run(module)))
-    # Running statistics may move from one to the next, but they are not read in training.
+    # Running statistics may change from one to the next, but they are not read in training.
     require(
         all(map(close, *results)),
         "in training mode its result depends on Python's or numpy's global generator; draw from "
@@ -102,7 +108,7 @@ def _check_randomness(subject: Subject) -> None:
 
 
 def backward(outputs: Sequence[Tensor]) -> None:
-    """Go backward from a weighted sum: a plain one has no gradient where states are normalized."""
+    """Go backward from a weighted sum: the plain sum of normalized states has no gradient."""
     generator = torch.Generator().manual_seed(4)
     terms = [
         (output.float() * torch.randn(output.shape, generator=generator)).sum()
@@ -116,14 +122,14 @@ def gradients_of(module: nn.Module) -> dict[str, Tensor | None]:
     return {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
 
 
-def _check_gradients(subject: Subject) -> None:
+def _check_gradients(subject: Subject[M]) -> None:
     module = subject.build()
     backward(subject.outputs(module))
     without = [name for name, gradient in gradients_of(module).items() if gradient is None]
     require(
         not without,
-        f"no gradient reaches {', '.join(without)}; every trainable parameter must count in the "
-        "result: leave out those that do not, or call requires_grad_(False) on them",
+        f"no gradient reaches {', '.join(without)}; every trainable parameter must affect the "
+        "result: remove those that do not, or call requires_grad_(False) on them",
     )
     infinite = [
         n for n, g in gradients_of(module).items() if g is not None and not g.isfinite().all()
@@ -131,7 +137,7 @@ def _check_gradients(subject: Subject) -> None:
     require(not infinite, f"the gradient of {', '.join(infinite)} is not finite on plain inputs")
 
 
-def _check_frozen(subject: Subject) -> None:
+def _check_frozen(subject: Subject[M]) -> None:
     module = subject.build()
     module.requires_grad_(False)
     before = {name: value.clone() for name, value in module.state_dict().items()}
@@ -139,24 +145,27 @@ def _check_frozen(subject: Subject) -> None:
     other = subject.outputs(module, seed=1)
     require(
         not any(output.requires_grad for output in (*one, *other)),
-        "frozen (requires_grad_(False)), its result still asks for a gradient; keep every weight "
-        "in a parameter of the module, and call requires_grad_ on none in forward",
+        "frozen (requires_grad_(False)), its result still requires a gradient; keep everything "
+        "that is trained in parameters of the module, and do not call requires_grad_ in forward",
     )
     require(
         all(map(torch.equal, one, other)),
-        "frozen (evaluation mode), it gives another result each time; draw nothing random there",
+        "frozen (evaluation mode), its result differs each time; draw nothing random there",
     )
     changed = [n for n, v in module.state_dict().items() if not torch.equal(v, before[n])]
     require(
         not changed,
-        f"frozen (evaluation mode), a forward changes {', '.join(changed)}; move running "
+        f"frozen (evaluation mode), a forward changes {', '.join(changed)}; update running "
         "statistics in training mode only",
     )
-    awake = [name or "itself" for name, part in module.named_modules() if part.training]
-    require(not awake, f"frozen, it puts {', '.join(awake)} into training mode; leave modes alone")
+    training = [name or "itself" for name, part in module.named_modules() if part.training]
+    require(
+        not training,
+        f"frozen, it puts {', '.join(training)} into training mode; leave the mode alone",
+    )
 
 
-def _check_checkpoint(subject: Subject) -> None:
+def _check_checkpoint(subject: Subject[M]) -> None:
     module = subject.build(seed=SEED).train()
     parameters = [p for p in module.parameters() if p.requires_grad]
     if parameters:
@@ -166,19 +175,19 @@ def _check_checkpoint(subject: Subject) -> None:
     restored = subject.build(seed=SEED + 1)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
-        # Copies: the format holds no two names of one tensor.
+        # Copies, since safetensors rejects two names of one tensor.
         save_file({name: value.clone() for name, value in module.state_dict().items()}, path)
         restored.load_state_dict(load_file(path))
     with torch.no_grad():
-        same = all(map(close, subject.outputs(module), subject.outputs(restored)))
+        is_same = all(map(close, subject.outputs(module), subject.outputs(restored)))
     require(
-        same,
-        "saved after a step and loaded into a new one, it gives another result; keep all that the "
-        "result depends on in parameters or persistent buffers",
+        is_same,
+        "saved after a step and loaded into a new one, it gives another result; keep everything "
+        "that the result depends on in parameters or persistent buffers",
     )
 
 
-def _check_bf16(subject: Subject) -> None:
+def _check_bf16(subject: Subject[M]) -> None:
     module = subject.build()
     with torch.no_grad():
         exact = subject.outputs(module)
@@ -204,27 +213,28 @@ def _check_bf16(subject: Subject) -> None:
 
 
 class _Runner(nn.Module):
-    """Makes `run` the forward of a module: that is what DistributedDataParallel wraps."""
+    """A module whose forward is `run`, since DistributedDataParallel only calls forward."""
 
-    def __init__(self, module: nn.Module, subject: Subject) -> None:
+    def __init__(self, module: nn.Module, run: Callable[[], Sequence[Tensor]]) -> None:
         super().__init__()
         self.module = module
-        self.subject = subject
+        self.run = run
 
     def forward(self) -> list[Tensor]:
-        return list(self.subject.run(self.module))
+        return list(self.run())
 
 
-def _check_two_ranks(subject: Subject) -> None:
+def _check_two_ranks(subject: Subject[M]) -> None:
     alone = subject.build()
     backward(list(subject.run(alone)))
-    # Different weights at the start: rank 0's must reach the other.
+    # Different parameters at the start: DDP must copy those of rank 0.
     modules = [subject.build(), subject.build(seed=SEED + 1)]
 
-    def work(group: object) -> dict[str, Tensor | None]:
-        module = modules[group.rank()]  # type: ignore[attr-defined]
-        wrapped = DistributedDataParallel(_Runner(module, subject), process_group=group)
-        # Twice: what one backward leaves undone only the next forward finds out.
+    def work(group: dist.ProcessGroup) -> dict[str, Tensor | None]:
+        module = modules[group.rank()]
+        runner = _Runner(module, partial(subject.run, module))
+        wrapped = DistributedDataParallel(runner, process_group=group)
+        # Twice: only the next forward notices what a backward left unfinished.
         for _ in range(2):
             wrapped.zero_grad()
             backward(wrapped())
@@ -232,10 +242,10 @@ def _check_two_ranks(subject: Subject) -> None:
 
     for rank, gradients in enumerate(on_two_ranks(work)):
         for name, expected in gradients_of(alone).items():
-            found = gradients.get(name)
+            actual = gradients.get(name)
             require(
-                expected is None or (found is not None and close(found, expected, 1e-3)),
-                f"under DistributedDataParallel the gradient of {name} on rank {rank} is not that "
-                "of one process; keep weights in parameters made in __init__, use them by name, "
-                "and let the result depend on no counter or rank",
+                expected is None or (actual is not None and close(actual, expected, 1e-3)),
+                f"under DistributedDataParallel the gradient of {name} on rank {rank} differs from "
+                "that of a single process; make parameters in __init__, use them by name, and do "
+                "not let the result depend on a counter or the rank",
             )

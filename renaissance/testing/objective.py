@@ -3,11 +3,9 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from renaissance.contracts.batches import ObjectiveBatch, Pairs
 from renaissance.contracts.objective import Objective, ObjectiveOutput, PanelEntry
@@ -22,13 +20,13 @@ from renaissance.testing.samples import SampleList, made_up_samples
 from renaissance.testing.surroundings import NAME, Surroundings
 
 MIN_SAMPLES = 4
-READS = frozenset({"text", "image", "pooled"})
+OUTPUTS = frozenset({"text", "image", "pooled"})
 RELATIVE_TOLERANCE = 1e-3
 
 
 def check_objective(
     component: type[Objective],
-    options: Any = None,
+    options: object = None,
     *,
     samples: Sequence[Sample] | None = None,
     root: Path = Path(),
@@ -38,41 +36,55 @@ def check_objective(
 
     Args:
         component: The class.
-        options: An instance of its `Options`; the defaults where absent.
-        samples: What to train on, at least 4, with all labels; made up where absent, which works
-            for objectives that need none. What is in `labels` is taken off them to try prediction.
+        options: An instance of its `Options`; the defaults if absent.
+        samples: Samples to train on, at least 4, with all labels; if absent, they are made up,
+            which works for objectives without labels. To check prediction, `labels` are removed.
         root: What `data.root` would be.
-        compares_samples: True for an objective whose loss compares the samples of a micro-batch
-            with each other (a contrastive one): it may depend on who is in the micro-batch.
+        compares_samples: True if the loss compares the samples of a micro-batch with each other
+            (a contrastive one), and so depends on all of them.
 
     Raises:
-        ContractError: With everything that is not kept, in words.
+        ContractError: With every violation, in words.
     """
     check = ContractCheck("objective", component)
     check.declaration()
     options = check.options(options)
     with check.part("samples"):
         _check_names(component)
-        needs = component.requires | component.labels
-        made = made_up_samples(needs) if samples is None else list(samples)
-        require(
-            len(made) >= MIN_SAMPLES, f"got {len(made)} samples, expected at least {MIN_SAMPLES}"
-        )
+        dataset = SampleList(_enough_samples(component, samples))
     check.stop_if_broken()
-    surroundings = Surroundings(component, options, SampleList(made), root)
+    surroundings = Surroundings(component, options, dataset, root)
     with check.part("making"):
         objective = surroundings.make()
-        require(
-            objective.unimodal <= {"text", "image"},
-            f"unimodal is {set(objective.unimodal)!r}, expected some of 'text', 'image'",
-        )
+        _check_attributes(objective)
     check.stop_if_broken()
-    with check.part("collation"):
-        _check_collation(surroundings, objective)
+    for name, check_part in (("collation", _check_collation), ("loss", _check_loss)):
+        with check.part(name):
+            check_part(surroundings, objective)
+        check.stop_if_broken()
+    _check_results(check, surroundings, objective, compares_samples)
+    check_module(check, Subject(surroundings.make, surroundings.loss), can_be_frozen=False)
     check.stop_if_broken()
-    with check.part("loss"):
-        _check_loss(surroundings, objective)
-    check.stop_if_broken()
+
+
+def _enough_samples(
+    component: type[Objective], samples: Sequence[Sample] | None
+) -> Sequence[Sample]:
+    if samples is None:
+        return made_up_samples(component.requires | component.labels)
+    require(
+        len(samples) >= MIN_SAMPLES, f"got {len(samples)} samples, expected at least {MIN_SAMPLES}"
+    )
+    return samples
+
+
+def _check_results(
+    check: ContractCheck[Objective],
+    surroundings: Surroundings,
+    objective: Objective,
+    compares_samples: bool,
+) -> None:
+    """Check what an objective whose loss is sound computes: each part independent of the others."""
     if not compares_samples:
         with check.part("batch splits"):
             _check_splits(surroundings, objective)
@@ -85,22 +97,29 @@ def check_objective(
     if objective.labels:
         with check.part("without labels"):
             check_without_labels(surroundings, objective)
-    check_module(check, Subject(surroundings.make, surroundings.loss), can_be_frozen=False)
-    check.stop_if_broken()
 
 
-def _check_names(component: type[Objective]) -> None:
+def _check_attributes(objective: Objective) -> None:
+    # Again, since an instance may set its own labels.
+    _check_names(objective)
+    require(
+        objective.unimodal <= {"text", "image"},
+        f"unimodal is {set(objective.unimodal)!r}, expected some of 'text', 'image'",
+    )
+
+
+def _check_names(component: Objective | type[Objective]) -> None:
     for name in ("requires", "labels"):
-        found = getattr(component, name)
+        value = getattr(component, name)
         require(
-            isinstance(found, frozenset),
-            f"{name} is {found!r}, expected a frozenset of names that datasets provide",
+            isinstance(value, frozenset),
+            f"{name} is {value!r}, expected a frozenset of names that datasets provide",
         )
     both = sorted(component.requires & component.labels)
     require(
         not both,
-        f"requires and labels both name {', '.join(both)}; what a split may lack goes into labels "
-        "alone, what prediction needs too into requires alone",
+        f"requires and labels both name {', '.join(both)}; name in labels what a split may lack, "
+        "and in requires what prediction needs",
     )
     require(
         isinstance(component.compatible_heads, tuple),
@@ -109,14 +128,14 @@ def _check_names(component: type[Objective]) -> None:
 
 
 def _tensors_of(batch: ObjectiveBatch) -> list[Tensor]:
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
-        found.append(tensor)
+        tensors.append(tensor)
         return tensor
 
     map_tensors(keep, batch)
-    return found
+    return tensors
 
 
 def _check_collation(surroundings: Surroundings, objective: Objective) -> None:
@@ -129,26 +148,24 @@ def _check_collation(surroundings: Surroundings, objective: Objective) -> None:
         pairs = zip(_tensors_of(one), _tensors_of(other), strict=True)
         require(
             one.num_targets == other.num_targets and all(torch.equal(a, b) for a, b in pairs),
-            "the same samples collate to something else each time; draw from "
-            "sample.generator(purpose), which is keyed by (seed, epoch, index), and from no other",
+            "the same samples are collated differently each time; draw only from "
+            "sample.generator(purpose), which is keyed by (seed, epoch, index)",
         )
 
 
-def _check_batch(batch: Any, micro_batch: MicroBatch) -> None:
-    require(
-        isinstance(batch, ObjectiveBatch),
-        f"collate returned {type(batch).__name__}, expected an ObjectiveBatch",
-    )
+def _check_batch(batch: object, micro_batch: MicroBatch) -> None:
+    if not isinstance(batch, ObjectiveBatch):
+        raise ViolationError(f"collate returned {type(batch).__name__}, expected an ObjectiveBatch")
     count = batch.num_targets
     require(
         isinstance(count, int) and not isinstance(count, bool) and count >= 0,
-        f"num_targets is {count!r}, expected how many terms the loss sums up, an int",
+        f"num_targets is {count!r}, expected the number of terms that the loss sums, an int",
     )
     for name, tensor in batch.tensors.items():
         require(
             isinstance(tensor, Tensor),
-            f"tensors[{name!r}] is {shape_of(tensor)}, expected a tensor: only tensors travel to "
-            "the device",
+            f"tensors[{name!r}] is {shape_of(tensor)}, expected a tensor: only tensors are copied "
+            "to the device",
         )
     if batch.pairs is not None:
         _check_pairs(batch.pairs, micro_batch)
@@ -159,35 +176,36 @@ def _check_pairs(pairs: Pairs, micro_batch: MicroBatch) -> None:
         ("text_rows", pairs.text_rows, micro_batch.input_ids),
         ("image_rows", pairs.image_rows, micro_batch.pixel_values),
     ):
-        number = 0 if inputs is None else len(inputs)
+        count = 0 if inputs is None else len(inputs)
         require(
             rows.dtype == torch.int64 and rows.dim() == 1,
             f"pairs.{name} is {shape_of(rows)}, expected (pairs,) int64",
         )
         require(
-            not len(rows) or (int(rows.min()) >= 0 and int(rows.max()) < number),
-            f"pairs.{name} names rows that the micro-batch has not ({number} rows); ask the "
+            not len(rows) or (int(rows.min()) >= 0 and int(rows.max()) < count),
+            f"pairs.{name} names rows that the micro-batch does not have (it has {count}); ask the "
             "builder for them: builder.text(sample), builder.image(sample)",
         )
     require(
         len(pairs.text_rows) == len(pairs.image_rows),
         f"pairs has {len(pairs.text_rows)} text rows and {len(pairs.image_rows)} image rows, "
-        "expected one of each a pair",
+        "expected one of each per pair",
     )
     require(
-        pairs.outputs <= READS,
-        f"pairs.outputs is {set(pairs.outputs)}, expected some of {', '.join(sorted(READS))}",
+        pairs.outputs <= OUTPUTS,
+        f"pairs.outputs is {set(pairs.outputs)}, expected some of {', '.join(sorted(OUTPUTS))}",
     )
 
 
 def _check_loss(surroundings: Surroundings, objective: Objective) -> None:
     surroundings.model.requires_grad_(True)
     try:
-        output: Any = surroundings.run(objective, surroundings.batch(objective, training=True))
-        require(
-            isinstance(output, ObjectiveOutput),
-            f"forward returned {type(output).__name__}, expected an ObjectiveOutput",
-        )
+        batch = surroundings.batch(objective, training=True)
+        output: object = surroundings.run(objective, batch)
+        if not isinstance(output, ObjectiveOutput):
+            raise ViolationError(
+                f"forward returned {type(output).__name__}, expected an ObjectiveOutput"
+            )
         loss = output.loss_sum
         require(
             loss.shape == () and loss.is_floating_point() and bool(loss.isfinite()),
@@ -198,13 +216,15 @@ def _check_loss(surroundings: Surroundings, objective: Objective) -> None:
             "the loss has no gradient; compute it from `features`, without detach or no_grad",
         )
         torch.autograd.backward(loss)
-        reached = any(parameter.grad is not None for parameter in surroundings.model.parameters())
-        require(reached, "no gradient of the loss reaches the model; compute it from `features`")
+        is_reached = any(p.grad is not None for p in surroundings.model.parameters())
+        require(is_reached, "no gradient of the loss reaches the model; compute it from `features`")
     finally:
         surroundings.model.zero_grad()
         surroundings.model.requires_grad_(False)
-    held = [name for name, value in output.predictions.items() if value.requires_grad]
-    require(not held, f"predictions {', '.join(held)} hold the graph; detach() them")
+    attached = [name for name, value in output.predictions.items() if value.requires_grad]
+    require(
+        not attached, f"predictions {', '.join(attached)} keep the graph; call detach() on them"
+    )
 
 
 def _splits(surroundings: Surroundings) -> list[list[list[int]]]:
@@ -232,20 +252,23 @@ def _check_splits(surroundings: Surroundings, objective: Objective) -> None:
     sizes = "one micro-batch, in two, and one sample at a time"
     require(
         len(set(counts)) == 1,
-        f"in evaluation the samples make {counts} targets in {sizes}, expected the same number: "
-        "what a sample teaches may depend on itself and on builder.other_sample alone",
+        f"in evaluation the samples have {counts} targets in {sizes}, expected the same number: "
+        "a target may depend only on its sample and on builder.other_sample",
     )
     require(
         _same(losses),
         f"in evaluation the loss is {[round(loss, 4) for loss in losses]} in {sizes}, expected the "
-        "same sum: sum over the targets (reduction='sum'), leave padding out, and let no sample "
-        "depend on its neighbours (if it must, pass compares_samples=True)",
+        "same sum: sum over the targets (reduction='sum'), leave padding out, and do not let a "
+        "sample depend on its neighbours (if it must, pass compares_samples=True)",
     )
 
 
 def _check_metrics(
     surroundings: Surroundings, objective: Objective, compares_samples: bool
 ) -> None:
+    # Imported here because it takes a second.
+    from torchmetrics import Metric
+
     results: dict[str, list[float]] = {}
     for split in _splits(surroundings)[:2]:
         metrics = objective.metrics()
@@ -265,14 +288,15 @@ def _check_metrics(
     shared = [name for name, metric in objective.metrics().items() if metric is first[name]]
     require(
         not shared,
-        f"metrics() returns the same {', '.join(shared)} every time, expected fresh ones: training "
-        "and evaluation keep their own",
+        f"metrics() returns the same {', '.join(shared)} every time, expected new ones: training "
+        "and evaluation must not share them",
     )
     for name, values in results.items():
         require(
             compares_samples or _same(values),
             f"{name} is {values[0]:.4f} over one micro-batch and {values[1]:.4f} over two of half "
-            "the size, expected the same; weigh each target alike (MeanMetric of single values)",
+            "the size, expected the same; count each target once (renaissance.accuracy() of one "
+            "value per target)",
         )
 
 
@@ -280,11 +304,11 @@ def _check_panel(surroundings: Surroundings, objective: Objective) -> None:
     batch = surroundings.batch(objective)
     with torch.no_grad():
         output = surroundings.run(objective, batch)
-    number = 0 if batch.pixel_values is None else len(batch.pixel_values)
-    for entry in objective.panel(batch.objectives[NAME], output, batch.input_ids):
+    count = 0 if batch.pixel_values is None else len(batch.pixel_values)
+    for entry in surroundings.panel(objective, batch, output):
         if not isinstance(entry, PanelEntry):
             raise ViolationError(f"panel returned {type(entry).__name__}, expected PanelEntry")
         require(
-            0 <= entry.image_row < number and all(isinstance(line, str) for line in entry.lines),
-            f"panel returned {entry}, expected an image row below {number} and lines of text",
+            0 <= entry.image_row < count and all(isinstance(line, str) for line in entry.lines),
+            f"panel returned {entry}, expected an image row below {count} and lines of text",
         )

@@ -1,6 +1,6 @@
 """The contract of poolers."""
 
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -13,27 +13,25 @@ from renaissance.testing.inputs import close, row_of, shape_of, states
 from renaissance.testing.module import Subject, check_module
 
 
-def check_pooler(component: type[Pooler], options: Any = None, *, hidden_size: int = 16) -> None:
+def check_pooler(component: type[Pooler], options: object = None, *, hidden_size: int = 16) -> None:
     """Check a pooler against its contract.
 
     Args:
         component: The class.
-        options: An instance of its `Options`; the defaults where absent.
-        hidden_size: Width of the tokens that it is tried with.
+        options: An instance of its `Options`; the defaults if absent.
+        hidden_size: Width of the tokens to try it with.
 
     Raises:
-        ContractError: With everything that is not kept, in words.
+        ContractError: With every violation, in words.
     """
     check = ContractCheck("pooler", component)
     check.declaration()
     options = check.options(options)
-    make: Any = component
     subject = Subject(
-        lambda: make(options, hidden_size), lambda module: [_pool(module, hidden_size)]
+        lambda: check.make(options, hidden_size), lambda module: [_pool(module, hidden_size)]
     )
     with check.part("making"):
         module = subject.build()
-        assert isinstance(module, Pooler)
         _check_attributes(module)
     check.stop_if_broken()
     with check.part("shapes"), torch.no_grad():
@@ -66,21 +64,21 @@ def _check_attributes(module: Pooler) -> None:
         )
 
 
-def _tokens(module: Any, hidden_size: int, filler: float = 0.0) -> list[Tokens | None]:
-    """Return what the engine hands to this pooler: what it does not read is not there."""
+def _tokens(module: Pooler, hidden_size: int, filler: float = 0.0) -> list[Tokens | None]:
+    """Return what the engine passes to this pooler: None for a modality that it does not use."""
     tokens: list[Tokens | None] = []
-    for read, lengths in (
+    for use, lengths in (
         (module.text_use, inputs.TEXT_LENGTHS),
         (module.image_use, inputs.IMAGE_LENGTHS),
     ):
         whole = states(lengths, hidden_size, filler)
-        if read == "first":
+        if use == "first":
             whole = Tokens(*(part[:, :1] for part in whole))
-        tokens.append(None if read == "none" else whole)
+        tokens.append(None if use == "none" else whole)
     return tokens
 
 
-def _pool(module: Any, hidden_size: int, filler: float = 0.0) -> Tensor:
+def _pool(module: Pooler, hidden_size: int, filler: float = 0.0) -> Tensor:
     vector: Tensor = module(*_tokens(module, hidden_size, filler))
     return vector
 
@@ -89,7 +87,7 @@ def _check_padding(module: Pooler, hidden_size: int) -> None:
     together = _pool(module, hidden_size)
     require(
         close(together, _pool(module, hidden_size, filler=7.0)),
-        "other states in the padding change the vector; leave padding out: use attention_mask "
+        "other states in the padding change the vector; ignore padding: use attention_mask "
         "(True = real)",
     )
     for row in range(len(together)):
@@ -97,6 +95,6 @@ def _check_padding(module: Pooler, hidden_size: int) -> None:
         alone = module(*(None if t is None else row_of(t, row) for t in tokens))
         require(
             close(together[row : row + 1], alone),
-            "a pair has another vector alone than padded beside other pairs; leave padding and "
-            "other pairs out",
+            "a pair's vector changes when it is batched with other pairs; ignore padding and "
+            "other pairs",
         )

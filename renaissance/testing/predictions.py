@@ -1,5 +1,6 @@
-"""What objectives promise of predictions, and of splits without labels."""
+"""What objectives promise about predictions, and about splits without labels."""
 
+import inspect
 import io
 import json
 import math
@@ -20,45 +21,51 @@ RELATIVE_TOLERANCE = 1e-3
 def check_predictions(
     surroundings: Surroundings, objective: Objective, compares_samples: bool
 ) -> None:
-    """Check that predictions survive the way through JSON into one file."""
+    """Check that JSON can hold predictions, and that they are written to the file."""
     rows = predict(surroundings, objective)
     require(
         isinstance(rows, list) and all(isinstance(row, dict) for row in rows),
-        f"predictions returned {rows!r:.80}, expected a list of one dict a target",
+        f"predictions returned {rows!r:.80}, expected a list of one dict per target",
     )
     for row in rows:
         require(
             _as_json(row) == row,
-            f"predictions returned {row!r}, which JSON does not give back as it was; use strings, "
-            "numbers, booleans, None, lists and dicts with string keys (tensor.tolist())",
+            f"predictions returned {row!r}, which does not survive JSON; use strings, numbers, "
+            "booleans, None, lists and dicts with string keys (tensor.tolist())",
         )
     if not compares_samples:
         alone = [row for i in surroundings.indices for row in predict(surroundings, objective, [i])]
         require(
             _alike(rows, alone),
             f"predictions are {rows!r:.120} in one micro-batch and {alone!r:.120} one sample at a "
-            "time, expected the same: one row a target, in the order of the samples",
+            "time, expected the same: one row per target, in the order of the samples",
         )
     file = io.StringIO()
     objective.write_predictions(rows, file)
-    require(not file.closed, "write_predictions closed the file; leave that to who opened it")
+    require(not file.closed, "write_predictions closed the file; leave that to its caller")
     require(
         bool(file.getvalue()) or not rows,
-        f"write_predictions wrote nothing of {len(rows)} rows; write all of them into the file "
-        "that it is given",
+        f"write_predictions wrote none of {len(rows)} rows; write all of them to the file that it "
+        "is given",
+    )
+    checker = inspect.getattr_static(objective, "check_predictions")
+    require(
+        isinstance(checker, classmethod | staticmethod),
+        "check_predictions is an instance method, expected a class method: it is called without a "
+        "model; write @classmethod above it",
     )
 
 
 def predict(
     surroundings: Surroundings, objective: Objective, indices: list[int] | None = None
 ) -> list[dict[str, Any]]:
-    """Return the predictions for some samples, or all, in evaluation."""
+    """Return the predictions for some samples, or for all, in evaluation."""
     batch = surroundings.batch(objective, indices)
     return objective.predictions(batch.objectives[NAME], _run(surroundings, objective, batch))
 
 
 def check_without_labels(surroundings: Surroundings, objective: Objective) -> None:
-    """Check that samples without the labels can be predicted, and teach nothing."""
+    """Check that samples without labels can be predicted, and do not affect loss and metrics."""
     samples = [
         attrs.evolve(
             sample,
@@ -70,24 +77,25 @@ def check_without_labels(surroundings: Surroundings, objective: Objective) -> No
         surroundings.component, surroundings.options, SampleList(samples), surroundings.root
     )
     batch = bare.batch(objective)
-    found = batch.objectives[NAME]
+    unlabelled = batch.objectives[NAME]
     require(
-        found.num_targets == 0,
-        f"of samples without {', '.join(sorted(objective.labels))} num_targets is "
-        f"{found.num_targets}, expected 0: they teach and measure nothing",
+        unlabelled.num_targets == 0,
+        f"for samples without {', '.join(sorted(objective.labels))} num_targets is "
+        f"{unlabelled.num_targets}, expected 0: nothing is learned from them, and no metric "
+        "counts them",
     )
     output = _run(bare, objective, batch)
     require(
         bool(output.loss_sum.isfinite()),
-        f"of samples without labels loss_sum is {output.loss_sum.tolist()}, expected a finite "
+        f"for samples without labels loss_sum is {output.loss_sum.tolist()}, expected a finite "
         "number; return `logits.sum() * 0`",
     )
-    objective.update_metrics(objective.metrics(), found, output)
-    objective.panel(found, output, batch.input_ids)
+    objective.update_metrics(objective.metrics(), unlabelled, output)
+    bare.panel(objective, batch, output)
     require(
-        _alike(predict(surroundings, objective), objective.predictions(found, output)),
-        "predictions are others, or fewer, without labels than with them; make them of "
-        "batch.identifiers and output.predictions alone, never of the labels",
+        _alike(predict(surroundings, objective), objective.predictions(unlabelled, output)),
+        "predictions without labels differ from those with labels; compute them from "
+        "batch.identifiers and output.predictions alone, never from the labels",
     )
 
 
@@ -96,14 +104,14 @@ def _run(surroundings: Surroundings, objective: Objective, batch: MicroBatch) ->
         return surroundings.run(objective, batch)
 
 
-def _as_json(row: dict[str, Any]) -> Any:
+def _as_json(row: object) -> object:
     try:
         return json.loads(json.dumps(row))
     except TypeError:
         return None
 
 
-def _alike(one: Any, other: Any) -> bool:
+def _alike(one: object, other: object) -> bool:
     """Return whether two JSON values are the same up to rounding."""
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=RELATIVE_TOLERANCE, abs_tol=1e-5)

@@ -1,4 +1,4 @@
-"""Set the global random state to show what depends on it, and put it back."""
+"""Sets the global random state, to show what depends on it, and restores it."""
 
 import random
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ def global_state(seed: int, torch_seed: int | None = None) -> Iterator[None]:
     """Seed Python's, numpy's and torch's generators for a while.
 
     Args:
-        seed: Of all three.
-        torch_seed: Of torch's, where it is to differ: the engine seeds that one, and no other.
+        seed: Seed of all three.
+        torch_seed: Seed of torch's, if different: it is the only one that the engine seeds.
     """
     python, numpy = random.getstate(), np.random.get_state()
     try:

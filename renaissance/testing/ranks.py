@@ -1,35 +1,39 @@
-"""Two gloo ranks, as two threads of this process: a component need not be importable by another."""
+"""Two gloo ranks in two threads: another process might not be able to import the component."""
 
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import Store
 
 NUM_RANKS = 2
 TIMEOUT = timedelta(seconds=30)
 
+T = TypeVar("T")
 
-def on_two_ranks(function: Callable[[Any], Any]) -> list[Any]:
+
+def on_two_ranks(function: Callable[[dist.ProcessGroup], T]) -> list[T]:
     """Call a function on two ranks at once.
 
     Args:
         function: Takes the process group.
 
     Returns:
-        What it returned, by rank.
+        Its results, by rank.
 
     Raises:
-        Exception: What it raised, on the lowest rank that did.
+        Exception: The function's exception, on the lowest rank that raised one.
+        TimeoutError: If a rank does not finish.
     """
     store = dist.HashStore()  # type: ignore[attr-defined]
-    results: list[Any] = [None] * NUM_RANKS
-    failures: list[Exception | None] = [None] * NUM_RANKS
-    # Kept until both ranks are done: taking a group down waits for its peers, with Python's lock
-    # held, and the other rank may need that lock to get done.
-    groups: list[Any] = [None] * NUM_RANKS
+    results: dict[int, T] = {}
+    failures: dict[int, Exception] = {}
+    # Kept until both ranks are done: destroying a group waits for its peers with Python's lock
+    # held, and the other rank may need that lock to finish.
+    groups: dict[int, dist.ProcessGroup] = {}
 
     def work(rank: int) -> None:
         try:
@@ -46,15 +50,16 @@ def on_two_ranks(function: Callable[[Any], Any]) -> list[Any]:
         thread.start()
     for thread in threads:
         thread.join(2 * TIMEOUT.total_seconds())
-    for failure in failures:
-        if failure is not None:
-            raise failure
-    return results
+    for rank in sorted(failures):
+        raise failures[rank]
+    if len(results) < NUM_RANKS:
+        raise TimeoutError(f"only {len(results)} of {NUM_RANKS} ranks finished in time")
+    return [results[rank] for rank in range(NUM_RANKS)]
 
 
-def _process_group(store: Any, rank: int) -> Any:
-    # A group of its own for each thread; `init_process_group` allows one rank a process. It makes
-    # its groups by these same calls, which torch has had since 2.11 at least.
+def _process_group(store: Store, rank: int) -> dist.ProcessGroup:
+    # One group per thread: `init_process_group` allows only one rank per process. It makes its
+    # groups by the same calls, which torch has had since 2.11 at least.
     group = dist.ProcessGroup(store, rank, NUM_RANKS)
     gloo = dist.ProcessGroupGloo(store, rank, NUM_RANKS, TIMEOUT)
     kind = dist.ProcessGroup.BackendType.GLOO

@@ -1,20 +1,20 @@
-"""Samples that the kit makes up, and micro-batches of them."""
+"""Made-up samples, and micro-batches of them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
+from renaissance.builtin.transforms.imagenet import ImageNet
 from renaissance.contracts.dataset import Dataset
 from renaissance.contracts.objective import Objective
 from renaissance.contracts.samples import Sample
-from renaissance.data.collate import Collator, MicroBatch
+from renaissance.contracts.transform import TransformContext
+from renaissance.data.collate import Collator, MicroBatch, SampleReader
 from renaissance.data.concatenation import Concatenation
-from renaissance.data.images import ImageTransform
 from renaissance.data.tokenizer import DATASET, load_tokenizer
-from renaissance.spec.sections import DataSection, TransformSection
+from renaissance.spec.sections import DataSection
 from renaissance.testing.contract_check import ViolationError
 
 IMAGE_SIZE = 32
@@ -42,10 +42,10 @@ class SampleList(Dataset):
 
 
 def made_up_samples(requires: frozenset[str]) -> list[Sample]:
-    """Return samples of texts of several lengths and of noise.
+    """Return samples with texts of several lengths and images of noise.
 
     Args:
-        requires: What they must hold, labels too.
+        requires: What they must hold, labels included.
 
     Raises:
         ViolationError: If something is required that cannot be made up.
@@ -78,7 +78,7 @@ def made_up_samples(requires: frozenset[str]) -> list[Sample]:
 
 
 def tokenizer_of(dataset: SampleList) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of whole words."""
+    """Return a tokenizer of the dataset's words."""
     return load_tokenizer(DATASET, MAX_TEXT_LENGTH, [dataset])
 
 
@@ -90,17 +90,17 @@ def collate(
     training: bool,
 ) -> MicroBatch:
     """Collate some samples as the engine would."""
-    defaults: Any = DataSection()
-    collator = Collator(
+    defaults = DataSection()
+    reader = SampleReader(
         datasets=Concatenation([("samples", dataset)]),
-        objectives=objectives,
         tokenizer=tokenizer,
-        transform=ImageTransform(
-            TransformSection(), IMAGE_SIZE, training, defaults.max_image_pixels
-        ),
         max_text_length=MAX_TEXT_LENGTH,
+        transform=ImageNet(
+            ImageNet.Options(), TransformContext(IMAGE_SIZE, training, ImageNet.mean)
+        ),
+        max_image_pixels=defaults.max_image_pixels,
         seed=0,
         training=training,
-        skip_bad_samples=False,
     )
+    collator = Collator(reader, objectives, skip_bad_samples=False)
     return collator[[(0, index) for index in indices]]

@@ -1,16 +1,23 @@
-"""What surrounds an objective under check."""
+"""The surroundings of an objective under check."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from renaissance.contracts.head import Head
-from renaissance.contracts.objective import Objective, ObjectiveContext, ObjectiveOutput
+from renaissance.contracts.objective import (
+    Objective,
+    ObjectiveContext,
+    ObjectiveOutput,
+    PanelEntry,
+)
 from renaissance.data.collate import MicroBatch
+from renaissance.data.tokenizer import readable
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.plugins.loading import load_plugins
+from renaissance.testing.contract_check import ViolationError
 from renaissance.testing.samples import SampleList, collate, tokenizer_of
 from renaissance.testing.tiny_model import tiny_model
 
@@ -19,9 +26,11 @@ NAME = "objective"
 
 
 class Surroundings:
-    """An objective's surroundings: samples, a tokenizer, a tiny frozen model, heads."""
+    """What an objective runs in: samples, a tokenizer, a tiny frozen model, heads."""
 
-    def __init__(self, component: Any, options: Any, dataset: SampleList, root: Path) -> None:
+    def __init__(
+        self, component: type[Objective], options: object, dataset: SampleList, root: Path
+    ) -> None:
         self.component = component
         self.options = options
         self.dataset = dataset
@@ -32,13 +41,15 @@ class Surroundings:
         self.indices = list(range(len(dataset)))
 
     def make(self) -> Objective:
-        """Make the objective in evaluation mode, with the heads it asks for by name."""
+        """Make the objective in evaluation mode, with its default head."""
         context = ObjectiveContext(self.model.sizes, self.tokenizer, self._make_head, self.root)
-        objective: Objective = self.component(self.options, context)
-        return objective.eval()
+        make: Callable[..., Objective] = self.component
+        return make(self.options, context).eval()
 
     def _make_head(self, input_size: int, output_size: int) -> Head:
         name = self.component.default_head
+        if name is None:
+            raise ViolationError("it calls make_head, but default_head is None; name a head there")
         head: Any = self.plugins.require("head", name).component
         made: Head = head(head.Options(), input_size, output_size)
         return made
@@ -58,6 +69,13 @@ class Surroundings:
         outputs: dict[str, ObjectiveOutput] = network(batch)
         return outputs[NAME]
 
-    def loss(self, objective: Any) -> list[Tensor]:
-        """Return the loss, for the check of modules."""
+    def panel(
+        self, objective: Objective, batch: MicroBatch, output: ObjectiveOutput
+    ) -> list[PanelEntry]:
+        """Return the objective's panel entries, with the texts that the engine would pass."""
+        texts = readable(self.tokenizer, batch.input_ids)
+        return objective.panel(batch.objectives[NAME], output, texts)
+
+    def loss(self, objective: Objective) -> list[Tensor]:
+        """Return the loss, as `Subject.run` does."""
         return [self.run(objective, self.batch(objective)).loss_sum]

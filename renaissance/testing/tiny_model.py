@@ -1,4 +1,4 @@
-"""A model of a few hundred weights, for objectives to read from."""
+"""A model of a few hundred parameters, to give objectives features."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ class TinyText(Encoder):
         self.embedding = nn.Embedding(vocab_size, HIDDEN_SIZE)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
-        """See the base class."""
+        """Embed each token by itself."""
         return Tokens(self.embedding(input_ids), attention_mask)
 
 
@@ -42,7 +42,7 @@ class TinyImage(Encoder):
         self.patches = nn.Conv2d(3, HIDDEN_SIZE, PATCH_SIZE, PATCH_SIZE)
 
     def encode_image(self, pixel_values: Tensor) -> Tokens:
-        """See the base class."""
+        """Embed each patch by itself."""
         states = self.patches(pixel_values).flatten(2).transpose(1, 2)
         return Tokens(states, states.new_ones(states.shape[:2], dtype=torch.bool))
 
@@ -55,7 +55,7 @@ class TinyFusion(Fusion):
         self.hidden_size = HIDDEN_SIZE
 
     def forward(self, text: Tokens, image: Tokens) -> tuple[Tokens, Tokens]:
-        """See the base class."""
+        """Add the mean tokens."""
         return (
             Tokens(text.hidden_states + mean_of(image)[:, None], text.attention_mask),
             Tokens(image.hidden_states + mean_of(text)[:, None], image.attention_mask),
@@ -70,7 +70,7 @@ class TinyPooler(Pooler):
         self.output_size = 2 * HIDDEN_SIZE
 
     def forward(self, text: Tokens | None, image: Tokens | None) -> Tensor:
-        """See the base class."""
+        """Concatenate the mean tokens."""
         assert text is not None
         assert image is not None
         return torch.cat([mean_of(text), mean_of(image)], dim=-1).tanh()

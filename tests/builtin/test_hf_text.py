@@ -160,7 +160,7 @@ def test_families_that_cannot_encode_text_are_refused(tmp_path):
     CLIPModel(CLIPConfig(text_config=small, vision_config=small)).save_pretrained(tmp_path / "clip")
     save_model(tmp_path / "vit", "vit")
     reasons = {
-        "gpt": "'gpt2' is a decoder or no text model: its tokens do not see the tokens after them",
+        "gpt": "'gpt2' is a decoder or not a text model: its tokens do not see those after them",
         "t5": "'t5' is an encoder-decoder",
         "clip": "'clip' is a model of several modalities",
         "vit": "'vit' is an image model and reads no text",
@@ -184,7 +184,9 @@ def test_a_checkpoint_that_does_not_exist(checkpoint, monkeypatch):
     with pytest.raises(CheckpointError) as caught:
         load(checkpoint)
     text = str(caught.value)
-    assert text.startswith(f"hf-text: checkpoint: '{checkpoint}' is no local folder (looked for ")
+    assert text.startswith(
+        f"hf-text: checkpoint: '{checkpoint}' is not a local folder (looked for "
+    )
     assert str(Path(checkpoint).absolute()) in text
     assert "could not be fetched from the hub" in text
     assert "download the model elsewhere and give its folder" in text

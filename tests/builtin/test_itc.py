@@ -328,7 +328,7 @@ def test_check_estimates_a_run_with_hard_negatives(
 ) -> None:
     text = HARD_ALONE.replace("[optimizer]", '[[objectives]]\ntype = "itc"\n\n[optimizer]')
     plugins = load_plugins()
-    check_run(load_spec([str(write_spec(tmp_path, text))], plugins), plugins, 1)
+    check_run(load_spec([str(write_spec(tmp_path, text))], plugins), 1)
     said = capsys.readouterr().out
     assert "no estimate" not in said
     assert "ok: this run can start" in said

@@ -52,8 +52,9 @@ def encoded(
     tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[str, int]]
 ) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
     """Return ids and words of each text."""
-    builder = RowBuilder(collator(Given(pairs), {}, tokenizer), frozenset())
-    samples = [builder.sample(0, index) for index in range(len(pairs))]
+    reader = collator(Given(pairs), {}, tokenizer).reader
+    builder = RowBuilder(reader)
+    samples = [reader.sample(0, index) for index in range(len(pairs))]
     return [(builder.input_ids(sample), builder.word_ids(sample)) for sample in samples]
 
 
@@ -253,8 +254,7 @@ def test_the_loss_of_matching() -> None:
     objective.update_metrics(metrics, batch, output)
     # Of equal logits the first is taken.
     assert float(metrics["accuracy"].compute()) == pytest.approx(1 / 3)
-    ids = tokenizer(["a photo", "two elephants", "one umbrella"])["input_ids"]
-    entries = objective.panel(batch, output, torch.tensor(ids))
+    entries = objective.panel(batch, output, ["a photo", "two elephants", "one umbrella"])
     assert [entry.image_row for entry in entries] == [0, 1, 2]
     assert [entry.lines for entry in entries] == [
         ("match 0.05 (false pair): a photo",),
@@ -292,7 +292,6 @@ def test_the_loss_of_masked_language_modelling() -> None:
 def test_the_panel_of_masked_language_modelling() -> None:
     tokenizer = word_pieces(whole_words=True)
     objective = make(MLM, tokenizer, head=nn.Identity())
-    ids = tokenizer("a photo [MASK] two elephants")["input_ids"]
     label, best, second, third = tokenizer.convert_tokens_to_ids(["of", "and", "of", "one"])
     logits = torch.zeros(1, len(tokenizer))
     for score, token in enumerate((third, second, best)):
@@ -303,5 +302,5 @@ def test_the_panel_of_masked_language_modelling() -> None:
         1, Pairs(rows, rows), {name: torch.tensor(value) for name, value in tensors.items()}
     )
     output = ObjectiveOutput(torch.zeros(()), {"logits": logits})
-    (entry,) = objective.panel(batch, output, torch.tensor([ids]))
+    (entry,) = objective.panel(batch, output, ["a photo [MASK] two elephants"])
     assert entry.lines == ("a photo [MASK] two elephants", "of: and, of, one")

@@ -10,10 +10,8 @@ import pytest
 import torch
 from support.answering import (
     all_samples,
-    check_unlabelled,
     collate,
     dataset,
-    forward,
     measured,
     objective,
     png,
@@ -22,14 +20,14 @@ from support.answering import (
     write_table,
     written,
 )
-from torch import nn
+from support.preparing import prepare
+from support.tasks import TASKS
 
-from renaissance import DataError, Sample
+from renaissance import DataError
 from renaissance.builtin.datasets.nlvr2 import NLVR2Data
-from renaissance.builtin.objectives.nlvr2 import NLVR2, Consistency
-from renaissance.data.prepare.datasets import SOURCES
-from renaissance.data.prepare.tables import PrepareOptions, write_tables
-from renaissance.testing import check_dataset, check_objective
+from renaissance.builtin.objectives.consistency import Consistency
+from renaissance.builtin.objectives.nlvr2 import NLVR2
+from renaissance.testing import check_dataset
 
 
 def table(**columns: Any) -> dict[str, Any]:
@@ -46,7 +44,7 @@ def table(**columns: Any) -> dict[str, Any]:
 IDENTIFIERS = [["dev-850-0-0", "dev-850-0-1"], ["dev-850-1-1"]]
 
 
-def test_a_sample_a_sentence(tmp_path: Path) -> None:
+def test_one_sample_per_sentence(tmp_path: Path) -> None:
     for split in ("train", "dev"):
         write_table(tmp_path / f"nlvr2_{split}.arrow", table(identifiers=IDENTIFIERS))
     check_dataset(NLVR2Data, root=tmp_path)
@@ -106,49 +104,21 @@ def test_records_that_cannot_be_used(tmp_path: Path) -> None:
             made.sample(index, None)  # type: ignore[arg-type]
 
 
-def example(identifier: str, text: str, answer: int, number: int = 0) -> Sample:
-    return sample(text, {"identifier": identifier, "answer": answer}, number, num_images=2)
-
-
-SAMPLES = [
-    example("dev-850-0-0", "two elephants", 1, 0),
-    example("dev-850-1-0", "two elephants", 0, 1),
-    example("dev-850-0-1", "a photo of one umbrella", 0, 0),
-    example("dev-9-0-0", "two elephants", 1, 2),
-]
-
-
-def test_the_contract_is_kept() -> None:
-    check_objective(NLVR2, samples=SAMPLES)
+SAMPLES = TASKS["nlvr2"].samples
 
 
 def test_both_images_with_their_types() -> None:
     micro_batch = collate(objective(NLVR2), SAMPLES)
     batch = micro_batch.objectives["task"]
-    assert batch.pairs is not None
-    assert batch.pairs.image_types is not None
+    pairs = batch.fused_pairs
+    assert pairs.image_types is not None
     assert micro_batch.pixel_values is not None
     # The images of the third sample are those of the first.
     assert len(micro_batch.pixel_values) == 6
-    assert batch.pairs.image_types.tolist() == [1, 2] * 4
-    assert batch.pairs.text_rows.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    levels = micro_batch.pixel_values[batch.pairs.image_rows][:, 0, 0, 0].tolist()
+    assert pairs.image_types.tolist() == [1, 2] * 4
+    assert pairs.text_rows.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    levels = micro_batch.pixel_values[pairs.image_rows][:, 0, 0, 0].tolist()
     assert levels == [0, 1, 10, 11, 0, 1, 20, 21]
-
-
-def test_the_two_pooled_vectors_are_classified_together() -> None:
-    weight = torch.tensor([[1.0, 0, 0, 0, 0, 0], [0, 0, 0, 1.0, 0, 0]])
-    head = nn.Linear(6, 2, bias=False)
-    head.weight.data = weight
-    made = objective(NLVR2, head=head)
-    batch = collate(made, SAMPLES[:2]).objectives["task"]
-    # The first number of each of four vectors: sample 0's images, sample 1's images.
-    pooled = torch.zeros(4, 3)
-    pooled[:, 0] = torch.tensor([1.0, 4.0, 2.0, 0.5])
-    output = forward(made, batch, pooled)
-    assert output.predictions["logits"].tolist() == [[1.0, 4.0], [2.0, 0.5]]
-    expected = np.log(1 + np.exp(1.0 - 4.0)) + np.log(1 + np.exp(0.5 - 2.0))
-    assert float(output.loss_sum.detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_one_image_is_refused() -> None:
@@ -166,42 +136,11 @@ def official_consistency(predictions: dict[str, str], labels: dict[str, str]) ->
     return sum(consistent.values()) / len(consistent)
 
 
-def test_metrics_and_predictions() -> None:
-    made = objective(NLVR2)
-    # Right, wrong; right; right: of three sentences, the first is wrong with one of its pairs.
-    logits = [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]
-    for split in ([4], [2, 2], [1, 3]):
-        steps, start = [], 0
-        for size in split:
-            batch = collate(made, SAMPLES[start : start + size]).objectives["task"]
-            steps.append((batch, predicting(made, batch, logits[start : start + size])))
-            start += size
-        assert measured(made, steps) == pytest.approx({"accuracy": 3 / 4, "consistency": 2 / 3})
-    batch = collate(made, SAMPLES).objectives["task"]
-    rows = made.predictions(batch, predicting(made, batch, logits))
-    assert written(made, rows) == (
-        "dev-850-0-0,True\ndev-850-1-0,True\ndev-850-0-1,False\ndev-9-0-0,True\n"
-    )
-    predictions = {row["identifier"]: row["prediction"] for row in rows}
+def test_the_expected_consistency_is_the_official_one() -> None:
+    task = TASKS["nlvr2"]
+    predictions = dict(line.split(",") for line in task.file.splitlines())
     labels = {s.labels["identifier"]: ("False", "True")[s.labels["answer"]] for s in SAMPLES}
-    assert official_consistency(predictions, labels) == pytest.approx(2 / 3)
-
-
-def test_without_labels() -> None:
-    labels = [{"identifier": f"test2-{i}-0-0"} for i in range(2)]
-    samples = [sample("a photo", own, i, num_images=2) for i, own in enumerate(labels)]
-    check_unlabelled(objective(NLVR2), samples, 4)
-
-
-def test_the_panel() -> None:
-    made = objective(NLVR2)
-    micro_batch = collate(made, SAMPLES[:1])
-    batch = micro_batch.objectives["task"]
-    output = predicting(made, batch, [[1.0, 0.0]])
-    assert [entry.lines for entry in made.panel(batch, output, micro_batch.input_ids)] == [
-        ("False (truth: True), image 1 of 2: two elephants",),
-        ("False (truth: True), image 2 of 2: two elephants",),
-    ]
+    assert official_consistency(predictions, labels) == pytest.approx(task.metrics["consistency"])
 
 
 @pytest.mark.skipif(
@@ -216,8 +155,7 @@ def test_consistency_of_the_official_sentences(tmp_path: Path) -> None:
     for entry in entries:
         for side in range(2):
             put(source / f"dev/{entry['identifier'].rpartition('-')[0]}-img{side}.png", png(side))
-    options = PrepareOptions(output=tmp_path, progress=False, workers=1)
-    write_tables(SOURCES["nlvr2"](source, None), options)
+    prepare("nlvr2", source, tmp_path)
     samples = all_samples(dataset(NLVR2Data, tmp_path, training=False))
     labels = {entry["identifier"]: entry["label"] for entry in entries}
     assert {s.labels["identifier"] for s in samples} == set(labels)

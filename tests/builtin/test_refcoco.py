@@ -7,31 +7,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from support.answering import (
     POOLED,
     all_samples,
-    check_unlabelled,
     collate,
     dataset,
     forward,
-    measured,
     objective,
-    predicting,
-    sample,
     write_table,
-    written,
 )
-from torch import nn
+from support.collating import imagenet
+from support.tasks import TASKS
 
 from renaissance import DataError
 from renaissance.builtin.datasets.refcoco import RefCOCOData, RefCOCOg, RefCOCOPlus
 from renaissance.builtin.objectives.refcoco import RefCOCO
-from renaissance.data.images import ImageTransform
 from renaissance.plugins.loading import load_plugins
-from renaissance.spec.sections import TransformSection
-from renaissance.testing import check_dataset, check_objective
+from renaissance.testing import check_dataset
 
 
 def gradient() -> bytes:
@@ -58,7 +51,7 @@ def table(**columns: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("labels", [[1, 0], [1.0, 0.0]])
-def test_a_sample_a_sentence_with_its_boxes(tmp_path: Path, labels: list[float]) -> None:
+def test_one_sample_per_sentence_with_its_boxes(tmp_path: Path, labels: list[float]) -> None:
     for split in ("train", "val"):
         write_table(tmp_path / f"refcoco_unc_{split}.arrow", table(labels=labels))
     check_dataset(RefCOCOData, root=tmp_path)
@@ -87,7 +80,7 @@ def test_boxes_are_cut_out(tmp_path: Path) -> None:
 def test_cut_boxes_of_pictures_with_a_palette_and_of_greys(tmp_path: Path) -> None:
     picture = Image.new("RGB", (16, 12), "red")
     picture.paste("blue", (8, 0, 16, 12))
-    transform = ImageTransform(TransformSection(), 8, training=False, max_image_pixels=10_000)
+    transform = imagenet(size=8, training=False)
     for mode in ("P", "L", "RGBA"):
         file = io.BytesIO()
         picture.convert(mode).save(file, "PNG")
@@ -96,7 +89,7 @@ def test_cut_boxes_of_pictures_with_a_palette_and_of_greys(tmp_path: Path) -> No
         write_table(tmp_path / "refcoco_unc_train.arrow", row)
         cut = all_samples(dataset(RefCOCOData, tmp_path))[0].images[0]
         expected = picture.convert(mode).convert("RGB").getpixel((12, 4))
-        pixels = transform(cut, None, "here")
+        pixels = transform.pixels(cut, np.random.default_rng(0))
         assert (pixels == np.array(expected)[:, None, None]).all()
 
 
@@ -143,7 +136,7 @@ def test_too_many_boxes_are_refused_at_once(tmp_path: Path) -> None:
         dataset(RefCOCOData, tmp_path)
     assert str(error.value) == (
         "refcoco_unc_train.arrow: row 1: 21 boxes, and 1 of 2 rows have more than 20; expected at "
-        "most max_boxes = 20. Raise max_boxes: 21 lets all of them be told apart"
+        "most max_boxes = 20. Raise max_boxes: 21 is enough for all rows"
     )
     made = dataset(RefCOCOData, tmp_path, max_boxes=21)
     assert len(all_samples(made)[2].images) == 21
@@ -203,82 +196,26 @@ def test_an_image_is_decoded_once_for_all_its_boxes(tmp_path: Path) -> None:
     assert len(wholes) == 1
 
 
-SAMPLES = [
-    sample("two elephants", {"box": 2, "identifier": "0:0"}, 0, num_images=3),
-    sample("a photo of one umbrella", {"box": 0, "identifier": "0:1"}, 0, num_images=3),
-    sample("swimming", {"box": 0, "identifier": "1:0"}, 1, num_images=1),
-    sample("one", {"box": 1, "identifier": "2:0"}, 2, num_images=2),
-]
-
-
-def test_the_contract_is_kept() -> None:
-    check_objective(RefCOCO, samples=SAMPLES)
-
-
 def test_only_real_boxes_are_paired_and_each_is_encoded_once() -> None:
-    micro_batch = collate(objective(RefCOCO), SAMPLES)
-    batch = micro_batch.objectives["task"]
-    assert batch.pairs is not None
+    micro_batch = collate(objective(RefCOCO), TASKS["refcoco"].samples)
+    pairs = micro_batch.objectives["task"].fused_pairs
     assert micro_batch.pixel_values is not None
     # The first two sentences are about the same three boxes.
     assert len(micro_batch.pixel_values) == 3 + 1 + 2
-    assert batch.pairs.text_rows.tolist() == [0, 0, 0, 1, 1, 1, 2, 3, 3]
-    assert batch.pairs.image_rows.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 5]
-    assert batch.num_targets == 4
+    assert pairs.text_rows.tolist() == [0, 0, 0, 1, 1, 1, 2, 3, 3]
+    assert pairs.image_rows.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 5]
 
 
-def test_the_loss_is_over_the_boxes_of_each_sentence() -> None:
-    class First(nn.Module):
-        def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-            return pooled[:, :1]
-
-    made = objective(RefCOCO, head=First())
-    batch = collate(made, SAMPLES).objectives["task"]
-    scores = [[0.5, -1.0, 2.0], [1.5, 0.0, -0.5], [-3.0], [4.0, -1.0]]
-    pooled = torch.zeros(9, POOLED)
-    pooled[:, 0] = torch.tensor([score for row in scores for score in row])
-    pooled.requires_grad_()
-    output = forward(made, batch, pooled)
-    expected = sum(
-        math.log(sum(map(math.exp, row))) - row[s.labels["box"]]
-        for row, s in zip(scores, SAMPLES, strict=True)
-    )
-    assert float(output.loss_sum.detach()) == pytest.approx(expected, rel=1e-5)
-    output.loss_sum.backward()
+def test_a_single_box_is_certain_and_has_no_gradient() -> None:
+    task = TASKS["refcoco"]
+    made = objective(RefCOCO, head=task.head)
+    batch = collate(made, task.samples).objectives["task"]
+    pooled = task.pooled.clone().requires_grad_()
+    forward(made, batch, pooled).loss_sum.backward()
     assert pooled.grad is not None
-    # A single box is right for sure.
     assert pooled.grad.isfinite().all()
     assert pooled.grad[6].tolist() == [0.0] * POOLED
-    # A sentence is right, wrong or, with one box, right.
-    assert measured(made, [(batch, output)]) == {"accuracy": 3 / 4}
-    rows = made.predictions(batch, output)
-    assert [json.loads(line) for line in written(made, rows).splitlines()] == [
-        {"identifier": "0:0", "box": 2},
-        {"identifier": "0:1", "box": 0},
-        {"identifier": "1:0", "box": 0},
-        {"identifier": "2:0", "box": 0},
-    ]
-
-
-def test_without_labels() -> None:
-    samples = [
-        sample("a photo", {"identifier": "0:0"}, 0, num_images=2),
-        sample("one", {"identifier": "1:0"}, 1, num_images=1),
-    ]
-    check_unlabelled(objective(RefCOCO), samples, 3)
-
-
-def test_the_panel() -> None:
-    made = objective(RefCOCO)
-    micro_batch = collate(made, SAMPLES[:2])
-    batch = micro_batch.objectives["task"]
-    output = predicting(made, batch, [[0.0, 1.0, 2.0], [0.0, 3.0, 1.0]])
-    entries = made.panel(batch, output, micro_batch.input_ids)
-    assert [(entry.image_row, entry.lines) for entry in entries] == [
-        (2, ("chosen (right): two elephants",)),
-        (0, ("not chosen (truth): a photo of one umbrella",)),
-        (1, ("chosen (wrong): a photo of one umbrella",)),
-    ]
+    assert pooled.grad[:6, 0].abs().min() > 0
 
 
 @pytest.mark.skipif(

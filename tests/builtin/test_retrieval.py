@@ -34,11 +34,11 @@ from renaissance.contracts.features import Fused
 from renaissance.data.collate import Collator, RowBuilder
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.multi_objective import MultiObjective
-from renaissance.engine.run_parts import build_network
+from renaissance.engine.run_parts import build_network, resolve_spec
 from renaissance.engine.whole_split import WholeSplit
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
-from renaissance.spec.sections import RunSpec
+from renaissance.spec.sections import ResolvedSpec
 
 # Each text's image, by grey level: out of order, some with several texts.
 IMAGES = [200, 30, 200, 90, 150, 30, 60, 200, 120, 90, 250]
@@ -58,14 +58,16 @@ def spec_text(tower: str, *others: str, **options: Any) -> str:
 
 def build(
     folder: Path, tower: str, *others: str, **options: Any
-) -> tuple[RunSpec, MultiObjective, Collator]:
+) -> tuple[ResolvedSpec, MultiObjective, Collator]:
     """A tiny model of large weights, so that scores are far apart, and a split of `IMAGES`."""
     text = spec_text(tower, *others, **options).replace("patch_size = 16", "patch_size = 4")
     path = write_spec(folder, text)
     plugins = load_plugins()
-    spec = load_spec([str(path), "data.image_size=8", "evaluate.micro_batch_size=3"], plugins)
+    settings = ["data.image_size=8", "evaluate.micro_batch_size=3"]
+    read = load_spec([str(path), *settings], plugins)
+    spec = resolve_spec(read, num_samples=len(IMAGES), world_size=1)
     tokenizer = word_pieces()
-    task = build_network(spec, plugins, tokenizer, load_weights=False).eval()
+    task = build_network(spec, tokenizer, load_weights=False).eval()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, parameter in task.named_parameters():
@@ -78,12 +80,12 @@ def build(
     return spec, task, collator(dataset, objectives, tokenizer, False, spec.data.max_text_length)
 
 
-def split_of(spec: RunSpec, task: MultiObjective, collate: Collator) -> WholeSplit:
+def split_of(spec: ResolvedSpec, task: MultiObjective, collate: Collator) -> WholeSplit:
     return WholeSplit(task, collate, "retrieval", spec, Ranks("cpu"), is_final=True)
 
 
 @torch.no_grad()
-def evaluate(spec: RunSpec, task: MultiObjective, collate: Collator) -> dict[str, float]:
+def evaluate(spec: ResolvedSpec, task: MultiObjective, collate: Collator) -> dict[str, float]:
     return task.named_objectives()["retrieval"].evaluate_split(split_of(spec, task, collate))
 
 
@@ -93,8 +95,8 @@ def distinct(values: Sequence[int]) -> list[int]:
 
 def single(collate: Collator, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """One sample's text, its mask, and its image, alone."""
-    builder = RowBuilder(collate, frozenset())
-    sample = builder.sample(0, index)
+    builder = RowBuilder(collate.reader)
+    sample = collate.reader.sample(0, index)
     builder.text(sample), builder.image(sample)
     batch = builder.micro_batch([sample], {}, ())
     length = int(batch.attention_mask.sum())
@@ -242,6 +244,28 @@ def test_a_score_that_is_no_number_ranks_last(tmp_path: Path) -> None:
     assert score_split(split, broken, 100, shortlist=0).values.isneginf().any()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("others", [(), ("itc",)])
+def test_encoded_rows_are_one_per_index(tmp_path: Path, others: tuple[str, ...]) -> None:
+    spec, task, collate = build(tmp_path, "two", *others)
+    split = split_of(spec, task, collate)
+    # The first and the third sample have the same image, the fourth another one.
+    indices = [0, 2, 3, 0]
+    states = split.encode_images(indices).tokens.hidden_states
+    assert len(states) == 4
+    assert torch.equal(states[[0, 0, 2]], states[[1, 3, 2]])
+    assert not torch.equal(states[0], states[2])
+    texts = split.encode_texts(indices)
+    for row, index in enumerate(indices):
+        ids, mask, _ = single(collate, index)
+        expected = task.model.encode_text(ids, mask).hidden_states[0]
+        found = texts.tokens.hidden_states[row][texts.tokens.attention_mask[row]]
+        torch.testing.assert_close(found, expected)
+    # Encoded alone only where an objective reads it.
+    assert (texts.features is None) == (not others)
+    assert texts.features is None or len(texts.features.hidden_states) == 4
+
+
 def test_a_shortlist_without_a_similarity_names_the_remedy(tmp_path: Path) -> None:
     spec, task, collate = build(tmp_path, "two", "itm", shortlist=4)
     with pytest.raises(SpecError, match=r"'retrieval': shortlist = 4 .* type = 'itc' too, or set"):
@@ -345,8 +369,7 @@ def test_loss_accuracy_and_panel() -> None:
     found = objective.metrics()
     objective.update_metrics(found, batch, output)
     assert float(found["accuracy"].compute()) == pytest.approx(0.5)
-    ids = tokenizer(["a photo", "of two", "a", "one", "and", "umbrella"], padding=True)["input_ids"]
-    entries = objective.panel(batch, output, torch.tensor(ids))
+    entries = objective.panel(batch, output, ["a photo", "of two", "a", "one", "and", "umbrella"])
     assert [(entry.image_row, entry.lines) for entry in entries] == [
         (0, ("best of 3 (right): a photo",)),
         (1, ("best of 3 (wrong): umbrella",)),

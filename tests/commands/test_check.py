@@ -40,17 +40,17 @@ def wider(text: str) -> str:
     return text
 
 
-def setup_of(spec: Path, *settings: str, device: str = "cpu") -> RunParts:
+def build_parts(spec: Path, *settings: str, device: str = "cpu") -> RunParts:
     plugins = load_plugins()
     with torch.device(device):
-        return build(load_spec([str(spec), *settings], plugins), plugins, 1, load_weights=False)
+        return build(load_spec([str(spec), *settings], plugins), 1, load_weights=False)
 
 
 def estimate_of(spec: Path, *settings: str) -> Estimate:
-    setup = setup_of(spec, *settings, device="meta")
-    batch = setup_of(spec, *settings).train[[(0, i) for i in range(NUM_SAMPLES)]]
+    parts = build_parts(spec, *settings, device="meta")
+    batch = build_parts(spec, *settings).train[[(0, i) for i in range(NUM_SAMPLES)]]
     with torch.device("meta"):
-        return estimate(setup, batch)
+        return estimate(parts, batch, {"adamw": 2, "sgd": 1}[parts.spec.optimizer.type])
 
 
 def parts_of(output: str) -> dict[str, tuple[int, int]]:
@@ -67,11 +67,11 @@ def test_parameters_are_those_of_the_real_model(tmp_path: Path, text: str) -> No
     spec = write_spec(tmp_path, text)
     finished = renaissance("check", str(spec))
     assert finished.code == 0, finished.err
-    task = setup_of(spec).network
-    modules: dict[str, nn.Module] = dict(task.model.named_children())
-    modules |= {f"objective {name}": module for name, module in task.objectives.items()}
+    network = build_parts(spec).network
+    modules: dict[str, nn.Module] = dict(network.model.named_children())
+    modules |= {f"objective {name}": module for name, module in network.objectives.items()}
     numbers = {n: sum(p.numel() for p in m.parameters()) for n, m in modules.items()}
-    total = sum(p.numel() for p in task.parameters())
+    total = sum(p.numel() for p in network.parameters())
     assert parts_of(finished.out) == {
         **{name: (number, number) for name, number in numbers.items()},
         "total": (total, total),
@@ -97,9 +97,9 @@ def test_the_arithmetic_of_steps_and_ranks(tmp_path: Path) -> None:
     lines = renaissance("check", str(write_spec(tmp_path)), *settings).out.splitlines()
     assert "train: 50 samples: 50 of data.train[0] ('shapes')" in lines
     assert "validate: 21 samples: 21 of data.validate[0] ('shapes')" in lines
-    assert "batch: 24 samples a step = 3 (micro-batch) x 2 (accumulation) x 4 (ranks)" in lines
+    assert "batch: 24 samples per step = 3 (micro-batch) x 2 (accumulation) x 4 (ranks)" in lines
     # 50 / 24 steps, 100 * 24 / 50 epochs.
-    assert "steps: 2.1 an epoch, 100 in all (48.00 epochs), 10 of them warm-up" in lines
+    assert "steps: 2.1 per epoch, 100 in all (48.00 epochs), 10 of them warm-up" in lines
 
 
 def test_where_weights_come_from(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_where_weights_come_from(tmp_path: Path) -> None:
     assert f"weights: resumes from {checkpoint}, step 1" in resumed
     settings = [output, "run.name=next", f"model.init_from={tmp_path}/tiny"]
     started = renaissance("check", str(spec), *settings).out.splitlines()
-    assert f"weights from {checkpoint}" in started
+    assert f"parameters from {checkpoint}" in started
 
 
 def test_a_component_that_the_meta_device_cannot_make(
@@ -134,7 +134,7 @@ def test_a_component_that_the_meta_device_cannot_make(
     monkeypatch.setattr(Linear, "__init__", compute)
     finished = renaissance("check", str(write_spec(tmp_path)))
     assert finished.code == 0, finished.err
-    assert "memory a rank, estimated: " in finished.out
+    assert "memory per rank, estimated: " in finished.out
 
 
 def test_samples_are_those_of_the_first_steps(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def vit_flops() -> int:
 def test_operations_of_two_towers(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, wider(TINY))
     settings = ["objectives=[{type='mlm'}]"]
-    batch = setup_of(spec, *settings).train[[(0, i) for i in range(NUM_SAMPLES)]]
+    batch = build_parts(spec, *settings).train[[(0, i) for i in range(NUM_SAMPLES)]]
     flops = estimate_of(spec, *settings).flops
     num_texts, num_tokens = batch.input_ids.shape
     assert num_texts == NUM_SAMPLES
@@ -178,7 +178,7 @@ def test_operations_of_two_towers(tmp_path: Path) -> None:
     # Pictures of the same scene are encoded once.
     num_images = len(batch.pixel_values)
     assert flops["image_encoder"] == vit_flops() * num_images // NUM_SAMPLES
-    vocabulary = len(setup_of(spec).tokenizer)
+    vocabulary = len(build_parts(spec).tokenizer)
     head = 2 * batch.objectives["mlm"].num_targets * (HIDDEN**2 + HIDDEN * vocabulary)
     assert flops["objective mlm"] == head // NUM_SAMPLES
 
@@ -186,7 +186,7 @@ def test_operations_of_two_towers(tmp_path: Path) -> None:
 def test_operations_of_one_tower(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, wider(one_tower_spec()))
     settings = ["objectives=[{type='mlm'}]"]
-    batch = setup_of(spec, *settings).train[[(0, i) for i in range(NUM_SAMPLES)]]
+    batch = build_parts(spec, *settings).train[[(0, i) for i in range(NUM_SAMPLES)]]
     num_tokens = batch.input_ids.shape[1] + NUM_PATCHES + 1
     joint = stack_flops(num_tokens, num_layers=2) * NUM_SAMPLES
     flops = estimate_of(spec, *settings).flops
@@ -198,11 +198,11 @@ def test_operations_of_one_tower(tmp_path: Path) -> None:
 
 def measured_activations(spec: Path) -> int:
     """Return the most that the allocator held at once during a step, beyond weights, bytes."""
-    setup = setup_of(spec)
-    batch = setup.train[[(0, i) for i in range(NUM_SAMPLES)]]
-    task = setup.network.train()
+    parts = build_parts(spec)
+    batch = parts.train[[(0, i) for i in range(NUM_SAMPLES)]]
+    network = parts.network.train()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        outputs = task(batch)
+        outputs = network(batch)
         torch.autograd.backward(sum(output.loss_sum for output in outputs.values()))
     trace = spec.parent / "trace.json"
     profiler.export_chrome_trace(str(trace))
@@ -218,8 +218,8 @@ def measured_activations(spec: Path) -> int:
 def test_memory_is_that_of_a_real_step(tmp_path: Path, text: str) -> None:
     spec = write_spec(tmp_path, wider(text))
     memory = estimate_of(spec).memory
-    num_parameters = sum(size.num_parameters for size in part_sizes(setup_of(spec).network))
-    assert memory.weights + memory.gradients + memory.optimizer == 16 * num_parameters
+    num_parameters = sum(size.num_parameters for size in part_sizes(build_parts(spec).network))
+    assert memory.parameters + memory.gradients + memory.optimizer == 16 * num_parameters
     ratio = memory.activations / measured_activations(spec)
     assert 1 / 1.3 < ratio < 1.3
     assert memory.total == 16 * num_parameters + memory.activations
@@ -234,8 +234,8 @@ def test_memory_of_other_settings(tmp_path: Path) -> None:
     assert estimate_of(spec, "optimizer.type=sgd").memory.optimizer == whole.optimizer // 2
     frozen = estimate_of(spec, "model.image_encoder.frozen=true").memory
     assert frozen.activations < whole.activations
-    assert frozen.weights == whole.weights
-    encoder = sum(p.numel() for p in setup_of(spec).network.model.image_encoder.parameters())
+    assert frozen.parameters == whole.parameters
+    encoder = sum(p.numel() for p in build_parts(spec).network.model.image_encoder.parameters())
     assert whole.gradients - frozen.gradients == 4 * encoder
     half = estimate_of(spec, "train.precision=bf16").memory
     assert 0.5 < half.activations / whole.activations < 0.7

@@ -12,8 +12,10 @@ from support.command_line import renaissance
 from support.running import metrics, write_spec
 from transformers import BertTokenizer
 
+from renaissance.engine.run_parts import build, resolve_spec
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
+from renaissance.spec.write import spec_tables
 
 FILES = [f"flickr8k_caption_karpathy_{split}.arrow" for split in ("train", "val", "test")]
 
@@ -45,7 +47,11 @@ def test_the_spec_in_the_run_folder_is_the_resolved_one(tmp_path: Path) -> None:
     arguments = [str(write_spec(tmp_path)), *settings]
     assert renaissance(*arguments).code == 0
     plugins = load_plugins()
-    assert load_spec([str(tmp_path / "tiny/spec.toml")], plugins) == load_spec(arguments, plugins)
+    ran = build(load_spec(arguments, plugins), world_size=1, load_weights=False).spec
+    written = load_spec([str(tmp_path / "tiny/spec.toml")], plugins)
+    assert resolve_spec(written, num_samples=50, world_size=1) == ran
+    # Nothing is left to resolve.
+    assert spec_tables(written) == spec_tables(ran)
 
 
 @pytest.mark.parametrize("arguments", [["check"], ["data", "prepare", "karpathi"]])
@@ -97,9 +103,9 @@ def test_prepare_says_what_it_left_out(tmp_path: Path) -> None:
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "JPEG")
     entries = []
-    for number in range(3):
-        name = f"{number}.jpg"
-        (source / "photos" / name).write_bytes(file.getvalue() if number < 2 else b"")
+    for index in range(3):
+        name = f"{index}.jpg"
+        (source / "photos" / name).write_bytes(file.getvalue() if index < 2 else b"")
         entries.append({"filename": name, "split": "train", "sentences": [{"raw": "black"}]})
     (source / "karpathy/dataset_own.json").write_text(json.dumps({"images": entries}))
     command = ["data", "prepare", "karpathy", "--source", str(source), "--output"]

@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli
 from support.asserting import assert_refused
 from support.command_line import renaissance
 from support.running import TINY, metrics, run_here, write_spec
 from support.two_ranks import on_two_ranks, results
+
+from renaissance.plugins.loading import load_plugins
+from renaissance.spec.choice import FusionChoice
+from renaissance.spec.read import load_spec
 
 # Samples of each split; in micro-batches of 8, a second rank has none of "test".
 SIZES = {"train": 24, "validate": 21, "test": 5, "hidden": 9}
@@ -48,7 +53,7 @@ class Levels(Dataset):
         self.bad = options.bad
         labels = {"identifier"} if self.split == "hidden" else {"identifier", "bright"}
         self.provides = frozenset({"text", "image"} | labels)
-        # Each split has the words in an order of its own.
+        # Each split has the words in a different order.
         self.vocabulary = SPECIAL + (WORDS if self.split == "train" else WORDS[::-1])
 
     def __len__(self):
@@ -85,8 +90,8 @@ class Bright(Objective):
         self.head = context.make_head(context.sizes.pooled, 2)
 
     def collate(self, samples, builder):
-        known = all("bright" in s.sample.labels for s in samples)
-        labels = [s.sample.labels["bright"] for s in samples] if known else []
+        known = all("bright" in s.labels for s in samples)
+        labels = [s.labels["bright"] for s in samples] if known else []
         return ObjectiveBatch(
             len(labels),
             Pairs(
@@ -94,7 +99,7 @@ class Bright(Objective):
                 torch.tensor([builder.image(s) for s in samples]),
             ),
             {"labels": torch.tensor(labels)} if known else {},
-            tuple(s.sample.labels["identifier"] for s in samples),
+            tuple(s.labels["identifier"] for s in samples),
         )
 
     def forward(self, batch, features):
@@ -131,14 +136,39 @@ def register_objectives(register):
     register("bright", Bright)
 '''
 
+SMALL_FUSION = """
+
+from renaissance.builtin.fusions.co_attention import CoAttention
+from renaissance.builtin.fusions.options import StackOptions
+
+
+class Small(CoAttention):
+    \"\"\"Co-attention, small by default.\"\"\"
+
+    @attrs.frozen
+    class Options(StackOptions):
+        \"\"\"Other defaults.\"\"\"
+
+        hidden_size: int = option(16, help="Width.")
+        num_layers: int = option(2, help="Layers.")
+        num_heads: int = option(2, help="Heads.")
+        dropout: float = option(0.0, help="Dropout.")
+        attention_dropout: float = option(0.0, help="Dropout of attention.")
+
+
+@hookimpl
+def register_fusions(register):
+    register("small", Small)
+"""
+
 
 def levels_spec(objectives: str = "bright") -> str:
     """The tiny spec with the dataset above, and objectives."""
     text = TINY.replace('name = "tiny"', 'name = "tiny"\nplugins = ["./levels.py"]')
     data, end = text.index("[[data.train]]"), text.index("[optimizer]")
-    own = '[[data.train]]\ntype = "levels"\n\n[[data.validate]]\ntype = "levels"\n\n'
+    datasets = '[[data.train]]\ntype = "levels"\n\n[[data.validate]]\ntype = "levels"\n\n'
     tables = "".join(f'[[objectives]]\ntype = "{name}"\n\n' for name in objectives.split())
-    return text[:data] + own + tables + text[end:]
+    return text[:data] + datasets + tables + text[end:]
 
 
 def write_levels(folder: Path, objectives: str = "bright") -> Path:
@@ -158,7 +188,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy of that run, in another place."""
+    """A copy of that run, in another folder."""
     return Path(shutil.copytree(trained, tmp_path / "runs" / "tiny", symlinks=True))
 
 
@@ -180,26 +210,57 @@ def measured_in_training(run: Path, step: int) -> dict[str, float]:
 def test_it_finds_what_training_found(run: Path) -> None:
     for checkpoint, step in (("best", 4), ("last", 8)):
         out = evaluate(run, "--checkpoint", checkpoint)
-        found = results(run)
-        assert found["metrics"] == pytest.approx(measured_in_training(run, step), rel=1e-5)
-        assert found["weights"] == str(run / "checkpoints" / f"step-{step:08d}")
-        assert f"weights: {found['weights']}\n" in out
-        assert f"{found['metrics']['bright/loss']:.4f}" in out
+        actual = results(run)
+        assert actual["metrics"] == pytest.approx(measured_in_training(run, step), rel=1e-5)
+        assert actual["checkpoint"] == str(run / "checkpoints" / f"step-{step:08d}")
+        assert f"checkpoint: {actual['checkpoint']}\n" in out
+        assert f"{actual['metrics']['bright/loss']:.4f}" in out
     assert measured_in_training(run, 4)["loss"] > measured_in_training(run, 8)["loss"] + 1e-3
+
+
+def test_a_default_that_changes_later_changes_nothing_for_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_levels(tmp_path)
+    (tmp_path / "levels.py").write_text(LEVELS + SMALL_FUSION)
+    text = path.read_text()
+    path.write_text(text[: text.index("[model.fusion]")] + text[text.index("[data]") :])
+    monkeypatch.setattr(FusionChoice, "default_type", "small")
+    assert run_here(path, tmp_path / "runs", "train.max_steps=2", "evaluate.every_steps=2") == 0
+    run = tmp_path / "runs" / "tiny"
+    recorded = tomli.loads((run / "spec.toml").read_text())["model"]["fusion"]
+    assert recorded == {
+        "type": "small",
+        "hidden_size": 16,
+        "num_layers": 2,
+        "num_heads": 2,
+        "mlp_ratio": 4.0,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "frozen": False,
+    }
+
+    monkeypatch.setattr(FusionChoice, "default_type", "merged-attention")
+    evaluate(run)
+    assert results(run)["metrics"] == pytest.approx(measured_in_training(run, 2), rel=1e-5)
+    # The run spec, read again, now means another model.
+    now = load_spec([str(path)], load_plugins())
+    assert now.model.fusion is not None
+    assert now.model.fusion.type == "merged-attention"
 
 
 def test_a_checkpoint_may_be_named_by_its_folder(run: Path, trained: Path) -> None:
     evaluate(run, "--checkpoint", trained / "checkpoints" / "step-00000008")
     assert results(run)["metrics"] == pytest.approx(measured_in_training(run, 8), rel=1e-5)
-    assert results(run)["weights"] == str(trained / "checkpoints" / "step-00000008")
+    assert results(run)["checkpoint"] == str(trained / "checkpoints" / "step-00000008")
 
 
 def test_a_run_may_be_moved_and_named_anew(run: Path, trained: Path) -> None:
-    # A name that TOML would take for a number.
+    # A name that TOML would read as a number.
     moved = run.rename(run.parent / "2024")
     evaluate(moved, "evaluate.micro_batch_size=5")
     assert results(moved)["metrics"] == pytest.approx(measured_in_training(moved, 4), rel=1e-5)
-    assert results(moved)["weights"].startswith(str(moved))
+    assert results(moved)["checkpoint"].startswith(str(moved))
     assert not (trained / "results.json").exists()
 
 
@@ -221,9 +282,9 @@ def test_each_split_once_by_one_rank_and_by_two(run: Path) -> None:
         assert [row["identifier"] for row in two] == [row["identifier"] for row in predicted]
         for ours, theirs in zip(predicted, two, strict=True):
             assert ours["bright"] == pytest.approx(theirs["bright"], abs=2e-5)
-        found = results(run, split)
-        assert found["weights"] == one["weights"]
-        assert found["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
+        actual = results(run, split)
+        assert actual["checkpoint"] == one["checkpoint"]
+        assert actual["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
         # Rank 0 alone speaks.
         assert out.count(f"tiny, {split}") == 1
 
@@ -234,8 +295,8 @@ def test_metrics_are_those_of_the_predictions(run: Path) -> None:
         truth = [37 * (index + len(split)) % 256 > 127 for index in range(SIZES[split])]
         predicted = [row["bright"] > 0.5 for row in rows(run / "predictions.jsonl")]
         right = sum(a == b for a, b in zip(truth, predicted, strict=True))
-        found = results(run, split)["metrics"]
-        assert found["bright/accuracy"] == pytest.approx(right / SIZES[split])
+        actual = results(run, split)["metrics"]
+        assert actual["bright/accuracy"] == pytest.approx(right / SIZES[split])
     assert set(json.loads((run / "results.json").read_text())) == {"validate", "test", "train"}
 
 
@@ -268,21 +329,21 @@ def test_records_that_cannot_be_read_are_counted(run: Path) -> None:
     out = evaluate(*command[1:], "data.max_bad_samples=1", "--predictions", path)
     assert "left out: 1 records that cannot be read" in out
     assert results(run)["num_bad_samples"] == 1
-    found = [row["identifier"] for row in rows(path)]
-    assert found == [f"validate-{index}" for index in range(21) if index != 3]
+    actual = [row["identifier"] for row in rows(path)]
+    assert actual == [f"validate-{index}" for index in range(21) if index != 3]
 
 
 def test_a_run_that_never_trained_is_evaluated_as_it_starts(run: Path, tmp_path: Path) -> None:
     spec = write_levels(tmp_path)
     settings = [f"run.output_dir={tmp_path}", "run.name=fresh", f"model.init_from={run}"]
     evaluate(spec, *settings)
-    found = results(tmp_path / "fresh")
-    assert found["weights"] == str(run / "checkpoints" / "step-00000004")
-    assert found["metrics"] == pytest.approx(measured_in_training(run, 4), rel=1e-5)
+    actual = results(tmp_path / "fresh")
+    assert actual["checkpoint"] == str(run / "checkpoints" / "step-00000004")
+    assert actual["metrics"] == pytest.approx(measured_in_training(run, 4), rel=1e-5)
     more = write_levels(tmp_path / "more", "bright mlm itm")
     assert_refused(
         renaissance("evaluate", str(more), *settings),
-        "(model.init_from) has no weights for objectives.mlm, objectives.itm; train the run first",
+        "(model.init_from) has no parameters for objectives.mlm, objectives.itm; train the run",
     )
 
 
@@ -290,7 +351,7 @@ def test_what_cannot_be_evaluated_is_said(run: Path, tmp_path: Path) -> None:
     folder, name = str(run), str(run / "predictions.jsonl")
     (tmp_path / "empty").mkdir()
     matching = str(write_levels(tmp_path / "matching", "itm"))
-    own = str(write_levels(tmp_path / "own"))
+    without_checkpoint = str(write_levels(tmp_path / "own"))
     cases = [
         ([str(tmp_path / "gone")], [f"{tmp_path / 'gone'}: no such folder; expected a run folder"]),
         ([str(tmp_path / "gone.toml")], [f"{tmp_path / 'gone.toml'}: there is no such file"]),
@@ -310,7 +371,7 @@ def test_what_cannot_be_evaluated_is_said(run: Path, tmp_path: Path) -> None:
         ([folder, "--predictions", str(tmp_path)], [f"{tmp_path} is a folder; name a file"]),
         ([matching, "--predictions", name], ["none of the objectives (itm) makes predictions"]),
         (
-            [own, f"run.output_dir={tmp_path}"],
+            [without_checkpoint, f"run.output_dir={tmp_path}"],
             [f"{tmp_path / 'tiny'}: no checkpoint there; train the run first, or set"],
         ),
     ]

@@ -1,13 +1,26 @@
-"""`renaissance data validate-submission`: predictions against the questions they shall answer."""
+"""`renaissance data validate-submission`: predictions against the questions they must answer."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pyarrow as pa
 import pytest
 from support.answering import write_table
 from support.command_line import Finished, renaissance
+
+from renaissance import (
+    Answer,
+    Classification,
+    Features,
+    ObjectiveBatch,
+    ObjectiveContext,
+    Submission,
+    hookimpl,
+)
+from renaissance.commands.submission import check_submission
+from renaissance.plugins.loading import load_plugins
 
 QUESTIONS = {"questions": [{"question_id": i, "image_id": 1, "question": "?"} for i in (7, 8, 9)]}
 SENTENCES = ("test1-0-0-0", "test1-0-0-1", "test1-3-1-0")
@@ -36,7 +49,7 @@ def questions(tmp_path: Path) -> dict[str, Path]:
 def check(folder: Path, task: str, content: Any, questions: Path) -> Finished:
     path = folder / "predictions"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    command = ["data", "validate-submission", str(path), "--task", task]
+    command = ["data", "validate-submission", str(path), "--objective", task]
     return renaissance(*command, "--questions", str(questions))
 
 
@@ -67,7 +80,7 @@ def test_every_question_answered_once(
     assert counts(finished) == {
         "questions": "3",
         "predictions": "3",
-        "of another form": "0",
+        "malformed": "0",
         "unknown": "0",
         "twice": "0",
         "missing": "0",
@@ -83,17 +96,17 @@ def test_every_question_answered_once(
             answered(7, 10, 7),
             {"unknown": "1", "twice": "1", "missing": "2"},
             [
-                "entry 1: 10 is no question",
+                "entry 1: 10 is not a question",
                 "entry 2: 7 is answered a second time",
                 "no answer to 8",
                 "no answer to 9",
-                "4 faults; ",
+                "faults: 4; ",
             ],
         ),
         (
             "vqa",
             [*answered("7"), *answered(True), {"question_id": 8}, 5],
-            {"predictions": "4", "of another form": "4", "missing": "3"},
+            {"predictions": "4", "malformed": "4", "missing": "3"},
             [
                 "entry 0: question_id is '7'; expected a whole number",
                 "entry 1: question_id is True",
@@ -104,28 +117,28 @@ def test_every_question_answered_once(
         (
             "vqa",
             [*answered(7, 8), {"question_id": 9, "answer": " "}],
-            {"of another form": "1", "missing": "0"},
-            ["entry 2: answer is ' '; expected a text", "1 faults"],
+            {"malformed": "1", "missing": "0"},
+            ["entry 2: answer is ' '; expected a text", "faults: 1; "],
         ),
         (
             "nlvr2",
             "test1-0-0-0,true\ntest1-0-0-0,True\n\ntest1-0-0-1\ntest1-0-0#1,False\n",
-            {"of another form": "3", "unknown": "1", "twice": "1", "missing": "2"},
+            {"malformed": "3", "unknown": "1", "twice": "1", "missing": "2"},
             [
-                "line 1: prediction is 'true'; expected True, False",
+                "line 1: prediction is 'true'; expected False, True",
                 "line 2: 'test1-0-0-0' is answered a second time",
                 "line 3: ''; expected identifier,prediction",
                 "line 4: 'test1-0-0-1'; expected identifier,prediction",
-                "line 5: 'test1-0-0#1' is no question",
+                "line 5: 'test1-0-0#1' is not a question",
             ],
         ),
         (
             "snli-ve",
             "identifier,prediction\n0:0,2\n0:1,neutral\n1:0,neutral\n",
-            {"of another form": "1", "unknown": "1", "missing": "1"},
+            {"malformed": "1", "unknown": "1", "missing": "1"},
             [
                 "line 2: prediction is '2'; expected contradiction, neutral, entailment",
-                "line 4: '1:0' is no question",
+                "line 4: '1:0' is not a question",
                 "no answer to '2:0'",
             ],
         ),
@@ -151,7 +164,7 @@ def test_faults_are_counted_and_the_first_ones_named(
 def test_of_many_faults_the_first_ten_are_named(tmp_path: Path, questions: dict[str, Path]) -> None:
     finished = check(tmp_path, "vqa", answered(7, 8, 9, *range(100, 160)), questions["vqa"])
     assert counts(finished)["unknown"] == "60"
-    assert finished.err.count(" is no question") == 10
+    assert finished.err.count(" is not a question") == 10
     assert "and 50 more like the last" in finished.err
 
 
@@ -172,14 +185,14 @@ def test_a_file_of_another_form(
     finished = check(tmp_path, task, content, questions[task])
     assert finished.code == 2
     assert f"{tmp_path / 'predictions'}: {text}" in finished.err
-    assert "Choose the task that it was predicted for" in finished.err
+    assert "Name the objective that predicted it" in finished.err
 
 
-def test_a_header_is_no_answer_to_nlvr2(tmp_path: Path, questions: dict[str, Path]) -> None:
+def test_a_header_is_not_an_answer_to_nlvr2(tmp_path: Path, questions: dict[str, Path]) -> None:
     content = "identifier,prediction\n" + str(GOOD["nlvr2"])
     finished = check(tmp_path, "nlvr2", content, questions["nlvr2"])
-    assert counts(finished)["of another form"] == "1"
-    assert "line 1: prediction is 'prediction'; expected True, False" in finished.err
+    assert counts(finished)["malformed"] == "1"
+    assert "line 1: prediction is 'prediction'; expected False, True" in finished.err
 
 
 @pytest.mark.parametrize(
@@ -189,14 +202,17 @@ def test_a_header_is_no_answer_to_nlvr2(tmp_path: Path, questions: dict[str, Pat
         ("vqa", b"[1,", "not valid JSON"),
         ("vqa", b"{}", "no questions; expected those of vqa"),
         ("vqa", b'{"questions": [{"question_id": "7"}]}', "questions[0]: question_id is '7'"),
+        ("vqa", b"[7]", "no questions; expected those of vqa"),
         ("nlvr2", None, "cannot be read ("),
         ("nlvr2", b'{"id": 1}\n', "line 1: identifier is None; expected the official sentences"),
         ("nlvr2", b"\xff\xfe", "cannot be read ("),
+        ("nlvr2", b'{"identifier": "a"}\n\n{', "line 3: not valid JSON ("),
+        ("nlvr2", b"\n", "no questions; expected those of nlvr2"),
         ("snli-ve", None, "no such file"),
         ("snli-ve", b"no arrow", "not a whole Arrow file"),
     ],
 )
-def test_questions_that_are_none(
+def test_questions_that_cannot_be_used(
     tmp_path: Path, task: str, content: bytes | None, text: str
 ) -> None:
     path = tmp_path / "questions"
@@ -208,12 +224,64 @@ def test_questions_that_are_none(
     assert text in finished.err
 
 
-def test_no_predictions_and_no_such_task(tmp_path: Path, questions: dict[str, Path]) -> None:
-    command = ["data", "validate-submission", str(tmp_path / "gone")]
-    finished = renaissance(*command, "--task", "nlvr2", "--questions", str(questions["nlvr2"]))
+def test_predictions_that_are_not_there(tmp_path: Path, questions: dict[str, Path]) -> None:
+    command = ["data", "validate-submission", str(tmp_path / "gone"), "--objective", "nlvr2"]
+    finished = renaissance(*command, "--questions", str(questions["nlvr2"]))
     assert finished.code == 2
     assert f"{tmp_path / 'gone'}: cannot be read" in finished.err
-    finished = renaissance(*command, "--task", "vqav2", "--questions", str(questions["vqa"]))
+
+
+@pytest.mark.parametrize("name", ["vqav2", "mlm"])
+def test_an_objective_that_does_not_check_predictions(tmp_path: Path, name: str) -> None:
+    finished = check(tmp_path, name, "", tmp_path)
     assert finished.code == 2
-    for task in GOOD:
-        assert f"'{task}'" in finished.err
+    assert finished.err.startswith(
+        f"error: --objective: '{name}' does not check predictions; those that do: 'nlvr2', "
+        "'snli-ve', 'vqa'"
+    )
+    assert finished.err.endswith("; did you mean 'vqa'?\n") == (name == "vqav2")
+
+
+class Colours(Classification):
+    """Of a plugin: its predictions are lines, and so are its questions."""
+
+    @attrs.frozen
+    class Options:
+        """Nothing to set."""
+
+    requires = frozenset({"image"})
+    labels = frozenset({"colour"})
+    classes = ("red", "blue")
+
+    def __init__(self, options: Options, context: ObjectiveContext) -> None:
+        super().__init__()
+
+    def logits(self, batch: ObjectiveBatch, features: Features) -> Any:
+        raise NotImplementedError
+
+    @classmethod
+    def check_predictions(cls, file: Path, questions: Path) -> Submission:
+        lines = file.read_text().splitlines()
+        answers = [Answer(f"line {i}", line) for i, line in enumerate(lines, start=1)]
+        return Submission(questions.read_text().splitlines(), answers)
+
+
+def test_an_objective_of_a_plugin(tmp_path: Path) -> None:
+    plugins = load_plugins()
+    plugins.add(ColoursPlugin(), "colours", "colours", "1")
+    predictions, questions = tmp_path / "predictions", tmp_path / "questions"
+    predictions.write_text("1\n3\n3\n4\n")
+    questions.write_text("1\n2\n3\n")
+    report = check_submission(predictions, "colours", questions, plugins)
+    assert (report.num_questions, report.num_predictions) == (3, 4)
+    assert report.twice == ["line 3: '3' is answered a second time"]
+    assert report.unknown == ["line 4: '4' is not a question"]
+    assert report.missing == ["no answer to '2'"]
+
+
+class ColoursPlugin:
+    """Registers the objective above."""
+
+    @hookimpl
+    def register_objectives(self, register: Any) -> None:
+        register("colours", Colours)

@@ -1,27 +1,32 @@
-"""From samples to micro-batches: rows, padding, and no trace of how the batch is divided."""
+"""From samples to micro-batches: rows, padding, bad records, the same for any division."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from support.collating import (
     Given,
     byte_pairs,
     collator,
     epoch_of,
+    imagenet,
     make,
     texts,
     word_pieces,
 )
+from support.pictures import encoded, smooth_picture
 from support.running import TINY, one_tower_spec, write_spec
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from renaissance import DataError
+from renaissance import DataError, Sample
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.mlm import MLM
 from renaissance.data.collate import MicroBatch, RowBuilder
@@ -30,7 +35,7 @@ from renaissance.engine.run_parts import build
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
 
-# Three texts an image.
+# Three texts per image.
 PAIRS = [(text, index // 3) for index, text in enumerate(texts(24))]
 MakeTokenizer = Callable[[], PreTrainedTokenizerFast]
 TOKENIZERS: dict[str, MakeTokenizer] = {"word pieces": word_pieces, "byte pairs": byte_pairs}
@@ -41,6 +46,14 @@ def both_objectives(negatives: str = "dataset") -> dict[str, MLM | ITM]:
     return {"mlm": make(MLM, tokenizer), "itm": make(ITM, tokenizer, negatives=negatives)}
 
 
+class Textured(Given):
+    """Images that no crop and no operation leaves as they are."""
+
+    def sample(self, index: int, generator: np.random.Generator) -> Sample:
+        sample = super().sample(index, generator)
+        return attrs.evolve(sample, images=(smooth_picture(60, 50 + self.pairs[index][1]),))
+
+
 def decoded(batch: MicroBatch) -> list[str]:
     assert batch.input_ids is not None
     return word_pieces().batch_decode(batch.input_ids.tolist(), skip_special_tokens=True)
@@ -49,7 +62,7 @@ def decoded(batch: MicroBatch) -> list[str]:
 # --- rows ---
 
 
-def test_every_image_has_one_row_whoever_asks_for_it() -> None:
+def test_each_image_has_one_row_shared_by_all_objectives() -> None:
     batch = collator(Given(PAIRS), both_objectives("batch"), word_pieces())[epoch_of(12)]
     mlm, itm = batch.objectives["mlm"].pairs, batch.objectives["itm"].pairs
     # 12 texts on 4 images; false images are others of the micro-batch.
@@ -60,7 +73,7 @@ def test_every_image_has_one_row_whoever_asks_for_it() -> None:
     assert [int(image.float().mean()) for image in batch.pixel_values] == [0, 1, 2, 3]
 
 
-def test_every_text_has_a_row_a_view() -> None:
+def test_every_text_has_one_row_per_view() -> None:
     batch = collator(Given(PAIRS), both_objectives("batch"), word_pieces())[epoch_of(12)]
     assert len(batch.input_ids) == 24
     plain, masked = (batch.objectives[n].pairs.text_rows.tolist() for n in ("itm", "mlm"))
@@ -73,7 +86,7 @@ def test_every_text_has_a_row_a_view() -> None:
         assert hidden < batch.attention_mask[row].sum() - 2
 
 
-def test_a_false_image_that_is_in_the_batch_is_no_further_row() -> None:
+def test_a_false_image_that_is_in_the_batch_takes_no_further_row() -> None:
     # Six texts on two images: whatever is drawn is there already.
     dataset = Given(PAIRS[:6])
     batch = collator(dataset, both_objectives("dataset"), word_pieces())[epoch_of(6)]
@@ -81,29 +94,84 @@ def test_a_false_image_that_is_in_the_batch_is_no_further_row() -> None:
     assert 0 in batch.objectives["itm"].tensors["labels"]
 
 
-def test_an_augmented_image_has_a_row_a_sample() -> None:
-    one = collator(Given(PAIRS), both_objectives("batch"), word_pieces(), randaugment=True)
+@pytest.mark.parametrize("options", [{"randaugment": True}, {"random_resized_crop": (0.1, 0.9)}])
+def test_an_augmented_image_has_one_row_per_sample(options: dict[str, Any]) -> None:
+    objectives, tokenizer = both_objectives("batch"), word_pieces()
+    evaluation = imagenet(training=False, **options)
+    batch = collator(Textured(PAIRS), objectives, tokenizer, transform=evaluation)[epoch_of(6)]
+    assert len(batch.pixel_values) == 2
+    one = collator(Textured(PAIRS), objectives, tokenizer, transform=imagenet(**options))
     batch = one[epoch_of(6)]
     assert len(batch.pixel_values) == 6
+    # Two images, each seen in three ways.
+    assert len({image.numpy().tobytes() for image in batch.pixel_values}) == 6
     again = one[epoch_of(6)]
     assert torch.equal(batch.pixel_values, again.pixel_values)
     assert not torch.equal(batch.pixel_values, one[epoch_of(6, epoch=1)].pixel_values)
 
 
 def test_another_sample_never_has_the_same_image() -> None:
-    builder = RowBuilder(collator(Given(PAIRS[:6]), {}, word_pieces()), frozenset())
-    own = builder.sample(0, 1)
-    others = [builder.other_sample(own, f"purpose {i}") for i in range(50)]
+    reader = collator(Given(PAIRS[:6]), {}, word_pieces()).reader
+    builder, sample = RowBuilder(reader), reader.sample(0, 1)
+    others = [builder.other_sample(sample, f"purpose {i}") for i in range(50)]
     assert {other.index for other in others} == {3, 4, 5}
-    again = [builder.other_sample(own, f"purpose {i}").index for i in range(50)]
+    again = [builder.other_sample(sample, f"purpose {i}").index for i in range(50)]
     assert again == [other.index for other in others]
+    without = RowBuilder(reader, bad=frozenset({3, 5}))
+    assert {without.other_sample(sample, f"purpose {i}").index for i in range(50)} == {4}
 
 
 def test_a_dataset_of_one_image_has_no_other() -> None:
     one = collator(Given(PAIRS[:3]), both_objectives("dataset"), word_pieces())
-    # One of so many pairs is to be a false one.
+    # Of this many pairs, one is to be false.
     with pytest.raises(DataError, match=r"given: \d: .* no sample with another image; matching"):
         one[epoch_of(3) + epoch_of(3, epoch=1) + epoch_of(3, epoch=2)]
+
+
+# --- bad records ---
+
+
+class Damaged(Given):
+    """Image 1 is cut short, image 2 is too large, and record 9 cannot be read at all."""
+
+    def sample(self, index: int, generator: np.random.Generator) -> Sample:
+        if index == 9:
+            raise DataError("given: 9: no such record")
+        sample = super().sample(index, generator)
+        (image,), (number,) = sample.images, sample.image_ids
+        if number == 1:
+            image = Image.open(io.BytesIO(encoded(smooth_picture(60, 60), "PNG")[:400]))
+        elif number == 2:
+            image = image.resize((101, 100))
+        return attrs.evolve(sample, images=(image,))
+
+
+def test_bad_records_are_named() -> None:
+    one = collator(Damaged(PAIRS), both_objectives(), word_pieces())
+    for index, text in (
+        (4, "^given: 4: image cannot be decoded "),
+        (7, "^given: 7: image of 101 x 100 = 10100 pixels; expected at most 10000 "),
+        (9, "^given: 9: no such record$"),
+    ):
+        with pytest.raises(DataError, match=text):
+            one[[(0, index)]]
+
+
+def test_bad_records_are_left_out_and_reported() -> None:
+    tokenizer, objectives = word_pieces(), both_objectives()
+    one = collator(Damaged(PAIRS), objectives, tokenizer, skip_bad_samples=True)
+    batch = one[[(0, index) for index in (0, 4, 7, 9, 10)]]
+    assert batch.indices.tolist() == [0, 10]
+    named = {message.split(": ")[1] for message in batch.bad_samples}
+    assert {"4", "7", "9"} <= named
+    # A false image that cannot be read is replaced by another.
+    assert batch.objectives["itm"].num_targets == 2
+    assert len(batch.pixel_values) == len(
+        {*batch.objectives["itm"].pairs.image_rows.tolist()}
+        | {*batch.objectives["mlm"].pairs.image_rows.tolist()}
+    )
+    with pytest.raises(DataError, match=r"^no sample of a micro-batch of 2 can be read: given: 4"):
+        one[[(0, 4), (0, 7)]]
 
 
 # --- padding ---
@@ -136,9 +204,9 @@ def test_texts_are_padded_to_a_multiple_of_8(
 def test_padding_changes_no_loss(tmp_path: Path, text: str) -> None:
     plugins = load_plugins()
     spec = load_spec([str(write_spec(tmp_path, text)), "data.max_text_length=32"], plugins)
-    setup = build(spec, plugins, 1, load_weights=False)
+    setup = build(spec, 1, load_weights=False)
     task = setup.network.eval()
-    # As trained weights are: at first, attention weighs all tokens nearly alike.
+    # As if trained: at first, attention weighs all tokens nearly alike.
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in task.parameters():
@@ -150,7 +218,7 @@ def test_padding_changes_no_loss(tmp_path: Path, text: str) -> None:
 
     more = attrs.evolve(
         batch,
-        # Not the padding token's embedding is what keeps them out.
+        # Another token than padding: it is the mask that must keep it out.
         input_ids=padded(batch.input_ids, 7),
         attention_mask=padded(batch.attention_mask, False),
     )
@@ -220,8 +288,8 @@ def test_masks_differ_from_epoch_to_epoch() -> None:
 def test_words_of_two_texts_are_kept_apart(make_tokenizer: MakeTokenizer) -> None:
     tokenizer = make_tokenizer()
     dataset = Given([("elephants and umbrella", 0)], second_text="swimming elephants")
-    builder = RowBuilder(collator(dataset, {}, tokenizer), frozenset())
-    sample = builder.sample(0, 0)
+    reader = collator(dataset, {}, tokenizer).reader
+    builder, sample = RowBuilder(reader), reader.sample(0, 0)
     words, ids = builder.word_ids(sample), builder.input_ids(sample)
     special = np.isin(ids, tokenizer.all_special_ids)
     assert (words[special] == -1).all()

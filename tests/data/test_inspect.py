@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from support.preparing import source_of
 from typer.testing import CliRunner
 
 from renaissance import DataError
@@ -13,8 +14,7 @@ from renaissance.commands.data import app
 from renaissance.data.arrow import ArrowTable
 from renaissance.data.contact_sheet import CELL, MARGIN, draw_contact_sheet, row_labels
 from renaissance.data.inspect import inspect_file
-from renaissance.data.prepare.sources.image_text import image_text_source
-from renaissance.data.prepare.tables import PrepareOptions, write_tables
+from renaissance.data.prepare.writer import PrepareOptions, write_tables
 
 
 def picture(size: tuple[int, int], file_format: str = "JPEG", level: int = 0) -> bytes:
@@ -41,7 +41,7 @@ def prepared(tmp_path: Path) -> Path:
     lines = "\n".join(f'{{"image": "{n}.png", "caption": "photo {n}"}}' for n in range(10))
     (source / "captions.jsonl").write_text(lines)
     options = PrepareOptions(output=tmp_path / "out", progress=False)
-    write_tables(image_text_source(str(source), name="mine"), options)
+    write_tables(source_of("image-text", source, name="mine"), options)
     return tmp_path / "out" / "mine_0.arrow"
 
 
@@ -58,7 +58,7 @@ def test_what_a_file_holds(tmp_path: Path) -> None:
         "image_id": "string",
     }
     assert (found.rows, found.num_images) == (3, 3)
-    assert found.texts_a_row == (0, 1.0, 2)
+    assert found.texts_per_row == (0, 1.0, 2)
     assert found.text_lengths == (1.0, 1.5, 2.0, 2.5, pytest.approx(2.9), 3.0)
     assert found.formats == {"JPEG RGB": 2, "PNG RGB": 1}
     assert (found.widths, found.heights) == ((20, 30, 50), (10, 40, 60))
@@ -72,7 +72,7 @@ def test_a_whole_file_passes_the_check(prepared: Path) -> None:
     result = CliRunner().invoke(app, ["inspect", str(prepared), "--check"])
     assert result.exit_code == 0
     assert "ok: 1 files, every image decoded, every checksum as written" in result.stdout
-    assert "texts a row\t1 to 1, mean 1.00" in result.stdout
+    assert "texts per row\t1 to 1, mean 1.00" in result.stdout
 
 
 def test_a_flipped_bit_is_named_with_its_row(prepared: Path) -> None:
@@ -104,8 +104,8 @@ def test_a_flipped_bit_in_a_text_is_found_by_the_checksum(prepared: Path) -> Non
 def test_a_cut_file_is_named_with_the_rows_before_the_cut(
     prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("renaissance.data.prepare.shards.BATCH_ROWS", 4)
-    source = image_text_source(str(prepared.parent.parent / "source"), name="mine")
+    monkeypatch.setattr("renaissance.data.prepare.arrow_file.BATCH_ROWS", 4)
+    source = source_of("image-text", prepared.parent.parent / "source", name="mine")
     write_tables(source, PrepareOptions(output=prepared.parent, progress=False))
     with pa.memory_map(str(prepared)) as mapped:
         images = [image.as_py() for image in pa.ipc.open_file(mapped).read_all()["image"]]
@@ -149,10 +149,10 @@ def test_offsets_that_lead_nowhere_are_named(tmp_path: Path) -> None:
 def test_broken_images_are_named_without_a_full_check(tmp_path: Path) -> None:
     columns = {"image": [picture((4, 4)), b"<html>"], "caption": ["a", "b"]}
     (fault,) = inspect_file(write(tmp_path / "a.arrow", columns)).faults
-    assert fault.startswith(f"{tmp_path}/a.arrow: row 1: image: no picture (")
+    assert fault.startswith(f"{tmp_path}/a.arrow: row 1: image: not an image (")
     faults = inspect_file(tmp_path / "a.arrow", check=True).faults
     assert faults[0] == (
-        f"{tmp_path}/a.arrow: no manifest beside it lists it, so its checksum is unknown"
+        f"{tmp_path}/a.arrow: no manifest in its folder lists it, so its checksum is unknown"
     )
     assert len(faults) == 2
 
@@ -192,7 +192,15 @@ def test_rows_are_described_with_their_labels(
     tmp_path: Path, columns: dict[str, Any], expected: list[str]
 ) -> None:
     table = ArrowTable([write(tmp_path / "a.arrow", columns)], tuple(columns))
-    assert row_labels(table, list(columns), 0) == expected
+    names = ("contradiction", "neutral", "entailment")
+    assert row_labels(table, list(columns), 0, names) == expected
+
+
+def test_labels_without_a_name_are_shown_as_the_file_has_them(tmp_path: Path) -> None:
+    columns = {"sentences": [["a", "b", "c"]], "labels": [[0, 2, -1]]}
+    table = ArrowTable([write(tmp_path / "a.arrow", columns)], tuple(columns))
+    assert row_labels(table, list(columns), 0) == ["a [0]", "b [2]", "c [-1]"]
+    assert row_labels(table, list(columns), 0, ("no", "yes")) == ["a [no]", "b [2]", "c [-1]"]
 
 
 def test_contact_sheets_show_the_images_and_the_box_that_is_meant(tmp_path: Path) -> None:

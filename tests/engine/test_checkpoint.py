@@ -1,8 +1,7 @@
-"""Checkpoints: whole or not at all, checked before they are read, strict about what they hold."""
+"""Checkpoints: whole or not at all, verified before they are read, and loaded strictly."""
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,21 +11,15 @@ from torch import Tensor, nn
 
 from renaissance import CheckpointError
 from renaissance.engine import checkpoint
-from renaissance.engine.checkpoint import (
-    TrainState,
-    find_checkpoint,
-    keep_checkpoints,
-    list_checkpoints,
-    load_checkpoint,
-    mark_best,
-    save_checkpoint,
-)
+from renaissance.engine.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from renaissance.engine.run_folder import RunFolder
+from renaissance.engine.tensors import read_tensors
 
 FILES = ["model.safetensors", "optimizer.safetensors", "spec.toml", "state.json"]
 
 
-class MultiObjective(nn.Module):
-    """A model and the head of an objective, as the engine has them."""
+class Network(nn.Module):
+    """A model and the head of an objective, named as in the engine."""
 
     def __init__(self, width: int = 3, depth: int = 2, tied: bool = False) -> None:
         super().__init__()
@@ -41,43 +34,52 @@ class MultiObjective(nn.Module):
         return logits
 
 
-def trained(task: MultiObjective, num_steps: int = 2) -> torch.optim.Optimizer:
-    """Train a task for some steps."""
-    optimizer = torch.optim.AdamW(task.parameters(), lr=0.1)
+def trained(network: Network, num_steps: int = 2) -> torch.optim.Optimizer:
+    """Train a network for some steps; return its optimizer."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
     for step in range(num_steps):
         states = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
-        task(states).square().sum().backward()
+        network(states).square().sum().backward()
         optimizer.step()
         optimizer.zero_grad()
     return optimizer
 
 
-def saved(folder: Path, task: MultiObjective | None = None, step: int = 2) -> Path:
-    """Write a checkpoint of a trained task."""
-    task = task or MultiObjective()
-    optimizer = trained(task)
-    place = folder / f"step-{step:08d}"
-    return save_checkpoint(place, task, optimizer, TrainState(step=step), "[run]\n")
+def saved(folder: Path, network: Network | None = None, step: int = 2) -> Path:
+    """Write a checkpoint of a trained network."""
+    network = network or Network()
+    optimizer = trained(network)
+    path = folder / f"step-{step:08d}"
+    return save_checkpoint(path, network, optimizer, TrainState(step=step), "[run]\n")
 
 
 def test_what_is_saved_is_loaded_bit_by_bit(tmp_path: Path) -> None:
-    task = MultiObjective()
-    optimizer = trained(task)
-    state = TrainState(2, 16, 50, 7, 1, 0.25, {"scale": 8.0})
-    folder = save_checkpoint(tmp_path / "step-00000002", task, optimizer, state, "[run]\n")
-    other = MultiObjective()
+    network = Network()
+    optimizer = trained(network)
+    state = TrainState(
+        step=2,
+        position=16,
+        num_samples=50,
+        seed=7,
+        sampling_weights=[1.0, 3.0],
+        num_bad_samples=1,
+        best=0.25,
+        scaler={"scale": 8.0},
+    )
+    folder = save_checkpoint(tmp_path / "step-00000002", network, optimizer, state, "[run]\n")
+    other = Network()
     other_optimizer = torch.optim.AdamW(other.parameters(), lr=0.1)
     assert load_checkpoint(folder, other, other_optimizer) == state
     assert (folder / "spec.toml").read_text() == "[run]\n"
-    for name, tensor in task.state_dict().items():
+    for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name])
-    # One more step, which moments and step counts decide, is the same too.
-    for each, its_optimizer in ((task, optimizer), (other, other_optimizer)):
+    # One more step, which depends on moments and step counts, is the same too.
+    for each, its_optimizer in ((network, optimizer), (other, other_optimizer)):
         each(torch.ones(1, 3)).sum().backward()
         its_optimizer.step()
     assert all(
         torch.equal(one, two)
-        for one, two in zip(task.parameters(), other.parameters(), strict=True)
+        for one, two in zip(network.parameters(), other.parameters(), strict=True)
     )
 
 
@@ -94,25 +96,37 @@ def test_the_manifest_lists_every_file_with_its_digest(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_no_half_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = saved(tmp_path)
+    run = RunFolder(tmp_path)
+    first = saved(tmp_path / "checkpoints")
 
     def no_room(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_sha256", no_room)
+    monkeypatch.setattr(checkpoint, "sha256_of", no_room)
     with pytest.raises(CheckpointError) as caught:
-        saved(tmp_path, step=4)
+        saved(tmp_path / "checkpoints", step=4)
     assert str(caught.value) == (
-        f"{tmp_path}/step-00000004: cannot write the checkpoint: [Errno 28] No space left on "
-        "device; free space or change run.output_dir"
+        f"{tmp_path}/checkpoints/step-00000004: cannot write the checkpoint: [Errno 28] No space "
+        "left on device; free space or change run.output_dir"
     )
-    assert list_checkpoints(tmp_path) == [first]
-    assert find_checkpoint(first, prefer_best=False) == first
+    assert run.checkpoints() == [first]
     monkeypatch.undo()
-    # The next attempt begins anew, and what was left behind goes.
-    second = saved(tmp_path, step=4)
-    keep_checkpoints(tmp_path, keep_last=5)
-    assert sorted(tmp_path.iterdir()) == [first, second]
+    # The next attempt starts over, and what was left behind is removed.
+    second = saved(tmp_path / "checkpoints", step=4)
+    run.keep(5)
+    assert sorted((tmp_path / "checkpoints").iterdir()) == [first, second]
+
+
+def test_a_checkpoint_of_the_same_step_is_replaced(tmp_path: Path) -> None:
+    old, new = Network(), Network()
+    folder = saved(tmp_path, old)
+    (folder / "more").write_text("")
+    assert saved(tmp_path, new) == folder
+    assert not (folder / "more").exists()
+    loaded = Network()
+    load_checkpoint(folder, loaded, None)
+    assert torch.equal(loaded.model[0].weight, new.model[0].weight)
+    assert not torch.equal(loaded.model[0].weight, old.model[0].weight)
 
 
 def flip_a_bit(path: Path) -> None:
@@ -127,26 +141,26 @@ def cut_short(path: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize(
-    ("damage", "found"),
+    ("damage", "text"),
     [
         (Path.unlink, "missing"),
-        (cut_short, "bytes with another checksum"),
-        (flip_a_bit, "bytes with another checksum"),
+        (cut_short, "bytes with another digest"),
+        (flip_a_bit, "bytes with another digest"),
     ],
 )
 def test_damage_is_found_and_the_file_named(
-    tmp_path: Path, name: str, damage: Callable[[Path], None], found: str
+    tmp_path: Path, name: str, damage: Callable[[Path], None], text: str
 ) -> None:
     folder = saved(tmp_path)
     size = (folder / name).stat().st_size
     damage(folder / name)
     with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(folder, MultiObjective(), None)
+        load_checkpoint(folder, Network(), None)
     message = str(caught.value)
     assert message.startswith(f"{folder}/{name}: damaged: ")
-    assert found in message
+    assert text in message
     assert message.endswith(
-        f"expected {size} bytes; delete the folder {folder} to go on from the checkpoint before it"
+        f"expected {size} bytes; delete {folder} to continue from the previous checkpoint"
     )
 
 
@@ -154,7 +168,7 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     (folder / "manifest.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"step-00000002: no readable manifest.json: "):
-        load_checkpoint(folder, MultiObjective(), None)
+        load_checkpoint(folder, Network(), None)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
@@ -174,72 +188,73 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
         (
             {"depth": 6},
             "model.2.weight: missing; model.2.bias: missing; model.3.weight: missing; "
-            "model.3.bias: missing; model.4.weight: missing and 3 more.",
+            "model.3.bias: missing; model.4.weight: missing; and 3 more.",
         ),
     ],
 )
-def test_another_model_is_told_by_its_first_tensors(
+def test_a_checkpoint_of_another_model_names_the_first_tensors(
     tmp_path: Path, device: str, other: dict[str, int], expected: str
 ) -> None:
     folder = saved(tmp_path)
-    task = MultiObjective(**other).to(device)
-    before = [parameter.clone() for parameter in task.parameters()]
+    network = Network(**other).to(device)
+    before = [parameter.clone() for parameter in network.parameters()]
     with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(folder, task, None)
+        load_checkpoint(folder, network, None)
     assert str(caught.value) == (
         f"{folder} is a checkpoint of another model: {expected} Use the spec.toml in that folder, "
         "or another run.name for a new run"
     )
-    # Nothing was loaded by half.
+    # Nothing was loaded.
     if device == "cpu":
-        assert all(torch.equal(a, b) for a, b in zip(before, task.parameters(), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
 
 
 def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
-    task = MultiObjective(tied=True)
-    folder = saved(tmp_path, task)
-    tensors = checkpoint._read(folder / "model.safetensors")
+    network = Network(tied=True)
+    folder = saved(tmp_path, network)
+    tensors = read_tensors(folder / "model.safetensors")
     assert {"model.0.weight", "model.1.weight"} - set(tensors) == {"model.1.weight"}
-    other = MultiObjective(tied=True)
+    other = Network(tied=True)
     load_checkpoint(folder, other, None)
-    assert torch.equal(other.model[1].weight, task.model[0].weight)
+    assert torch.equal(other.model[1].weight, network.model[0].weight)
     assert other.model[1].weight is other.model[0].weight
     # A model that does not tie them lacks one.
     with pytest.raises(CheckpointError, match=r"another model: model\.1\.weight: missing\."):
-        load_checkpoint(folder, MultiObjective(), None)
+        load_checkpoint(folder, Network(), None)
+
+
+def test_optimizer_state_of_other_parameters_is_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    network = Network()
+    network.model[0].requires_grad_(False)
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad])
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(folder, network, optimizer)
+    assert str(caught.value) == (
+        f"{folder}/optimizer.safetensors: the parameters with optimizer state are not those that "
+        "are trained now: model.0.bias; model.0.weight; freeze the same modules and "
+        "train the same objectives as the run that is resumed"
+    )
 
 
 def test_the_state_of_another_optimizer_is_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path)
-    task = MultiObjective()
-    task.model[0].requires_grad_(False)
-    optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad])
+    network = Network()
     with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(folder, task, optimizer)
+        load_checkpoint(folder, network, torch.optim.SGD(network.parameters(), momentum=0.9))
     assert str(caught.value) == (
-        f"{folder}: the optimizer's state is of other trained parameters, first: model.0.bias, "
-        "model.0.weight; frozen modules, objectives and the optimizer must be those of the run "
-        "that is resumed"
+        f"{folder}/optimizer.safetensors: this is the state of AdamW, but the run now trains with "
+        "SGD; restore optimizer.type, or choose another run.name and model.init_from = "
+        f"'{folder}'"
     )
 
 
-def test_checkpoints_are_found_in_the_order_of_their_steps(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    checkpoints = run / "checkpoints"
-    with pytest.raises(CheckpointError, match=r"run: no checkpoint there; expected a folder with"):
-        find_checkpoint(run, prefer_best=True)
-    steps = [100_000_000, 2, 30]
-    folders = [saved(checkpoints, step=step) for step in steps]
-    # No checkpoints: one that lacks its manifest, and names of another form.
-    shutil.copytree(folders[1], checkpoints / "step-00000040")
-    (checkpoints / "step-00000040/manifest.json").unlink()
-    shutil.copytree(folders[1], checkpoints / "step-50")
-    assert list_checkpoints(checkpoints) == [folders[1], folders[2], folders[0]]
-    assert find_checkpoint(run, prefer_best=True) == folders[0]
-    mark_best(folders[2])
-    assert find_checkpoint(run, prefer_best=True) == folders[2]
-    assert find_checkpoint(run, prefer_best=False) == folders[0]
-    mark_best(folders[1])
-    assert find_checkpoint(run, prefer_best=True) == folders[1]
-    keep_checkpoints(checkpoints, keep_last=1)
-    assert list_checkpoints(checkpoints) == [folders[1], folders[0]]
+def test_an_optimizer_that_keeps_no_state_is_resumed(tmp_path: Path) -> None:
+    network = Network()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    folder = save_checkpoint(tmp_path / "step-00000001", network, optimizer, TrainState(1), "")
+    other = Network()
+    assert load_checkpoint(folder, other, torch.optim.SGD(other.parameters(), lr=0.1)).step == 1
+    assert torch.equal(other.model[0].weight, network.model[0].weight)

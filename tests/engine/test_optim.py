@@ -40,12 +40,12 @@ def test_polynomial_power_and_constant() -> None:
 def build_tiny(tmp_path: Path, *settings: str):
     plugins = load_plugins()
     spec = load_spec([str(write_spec(tmp_path)), *settings], plugins)
-    return build(spec, plugins, world_size=1, load_weights=True)
+    return build(spec, world_size=1, load_weights=True)
 
 
 def test_every_parameter_has_the_rate_of_its_role_and_norms_do_not_decay(tmp_path: Path) -> None:
-    setup = build_tiny(tmp_path, "optimizer.multipliers={encoder=1.0, fusion=2.0, head=3.0}")
-    optimizer = make_optimizer(setup.network, setup.spec.optimizer)
+    parts = build_tiny(tmp_path, "optimizer.multipliers={encoder=1.0, fusion=2.0, head=3.0}")
+    optimizer = make_optimizer(parts.network, parts.spec.optimizer)
     set_learning_rates(optimizer, 0.1)
     rate_of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     decay_of = {
@@ -63,7 +63,7 @@ def test_every_parameter_has_the_rate_of_its_role_and_norms_do_not_decay(tmp_pat
         "objectives.itm": 0.3,
     }
     seen = set()
-    for name, parameter in setup.network.named_parameters():
+    for name, parameter in parts.network.named_parameters():
         prefix = next(prefix for prefix in expected if name.startswith(prefix))
         seen.add(prefix)
         assert rate_of[id(parameter)] == pytest.approx(expected[prefix]), name
@@ -72,7 +72,7 @@ def test_every_parameter_has_the_rate_of_its_role_and_norms_do_not_decay(tmp_pat
 
 
 def test_a_model_without_anything_to_train_is_refused(tmp_path: Path) -> None:
-    setup = build_tiny(tmp_path)
-    setup.network.requires_grad_(False)
+    parts = build_tiny(tmp_path)
+    parts.network.requires_grad_(False)
     with pytest.raises(SpecError, match="nothing is left to train"):
-        make_optimizer(setup.network, setup.spec.optimizer)
+        make_optimizer(parts.network, parts.spec.optimizer)

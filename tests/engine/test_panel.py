@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import torch
+from support.collating import word_pieces
 
 from renaissance import PanelEntry
 from renaissance.engine import evaluate
@@ -14,7 +15,8 @@ class Says:
     def __init__(self, *entries):
         self.entries = entries
 
-    def panel(self, batch, output, input_ids):
+    def panel(self, batch, output, texts):
+        self.texts = texts
         return list(self.entries)
 
 
@@ -30,11 +32,18 @@ def test_objectives_take_turns_under_an_image_of_several_texts():
     }
     pixels = torch.stack([torch.full((3, 4, 2), level, dtype=torch.uint8) for level in (10, 20)])
     batch = SimpleNamespace(
-        pixel_values=pixels, input_ids=None, objectives=dict.fromkeys(objectives)
+        pixel_values=pixels,
+        input_ids=torch.tensor([[2, 5, 4, 3], [2, 6, 3, 0]]),
+        objectives=dict.fromkeys(objectives),
     )
-    task = SimpleNamespace(named_objectives=lambda: objectives)
+    network = SimpleNamespace(named_objectives=lambda: objectives)
 
-    first, second = evaluate._panel(task, batch, dict.fromkeys(objectives))
+    outputs = dict.fromkeys(objectives)
+    first, second = evaluate._panel(network, word_pieces(whole_words=True), batch, outputs)
+
+    # Decoded once, for all objectives.
+    assert objectives["mlm"].texts == ["a [MASK]", "photo"]
+    assert objectives["itm"].texts is objectives["mlm"].texts
 
     assert first.lines == ("one",)
     assert second.lines == (

@@ -25,8 +25,8 @@ def test_attention_in_16_bits_is_that_of_fp32_to_its_rounding(training):
     output, gradients = attention_gradients("bf16", training)
     assert (expected.dtype, output.dtype) == (torch.float32, torch.bfloat16)
     torch.testing.assert_close(output.float(), expected, rtol=0.02, atol=0.02)
-    for gradient, wanted in zip(gradients, expected_gradients, strict=True):
-        torch.testing.assert_close(gradient, wanted, rtol=0.05, atol=0.05)
+    for actual, expected in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0.05, atol=0.05)
 
 
 def test_training_in_16_bits_leaves_the_fused_kernel_and_puts_every_setting_back():

@@ -1,4 +1,4 @@
-"""Broken datasets: the kit says in words which promise is not kept."""
+"""Broken datasets: the kit says in words which promise is broken."""
 
 import random
 from collections.abc import Callable
@@ -49,7 +49,10 @@ DATASETS = [
     (dataset_of(image_ids=lambda i, d: ()), "image_ids is .* expected one hashable identifier"),
     (dataset_of(labels=lambda i, d: {}), r"labels are \[\], expected .*\['number'\]"),
     (dataset_of(source=lambda i, d: ""), "source is empty"),
-    (dataset_of(labels=lambda i, d: {"number": random.random()}), "is not the same twice"),
+    (
+        dataset_of(labels=lambda i, d: {"number": random.random()}),
+        "differs when it is read again in the same epoch",
+    ),
     (dataset_of(labels=remember), "not on which samples were read before"),
     (dataset_of(image_ids=lambda i, d: (0,)), "the identifier 0 is that of another image"),
     (dataset_of(text=lambda i, d: "noise unknown"), "no word of the vocabulary for unknown"),

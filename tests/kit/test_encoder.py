@@ -1,4 +1,4 @@
-"""Broken encoders: the kit says in words which promise is not kept."""
+"""Broken encoders: the kit says in words which promise is broken."""
 
 from collections.abc import Callable
 from typing import Any
@@ -59,7 +59,7 @@ class WrongCheckpointing(SoundText):
 
 
 class OtherWithoutWeights(SoundText):
-    """Has a layer less when weights are not wanted."""
+    """Has one layer fewer without pretrained parameters."""
 
     def __init__(self, options: Any, context: Any) -> None:
         super().__init__(options, context)
@@ -143,19 +143,19 @@ ENCODERS = [
             SoundText,
             encode_text=text_of(lambda s, i, m: Tokens(s.embedding(i) * i.shape[1], m)),
         ),
-        "a text of 6 tokens has other states alone than padded",
+        "the states of a text of 6 tokens change when it is batched",
     ),
-    (BatchMeanImage, "padding: an image has other states alone"),
-    (NoRealToken, "attention_mask of encode_image has no real token"),
+    (BatchMeanImage, "padding: the states of an image change when it is batched"),
+    (NoRealToken, "attention_mask of encode_image has a row without real tokens"),
     (JointPadding, "other states in the padding change what encode_joint makes"),
     (JointMask, "encode_joint changed the mask"),
     (Wakeful, "frozen, it puts linear into training mode"),
-    (Thawing, "its result still asks for a gradient"),
-    (WrongCheckpointing, "gradient checkpointing: with gradient checkpointing results"),
+    (Thawing, "its result still requires a gradient"),
+    (WrongCheckpointing, "gradient checkpointing: gradient checkpointing changes results"),
     (
         UnfittedPositions,
-        r"resized made \(16, 8\) float32 of positions\.weight of \(16, 8\); return its own shape, "
-        r"\(32, 8\)",
+        r"fit_tensor turned positions\.weight of shape \(16, 8\) into \(16, 8\) float32, "
+        r"expected the encoder's own shape, \(32, 8\), or None",
     ),
     (OtherWithoutWeights, "with load_weights = False its parameters have other names"),
 ]

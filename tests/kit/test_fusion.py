@@ -1,4 +1,4 @@
-"""Broken fusions: the kit says in words which promise is not kept."""
+"""Broken fusions: the kit says in words which promise is broken."""
 
 from collections.abc import Callable
 from typing import Any
@@ -92,12 +92,15 @@ FUSIONS = [
                 Tokens(i.hidden_states * t.hidden_states.shape[1], i.attention_mask),
             )
         ),
-        "a pair's image tokens are others alone than padded",
+        "a pair's image tokens change when it is batched",
     ),
-    (WrongReads, "reads: fuse with text read as 'all' differs from forward"),
-    (EverythingRead, "fuse returned text tokens read as 'none', expected None|fuse with text read"),
+    (WrongReads, "uses: fuse for the text use 'all' differs from forward"),
+    (
+        EverythingRead,
+        "fuse returned text tokens for the use 'none', expected None|fuse for the text use",
+    ),
     (CountingFusion, "frozen .* a forward changes count"),
-    (RandomWhenFrozen, "frozen .* gives another result each time"),
+    (RandomWhenFrozen, "frozen .*, its result differs each time"),
 ]
 
 

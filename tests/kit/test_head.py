@@ -1,4 +1,4 @@
-"""Broken heads: the kit says in words which promise is not kept."""
+"""Broken heads: the kit says in words which promise is broken."""
 
 import random
 from collections.abc import Callable
@@ -106,7 +106,10 @@ HEADS = [
     ({"__init__": lambda self, options: None}, "__init__.* does not take the arguments"),
     ({"forward": forward_of(lambda s, x: s.linear(x).sum(0))}, "shapes: forward returned .* any"),
     ({"forward": forward_of(lambda s, x: s.linear(x).argmax(-1))}, r"shapes: .* \(2, 3\) int64"),
-    ({"forward": forward_of(lambda s, x: s.linear(x - x.mean(-2, keepdim=True)))}, "rows: a vec"),
+    (
+        {"forward": forward_of(lambda s, x: s.linear(x - x.mean(-2, keepdim=True)))},
+        "rows: the logits of a vector change",
+    ),
     ({"forward": forward_of(lambda s, x: x.nothing)}, "shapes: it raised AttributeError"),
     (
         {"__init__": after_init(unused)},

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from support.answering import write_table
 from support.arrow_files import picture, rows, write_arrow
 from support.sound_components import (
@@ -20,8 +19,8 @@ from support.sound_components import (
     SoundText,
     check,
 )
+from support.tasks import TASKS
 
-from renaissance import Sample
 from renaissance.builtin.datasets.coco import Coco
 from renaissance.builtin.datasets.f30k import Flickr30k
 from renaissance.builtin.datasets.gcc import GCC
@@ -36,7 +35,6 @@ from renaissance.builtin.encoders.hf_text import HFTextEncoder
 from renaissance.builtin.objectives.itc import ITC
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.mlm import MLM
-from renaissance.builtin.objectives.refcoco import RefCOCO
 from renaissance.builtin.objectives.retrieval import Retrieval
 from renaissance.plugins.kinds import KINDS
 from renaissance.plugins.loading import load_plugins
@@ -56,16 +54,6 @@ TINY = {
     "intermediate_size": 32,
 }
 TEXT = {**TINY, "hidden_dropout_prob": 0.1}
-
-
-def sample_of_boxes(number: int) -> Sample:
-    """Return a sentence with one box, or two."""
-    boxes = tuple(
-        Image.new("RGB", (8, 8), (60 * number, 99 * which, 0)) for which in range(1 + number % 2)
-    )
-    labels = {"box": number % 2, "identifier": f"{number}:0"}
-    ids = tuple((number, which) for which in range(len(boxes)))
-    return Sample(f"a photo of {number}", None, boxes, ids, labels, f"given: {number}")
 
 
 def builtin(kind: str) -> list[Any]:
@@ -112,7 +100,6 @@ OBJECTIVES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     (ITM, {"negatives": "dataset", "replace": "either"}, {}),
     (ITC, {"projection_size": 8}, {"compares_samples": True}),
     (Retrieval, {"num_negatives": 2}, {}),
-    (RefCOCO, {}, {"samples": [sample_of_boxes(number) for number in range(4)]}),
 ]
 
 
@@ -121,6 +108,12 @@ def test_builtin_objectives(
     objective: Any, options: dict[str, Any], arguments: dict[str, Any]
 ) -> None:
     check_objective(objective, objective.Options(**options), **arguments)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_builtin_tasks(task: str, tmp_path: Path) -> None:
+    case = TASKS[task]
+    check_objective(case.component, samples=case.samples, root=case.root(tmp_path))
 
 
 def write_captions(root: Path, *names: str) -> None:
@@ -179,7 +172,10 @@ def test_builtin_datasets(
 def test_every_builtin_component_is_checked(kind: str) -> None:
     by_kind = {
         "encoder": [encoder for encoder, _ in ENCODERS.values()],
-        "objective": [objective for objective, *_ in OBJECTIVES],
+        "objective": [
+            *(objective for objective, *_ in OBJECTIVES),
+            *(task.component for task in TASKS.values()),
+        ],
         "dataset": [dataset for dataset, *_ in DATASETS],
     }
     # Heads, poolers and fusions are all checked above. Some others have a check in a file of

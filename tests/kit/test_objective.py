@@ -1,4 +1,4 @@
-"""Broken objectives: the kit says in words which promise is not kept."""
+"""Broken objectives: the kit says in words which promise is broken."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,6 @@ import attrs
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from support.sound_components import (
     NoOptions,
@@ -21,7 +20,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from renaissance import (
-    Objective,
+    Classification,
     ObjectiveBatch,
     ObjectiveOutput,
     Pairs,
@@ -39,6 +38,16 @@ def collating(change: Callable[[ObjectiveBatch, Any], Any]) -> type:
         return change(SoundObjective.collate(self, samples, builder), samples)
 
     return breaking(SoundObjective, collate=collate)
+
+
+def reading(read: Callable[[Any], Any]) -> type:
+    """An objective that reads what it did not request."""
+
+    def forward(self: Any, batch: Any, features: Any) -> Any:
+        read(features)
+        return SoundObjective.forward(self, batch, features)
+
+    return breaking(SoundObjective, forward=forward)
 
 
 def losing(change: Callable[[ObjectiveOutput, Any, Any], Any]) -> type:
@@ -81,19 +90,40 @@ OBJECTIVES = [
                 b, tensors={"labels": torch.tensor(np.random.randint(2, size=8))}
             )
         ),
-        "collate to something else each time",
+        "are collated differently each time",
     ),
     (pairs_of(text_rows=lambda p: p.text_rows.float()), r"pairs.text_rows is \(8,\) float32"),
     (pairs_of(image_rows=lambda p: p.image_rows + 99), "pairs.image_rows names rows that the"),
     (pairs_of(image_rows=lambda p: p.image_rows[:-1]), "8 text rows and 7 image rows"),
-    (pairs_of(reads=lambda p: frozenset({"everything"})), "pairs.outputs is .* expected some of"),
+    (pairs_of(outputs=lambda p: frozenset({"everything"})), "pairs.outputs is .* expected some of"),
+    (
+        reading(lambda features: features.text),
+        "loss: it raised PluginError: the objective reads the text features, which it did not "
+        'request; add "text" to the class attribute unimodal',
+    ),
+    (
+        reading(lambda features: features.fused.image),
+        'the objective reads the fused image features, .* add "image" to Pairs.outputs',
+    ),
+    (
+        collating(lambda batch, _: attrs.evolve(batch, pairs=None)),
+        "the objective reads the fused features, .* return Pairs in the ObjectiveBatch",
+    ),
+    (
+        breaking(
+            SoundObjective,
+            collate=lambda s, samples, b: ObjectiveBatch(len(samples)),
+            forward=lambda s, batch, features: batch.fused_pairs.rows(),
+        ),
+        "the objective reads the pairs of its batch, which has none; return Pairs in the",
+    ),
     (losing(lambda output, *_: output.loss_sum), "forward returned Tensor, expected an Objective"),
     (evolve_loss(lambda loss: loss[None]), r"loss_sum is \(1,\) float32.* expected one finite"),
     (evolve_loss(lambda loss: loss * torch.nan), "nan, expected one finite number"),
     (evolve_loss(lambda loss: loss.detach()), "the loss has no gradient"),
     (
         losing(lambda o, b, f: attrs.evolve(o, predictions={"logits": o.loss_sum.expand(8, 2)})),
-        "predictions logits hold the graph",
+        "predictions logits keep the graph",
     ),
     (
         losing(lambda o, b, f: attrs.evolve(o, loss_sum=o.loss_sum / b.num_targets)),
@@ -166,6 +196,11 @@ def logits_of(batch: ObjectiveBatch, output: ObjectiveOutput) -> list[dict[str, 
     return [{"logits": row} for row in output.predictions["logits"].tolist()]
 
 
+def with_labels(labels: Any) -> Callable[[Any], None]:
+    """Set the labels of an instance, as an objective may whose options say which."""
+    return lambda objective: setattr(objective, "labels", labels)
+
+
 def closing(self: Any, rows: Any, file: Any) -> None:
     file.close()
 
@@ -176,19 +211,27 @@ def closing(self: Any, rows: Any, file: Any) -> None:
         (predicting(lambda b, o: {"answer": 1}), "predictions returned .* expected a list of one"),
         (
             predicting(lambda b, o: [{"logits": o.predictions["logits"][0]}]),
-            "JSON does not give back as it was; use strings, numbers",
+            "does not survive JSON; use strings, numbers",
         ),
-        (predicting(lambda b, o: [{"pair": (1, 2)}]), "JSON does not give back as it was"),
+        (predicting(lambda b, o: [{"pair": (1, 2)}]), "does not survive JSON"),
         (
             predicting(lambda b, o: [{"number": len(o.predictions["logits"])}]),
-            r"predictions are \[{'number': 8}\] in one micro-batch and .* one row a target",
+            r"predictions are \[{'number': 8}\] in one micro-batch and .* one row per target",
         ),
         (
             predicting(logits_of, write_predictions=lambda s, rows, file: None),
-            "write_predictions wrote nothing of 8 rows",
+            "write_predictions wrote none of 8 rows",
         ),
         (predicting(logits_of, write_predictions=closing), "write_predictions closed the file"),
+        (
+            predicting(logits_of, check_predictions=lambda self, file, questions: None),
+            "check_predictions is an instance method, expected a class method",
+        ),
         (breaking(SoundObjective, labels={"answer"}), "labels is {'answer'}, expected a frozenset"),
+        (
+            breaking(SoundObjective, __init__=after_init(with_labels("answer"))),
+            "making: labels is 'answer', expected a frozenset",
+        ),
         (
             breaking(SoundObjective, labels=frozenset({"text"})),
             "requires and labels both name text",
@@ -212,7 +255,7 @@ def test_sound_predictions_pass() -> None:
     check_objective(predicting(logits_of))
 
 
-def answered(number: int) -> list[Sample]:
+def answered(count: int) -> list[Sample]:
     return [
         Sample(
             "a text",
@@ -222,17 +265,18 @@ def answered(number: int) -> list[Sample]:
             {"answer": index % 2, "question_id": index},
             "here",
         )
-        for index in range(number)
+        for index in range(count)
     ]
 
 
-class Answering(Objective):
-    """Answers yes or no, with or without knowing better."""
+class Answering(Classification):
+    """Answers yes or no, whether the answer is known or not."""
 
     Options = NoOptions
     requires = frozenset({"text", "image", "question_id"})
     labels = frozenset({"answer"})
-
+    identifier = "question_id"
+    prediction = "answer"
     default_head = "linear"
 
     def __init__(self, options: Any, context: Any) -> None:
@@ -240,32 +284,24 @@ class Answering(Objective):
         self.root = context.root
         self.head = context.make_head(context.sizes.pooled, 2)
 
-    def collate(self, samples: Any, builder: Any) -> ObjectiveBatch:
-        labels = [s.sample.labels["answer"] for s in samples if "answer" in s.sample.labels]
-        return ObjectiveBatch(
-            len(labels),
-            Pairs(
-                torch.tensor([builder.text(sample) for sample in samples]),
-                torch.tensor([builder.image(sample) for sample in samples]),
-            ),
-            {"labels": torch.tensor(labels)} if labels else {},
-            tuple(s.sample.labels["question_id"] for s in samples),
-        )
+    def logits(self, batch: ObjectiveBatch, features: Any) -> Tensor:
+        return self.head(features.pooled)
 
-    def forward(self, batch: ObjectiveBatch, features: Any) -> ObjectiveOutput:
-        logits = self.head(features.fused.pooled).float()
-        predictions = {"logits": logits.detach()}
-        if "labels" not in batch.tensors:
-            return ObjectiveOutput(logits.sum() * 0, predictions)
-        loss_sum = F.cross_entropy(logits, batch.tensors["labels"], reduction="sum")
-        return ObjectiveOutput(loss_sum, predictions)
 
-    def predictions(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[dict[str, Any]]:
-        answers = output.predictions["logits"].argmax(-1).tolist()
-        return [
-            {"question_id": identifier, "answer": answer}
-            for identifier, answer in zip(batch.identifiers, answers, strict=True)
-        ]
+class Choosing(Answering):
+    """Its instances say which label they learn."""
+
+    labels = frozenset()
+
+    def __init__(self, options: Any, context: Any) -> None:
+        super().__init__(options, context)
+        self.labels = frozenset({"answer"})
+
+
+def test_labels_of_an_instance() -> None:
+    check_objective(Choosing, samples=answered(4))
+    with pytest.raises(ContractError, match="for samples without answer num_targets is 4"):
+        check_objective(breaking(Choosing, collate=counting_all), samples=answered(4))
 
 
 def test_samples_with_labels_are_passed_in() -> None:
@@ -306,10 +342,13 @@ def counting_right(self: Any, metrics: Any, batch: Any, output: Any) -> None:
     [
         (
             {"collate": counting_all},
-            "of samples without answer num_targets is 4, expected 0: they teach",
+            "for samples without answer num_targets is 4, expected 0: nothing is learned",
         ),
-        ({"forward": averaging}, "of samples without labels loss_sum is nan, expected a finite"),
-        ({"predictions": repeating_labels}, "predictions are others, or fewer, without labels"),
+        ({"forward": averaging}, "for samples without labels loss_sum is nan, expected a finite"),
+        (
+            {"predictions": repeating_labels},
+            "predictions without labels differ from those with labels; compute",
+        ),
         ({"update_metrics": counting_right}, "without labels: it raised KeyError: 'labels'"),
     ],
 )

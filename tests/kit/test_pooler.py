@@ -1,4 +1,4 @@
-"""Broken poolers: the kit says in words which promise is not kept."""
+"""Broken poolers: the kit says in words which promise is broken."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +37,7 @@ POOLERS = [
     (pooler_of(lambda s, t: t.hidden_states.mean(1)), "padding: other states in the padding"),
     (
         pooler_of(lambda s, t: t.hidden_states[:, 0] * t.attention_mask.shape[1]),
-        "a pair has another vector alone",
+        "a pair's vector changes when it is batched",
     ),
 ]
 

@@ -135,7 +135,7 @@ def test_a_name_that_another_file_has_is_a_clash(folder: Path) -> None:
     [
         (None, "cannot be read: No such file or directory; name a Python file, relative to the "),
         ("import nothing_of_this_name", "ModuleNotFoundError: No module named 'nothing_of_this_"),
-        ("def f(:", "SyntaxError: invalid syntax (my_component.py, line 1); mend the file, or "),
+        ("def f(:", "SyntaxError: invalid syntax (my_component.py, line 1); fix the file, or "),
         ("renaissance_api = 7", "renaissance_api is 7, expected 1"),
         (COMPONENT.replace("(self, options, ", "(self, "), "Scaled.__init__(self, input_size, "),
     ],

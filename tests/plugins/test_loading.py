@@ -40,8 +40,8 @@ def every_hook(installed: Install) -> Plugins:
 
 
 def calls() -> list[tuple[Any, ...]]:
-    found: list[tuple[Any, ...]] = sys.modules["renaissance_every_hook"].calls
-    return found
+    calls: list[tuple[Any, ...]] = sys.modules["renaissance_every_hook"].calls
+    return calls
 
 
 # --- every hook: one test each, named after it ----------------------------------------------------
@@ -73,8 +73,27 @@ def test_register_heads(every_hook: Plugins) -> None:
     assert (registration.distribution, registration.version) == (EVERY_HOOK, "1.2")
 
 
-# Monitors of the project itself listen to the same hooks and would write files: these tests call
-# the one plugin alone.
+def test_register_monitors(every_hook: Plugins) -> None:
+    assert names_of(every_hook, "monitor") == ["silent"]
+
+
+def test_register_transforms(every_hook: Plugins) -> None:
+    assert names_of(every_hook, "transform") == ["black"]
+
+
+def test_register_optimizers(every_hook: Plugins) -> None:
+    assert names_of(every_hook, "optimizer") == ["still"]
+
+
+def test_register_sources(installed: Install) -> None:
+    installed("every-hook")
+    # One kind alone can be collected: `data prepare` asks for no other.
+    plugins = load_plugins(kinds=("source",))
+    assert names_of(plugins, "source") == ["empty"]
+    assert {registration.kind for registration in plugins.registry} == {"source"}
+
+
+# Others may listen to the same hooks: these tests call the one plugin alone.
 @pytest.fixture
 def listener(every_hook: Plugins) -> Any:
     manager = every_hook.manager

@@ -8,6 +8,7 @@ import pytest
 from torch import Tensor
 
 from renaissance import Encoder, Head, Objective, PluginError, Pooler, option, positive
+from renaissance.plugins.contract import check_component
 from renaissance.plugins.registry import Registration, Registry
 
 if TYPE_CHECKING:
@@ -47,6 +48,20 @@ class NotFrozen(Some):
 class PlainOptions(Some):
     class Options:
         size: int = 1
+
+
+class Weighted(Objective):
+    requires = frozenset({"text"})
+
+    @attrs.frozen
+    class Options:
+        weight: float = option(1.0, help="Its name is taken.")
+
+    def collate(self, samples: Any, builder: Any) -> Any:
+        raise NotImplementedError
+
+    def forward(self, batch: Any, features: Any) -> Any:
+        raise NotImplementedError
 
 
 class NotResolvable(Some):
@@ -108,6 +123,11 @@ def registration(component: Any, name: Any = "some", kind: Any = "head") -> Regi
             "(empty if there is nothing to set)",
         ),
         (
+            registration(Weighted, kind="objective"),
+            "some-distribution 1.0: objective 'some': its option 'weight' has the name of a key "
+            "that every objective table has (type, weight, name, head); rename the option",
+        ),
+        (
             registration(NotResolvable),
             "some-distribution 1.0: head 'some': NotResolvable.Options: a type cannot be resolved: "
             "name 'Path' is not defined; import it outside of `if TYPE_CHECKING`",
@@ -116,7 +136,7 @@ def registration(component: Any, name: Any = "some", kind: Any = "head") -> Regi
 )
 def test_a_broken_contract_is_refused(registered: Registration, text: str) -> None:
     with pytest.raises(PluginError) as caught:
-        Registry().add(registered)
+        check_component(registered)
     assert str(caught.value) == text
 
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from support.preparing import source_of
 
 from renaissance import DataError, DatasetContext
 from renaissance.builtin.datasets.image_text import ImageText
 from renaissance.data.prepare.manifest import Report
-from renaissance.data.prepare.sources.image_text import image_text_source
-from renaissance.data.prepare.tables import PrepareOptions, write_tables
+from renaissance.data.prepare.writer import PrepareOptions, write_tables
 
 # Two captions of one image follow each other; a list; a number where a text belongs.
 LINES = [("a/0.png", "zero"), ("a/0.png", "again"), ("1.png", ["one", "uno"]), ("2.png", "two")]
@@ -30,8 +30,10 @@ def picture(level: int = 0) -> bytes:
 
 
 def prepare(source: Path | str, output: Path, **options: Any) -> Report:
-    listed = image_text_source(str(source), **options)
-    return write_tables(listed, PrepareOptions(output=output, progress=False, max_missing=0.5))
+    return write_tables(
+        source_of("image-text", source, **options),
+        PrepareOptions(output=output, progress=False, max_missing=0.5),
+    )
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -114,7 +116,7 @@ def test_images_that_are_missing_and_captions_that_are_empty(images: Path, tmp_p
     assert found == [
         ("1.png", "caption 1 is empty"),
         ("2.png", "no such file"),
-        ("0.png", "caption 0 is no text but NoneType"),
+        ("0.png", "caption 0 is not text but NoneType"),
     ]
 
 
@@ -125,7 +127,7 @@ def test_images_that_are_missing_and_captions_that_are_empty(images: Path, tmp_p
         ("c.csv", "image,words\nx,y\n", r"expected one of caption, captions, text, title\. Rename"),
         ("c.jsonl", '{"image": 3, "text": "x"}', r"record 1: image is 3; expected the path"),
         ("c.jsonl", "{", r"c\.jsonl: cannot be read \(Expecting property name"),
-        ("c.jsonl", "[1]", r"c\.jsonl: cannot be read \(line 1 is no object\)"),
+        ("c.jsonl", "[1]", r"c\.jsonl: cannot be read \(line 1 is not an object\)"),
         ("c.parquet", "PAR1", r"c\.parquet: cannot be read \("),
         ("c.tar", "no tar at all" * 100, r"c\.tar: not a whole tar"),
         ("c.txt", "", r"none; expected one captions file \(\.jsonl, \.csv, \.tsv, \.parquet\)"),
@@ -187,7 +189,7 @@ def test_webdataset_tars(tmp_path: Path) -> None:
     assert rows["x/2.png"]["image"] == picture(2)
     assert rows["5.png"]["image"] == picture(5)
     assert [(e.reason, e.is_row) for e in report.left_out] == [
-        ("caption 0 is no valid Unicode", False),
+        ("caption 0 is not valid Unicode", False),
         ("no caption", True),
         ("no image among txt", True),
     ]

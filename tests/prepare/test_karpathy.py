@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from support.preparing import source_of
 
 from renaissance import DataError, DatasetContext
 from renaissance.builtin.datasets.f30k import Flickr30k
 from renaissance.builtin.datasets.image_text import ImageText
-from renaissance.data.prepare import shards
+from renaissance.data.prepare import arrow_file
 from renaissance.data.prepare.image_files import image_fault
 from renaissance.data.prepare.manifest import Report
-from renaissance.data.prepare.sources.karpathy import karpathy_source
-from renaissance.data.prepare.tables import PrepareOptions, write_tables
+from renaissance.data.prepare.writer import PrepareOptions, write_tables
 
 
 def picture(file_format: str = "JPEG", level: int = 100, **options: Any) -> bytes:
@@ -52,7 +52,7 @@ def many(count: int) -> list[dict[str, Any]]:
 
 def prepare(source: Path, output: Path, name: str | None = None, **options: Any) -> Report:
     prepare_options = PrepareOptions(output=output, progress=False, **options)
-    return write_tables(karpathy_source(source, name=name), prepare_options)
+    return write_tables(source_of("karpathy", source, name=name), prepare_options)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -174,7 +174,7 @@ def test_unusable_images_are_left_out_and_listed(tmp_path: Path) -> None:
         "003.jpg": "no such file",
         "005.jpg": "cut short: no JPEG end mark",
         "007.jpg": "the file is empty",
-        "009.jpg": "no picture that Pillow reads: it starts with b'<html>40'",
+        "009.jpg": "not an image that Pillow can read: it starts with b'<html>40'",
     }
     (table,) = report.tables.values()
     assert (table.rows, table.texts, table.images) == (96, 192, 96)
@@ -207,7 +207,7 @@ def test_too_many_missing_images_stop_it_before_anything_is_written(tmp_path: Pa
     assert str(error.value) == (
         f"{source}/karpathy/dataset_flickr30k.json: 2 of 100 records cannot be used "
         f"({folder}/004.jpg: no such file; {folder}/006.jpg: no such file); expected at most the "
-        "fraction 0.01 (max_missing). Complete the images, or allow more; nothing was written"
+        "fraction 0.01 (--max-missing). Complete the images, or allow more; nothing was written"
     )
     assert not (tmp_path / "out").exists()
 
@@ -237,9 +237,9 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_rows_are_written_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = lay_out(tmp_path / "source", many(10))
-    monkeypatch.setattr(shards, "BATCH_ROWS", 4)
+    monkeypatch.setattr(arrow_file, "BATCH_ROWS", 4)
     prepare(source, tmp_path / "rows")
-    monkeypatch.setattr(shards, "BATCH_BYTES", len(picture()) * 3 // 2)
+    monkeypatch.setattr(arrow_file, "BATCH_BYTES", len(picture()) * 3 // 2)
     prepare(source, tmp_path / "bytes")
 
     def batch_sizes(folder: Path) -> list[int]:
@@ -281,7 +281,7 @@ def test_annotations_must_be_there_and_be_one(tmp_path: Path) -> None:
         ),
         (
             '{"images": [{"filename": "a", "split": "val", "sentences": [{"text": "b"}]}]}',
-            r"images\[0\]: 'sentences' is no list of objects with 'raw'",
+            r"images\[0\]: 'sentences' is not a list of objects with 'raw'",
         ),
     ],
 )

@@ -12,13 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from support.preparing import prepare
 
-from renaissance.data.prepare.datasets import SOURCES
+from renaissance.builtin.sources.vqa_answers import normalize_answer
 from renaissance.data.prepare.manifest import Report
-from renaissance.data.prepare.records import Source
-from renaissance.data.prepare.sources.image_text import image_text_source
-from renaissance.data.prepare.tables import PrepareOptions, write_tables
-from renaissance.data.prepare.vqa_answers import normalize_answer
 
 DATA = os.environ.get("RENAISSANCE_SHARED_DATA")
 pytestmark = pytest.mark.skipif(
@@ -26,10 +23,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def write(source: Source, output: Path, **options: Any) -> Report:
-    return write_tables(
-        source, PrepareOptions(output=output, progress=False, workers=2, check=True, **options)
-    )
+def write(name: str, source: Path, output: Path) -> Report:
+    return prepare(name, source, output, workers=2, check=True)
 
 
 def rows_of(output: Path, name: str) -> list[dict[str, Any]]:
@@ -39,7 +34,7 @@ def rows_of(output: Path, name: str) -> list[dict[str, Any]]:
 
 def test_coco(tmp_path: Path) -> None:
     source = Path(str(DATA), "coco")
-    report = write(SOURCES["coco"](source, None), tmp_path)
+    report = write("coco", source, tmp_path)
     assert report.left_out == ()
     counts = {name: t.rows for name, t in report.tables.items()}
     assert counts == {"coco_caption_train2017.arrow": 80, "coco_caption_val2017.arrow": 79}
@@ -55,7 +50,7 @@ def test_coco(tmp_path: Path) -> None:
 
 
 def test_snli_ve(tmp_path: Path) -> None:
-    report = write(SOURCES["snli-ve"](Path(str(DATA), "snli_ve"), None), tmp_path)
+    report = write("snli-ve", Path(str(DATA), "snli_ve"), tmp_path)
     assert report.left_out == ()
     texts = {name: t.texts for name, t in report.tables.items()}
     assert texts == {"snli_train.arrow": 2569, "snli_dev.arrow": 648}
@@ -64,7 +59,7 @@ def test_snli_ve(tmp_path: Path) -> None:
 
 def test_vqa_v2(tmp_path: Path) -> None:
     source = Path(str(DATA), "vqa_v2")
-    report = write(SOURCES["vqav2"](source, None), tmp_path)
+    report = write("vqav2", source, tmp_path)
     classes = json.loads((tmp_path / "vqav2_answers.json").read_text())
     annotations = [
         annotation
@@ -105,7 +100,7 @@ def test_nlvr2_with_generated_photos(tmp_path: Path) -> None:
                 if not path.exists():
                     colour = tuple(hashlib.sha256(path.name.encode()).digest()[:3])
                     Image.new("RGB", (2, 2), colour).save(path)
-    report = write(SOURCES["nlvr2"](source, None), tmp_path / "out")
+    report = write("nlvr2", source, tmp_path / "out")
     assert report.left_out == ()
     texts = {name: t.texts for name, t in report.tables.items()}
     # As many examples as the official splits have.
@@ -119,9 +114,9 @@ def test_nlvr2_with_generated_photos(tmp_path: Path) -> None:
 
 def test_cc12m(tmp_path: Path) -> None:
     path = Path(str(DATA), "cc12m", "cc12m-train-0000.tar")
-    report = write(image_text_source(str(path), name="cc12m"), tmp_path)
+    report = write("image-text", path, tmp_path)
     assert report.left_out == ()
-    rows = rows_of(tmp_path, "cc12m_0")
+    rows = rows_of(tmp_path, "image_text_0")
     assert len(rows) == 32
     with tarfile.open(path) as tar:
         for row in rows:
@@ -151,7 +146,7 @@ def test_refcoco_of_coco_objects(tmp_path: Path) -> None:
     ]
     # The protocol and the strings that Python 2 wrote.
     (tmp_path / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=2))
-    report = write(SOURCES["refcoco"](tmp_path, None), tmp_path / "out")
+    report = write("refcoco", tmp_path, tmp_path / "out")
     assert report.left_out == ()
     boxes = {annotation["id"]: annotation["bbox"] for annotation in instances["annotations"]}
     rows = [

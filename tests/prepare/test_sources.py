@@ -7,18 +7,20 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from PIL import Image
+from support.preparing import prepare
 
 from renaissance import DataError
-from renaissance.data.prepare.datasets import SOURCES
-from renaissance.data.prepare.manifest import Report
-from renaissance.data.prepare.plain_pickle import load_plain_pickle
-from renaissance.data.prepare.tables import PrepareOptions, write_tables
-from renaissance.data.prepare.vqa_answers import (
+from renaissance.builtin.sources.gcc import GCC
+from renaissance.builtin.sources.sbu import SBU
+from renaissance.builtin.sources.vqa_answers import (
     SPELLINGS,
     answer_vocabulary,
     normalize_answer,
     soft_scores,
 )
+from renaissance.data.prepare.manifest import Report
+from renaissance.plugins.loading import load_plugins
+from renaissance.prepare import held_out, load_plain_pickle
 
 
 def picture(level: int = 0, file_format: str = "JPEG") -> bytes:
@@ -30,11 +32,6 @@ def picture(level: int = 0, file_format: str = "JPEG") -> bytes:
 def put(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-
-
-def prepare(name: str, source: Path, output: Path, splits: Any = None, **options: Any) -> Report:
-    listed = SOURCES[name](source, splits)
-    return write_tables(listed, PrepareOptions(output=output, progress=False, **options))
 
 
 def rows_of(output: Path, name: str) -> list[dict[str, Any]]:
@@ -155,7 +152,8 @@ def test_visual_genome(tmp_path: Path) -> None:
 
 
 def test_sbu_and_gcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("renaissance.data.prepare.web_captions.ROWS_PER_FILE", 2)
+    for component in (SBU, GCC):
+        monkeypatch.setattr(component, "rows_per_file", 2)
     pairs = [
         ["images_train/0000/a.jpg", "one"],
         ["0000/b.jpg", "two"],
@@ -180,8 +178,8 @@ def test_sbu_and_gcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ]
         assert schema_of(tmp_path / "out", f"{stem}_0") == CAPTIONS
         assert sorted(reasons(report)) == [
-            ("no pair of path and caption: ['0001/c.jpg']", True),
             ("no such file", True),
+            ("not a pair of path and caption: ['0001/c.jpg']", True),
         ]
 
 
@@ -337,7 +335,7 @@ def test_nlvr2(tmp_path: Path) -> None:
     }
     (dev,) = rows_of(output, "nlvr2_dev")
     assert (dev["image_1"], dev["answers"]) == (picture(5, "PNG"), ["True"])
-    assert reasons(report) == [("label 'Maybe' is none of True, False", False)]
+    assert reasons(report) == [("label 'Maybe' is not one of False, True", False)]
     assert report.tables["nlvr2_train.arrow"].images == 4
 
 
@@ -360,7 +358,7 @@ def test_snli_ve(tmp_path: Path) -> None:
     assert schema_of(output, "snli_dev")["sentences"] == "list<item: list<item: string>>"
     (left_out,) = report.left_out
     assert left_out.record == f"{source}/snli_ve_dev.jsonl: line 4"
-    assert left_out.reason.startswith("gold_label '-' is none of contradiction")
+    assert left_out.reason.startswith("gold_label '-' is not one of contradiction")
 
 
 def python2_pickle(refs: list[dict[str, Any]]) -> bytes:
@@ -454,20 +452,39 @@ def test_pickles_that_ask_for_anything_else_are_refused(tmp_path: Path, protocol
     path.write_bytes(pickle.dumps([Evil()], protocol))
     with pytest.raises(DataError) as error:
         load_plain_pickle(path)
-    assert f"{path}: not read (UnpicklingError: it asks for " in str(error.value)
+    assert f"{path}: cannot be read (UnpicklingError: it asks for " in str(error.value)
     assert "eval); expected a pickle of plain lists, dicts, strings and numbers" in str(error.value)
     plain = [{"a": (1, 2.5, None, True, {"x"}, "\u00e9")}]
     path.write_bytes(pickle.dumps(plain, 4))
     assert load_plain_pickle(path) == plain
     path.write_bytes(pickle.dumps(plain, 4)[:-5])
-    with pytest.raises(DataError, match="not read"):
+    with pytest.raises(DataError, match="cannot be read"):
         load_plain_pickle(path)
 
 
 def test_a_folder_without_annotations_says_what_is_expected(tmp_path: Path) -> None:
-    for name in SOURCES:
+    for name in load_plugins(kinds=("source",)).registry.names("source"):
         with pytest.raises(DataError, match=r"expected .*(json|\.p|jsonl)"):
             prepare(name, tmp_path, tmp_path / "out")
+
+
+def test_a_split_that_does_not_exist_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        prepare("snli-ve", tmp_path, tmp_path / "out", ["tests"])
+    assert str(error.value) == (
+        f"{tmp_path}: no split 'tests'; it has train, dev, test; did you mean 'test'?"
+    )
+
+
+def test_items_are_held_out_by_a_fixed_draw() -> None:
+    items = [f"image {number}" for number in range(50)]
+    drawn = held_out(items, 10, "photos/rest")
+    assert drawn == held_out(items, 10, "photos/rest")
+    assert len(set(drawn)) == 10
+    assert set(drawn) <= set(items)
+    assert set(drawn) != set(held_out(items, 10, "photos/other"))
+    assert sorted(held_out(items, 99, "photos/rest")) == sorted(items)
+    assert held_out([], 3, "photos/rest") == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a run spec with faults reports: where, what was found, what is expected, the remedy."""
+"""What a run spec with faults reports: where, the actual and the expected value, the remedy."""
 
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,6 @@ def test_extends_must_be_a_list(plugins: Plugins) -> None:
             "optimizer.betas=[0.9, '1']",
             'optimizer.betas[1]: got "1" (string), expected number',
         ),
-        ("optimizer.betas=[0.9, 1]", "optimizer.betas: got 1.0, expected 0 <= value < 1"),
         ("train=5", "train: got 5 (integer), expected table"),
         (
             "schedule.warmup_steps=100.0",
@@ -143,7 +142,7 @@ def test_extends_must_be_a_list(plugins: Plugins) -> None:
         (
             "trian.max_steps=5",
             "trian: unknown section; known: run, model, data, objectives, optimizer, schedule, "
-            "train, evaluate, checkpoint, tensorboard; did you mean 'train'?",
+            "train, evaluate, checkpoint, monitors; did you mean 'train'?",
         ),
         (
             "objectives.1.type=itn",
@@ -178,8 +177,22 @@ def test_extends_must_be_a_list(plugins: Plugins) -> None:
             "brackets, [[...]]",
         ),
         (
-            "model.fusion.num_layers=2",
-            "model.fusion.type: missing, expected the name of a component; known: some-fusion",
+            "model.fusion.num_layers=0",
+            "model.fusion.num_layers: got 0, expected a number above 0",
+        ),
+        (
+            "model.fusion.type=lxmert",
+            "model.fusion.type: unknown fusion 'lxmert'; known: co-attention, some-fusion",
+        ),
+        (
+            "tensorboard.enabled=false",
+            "tensorboard: monitors are components now: write [[monitors]] with type = "
+            '"tensorboard" beside the other monitors, or monitors = [] for none',
+        ),
+        (
+            "data.transform.name=vit",
+            'data.transform.name: a transform is a component now: write type = "..." instead of '
+            "name",
         ),
         (
             "model.fusion=some-fusion",
@@ -231,7 +244,7 @@ def test_unknown_components_name_the_plugins_that_failed_once(plugins: Plugins) 
         "patches, text",
         "command line: model.image_encoder.type: unknown encoder 'clip'; known: image, joint, "
         "patches, text",
-        "or mend or uninstall the plugins that failed to load: renaissance-clip 0.3 "
+        "or fix or uninstall the plugins that failed to load: renaissance-clip 0.3 "
         "(entry point 'clip = clip'): ImportError: no open_clip",
     ]
     assert len(faults(failing, "base.toml", "run.seed=-1")) == 1
@@ -279,26 +292,12 @@ def test_encoders_must_take_what_their_place_gives(plugins: Plugins) -> None:
 
 def test_objectives_need_names_of_their_own(plugins: Plugins) -> None:
     assert faults(plugins, "base.toml", "objectives.0.name=itm") == [
-        "command line: objectives[0].name: 2 objectives are called 'itm'; give each its own name",
-        "base.toml: objectives[1].name: 2 objectives are called 'itm'; give each its own name",
+        "command line: objectives[0].name: 2 objectives are called 'itm'; give each a unique name",
+        "base.toml: objectives[1].name: 2 objectives are called 'itm'; give each a unique name",
     ]
 
 
 # --- options of plugins ---------------------------------------------------------------------------
-
-
-def test_an_option_may_not_have_the_name_of_a_key_of_the_place(plugins_with: Any) -> None:
-    class Frozen(TextEncoder):
-        @attrs.frozen
-        class Options:
-            frozen: bool = option(True, help="Clashes.")
-
-    clashing = plugins_with(("encoder", "text", Frozen), ("encoder", "image", ImageEncoder))
-    with pytest.raises(
-        PluginError,
-        match=r"test-distribution 1\.0: encoder 'text': its option 'frozen' has the name of a key",
-    ):
-        load_spec(["base.toml"], clashing)
 
 
 def test_an_option_that_toml_cannot_write(plugins_with: Any) -> None:
@@ -329,11 +328,11 @@ def test_a_validator_sees_the_other_options(plugins_with: Any) -> None:
                     raise ValueError("13 brings bad luck")
 
     between = plugins_with(("encoder", "image", Between))
-    found = faults(between, "base.toml", "model.image_encoder.low=1")
-    place = "command line: model.image_encoder"
-    assert "base.toml: model.image_encoder.high: got 1, expected more than low = 1" in found
-    found = faults(between, "base.toml", "model.image_encoder.low=x")
-    assert f'{place}.low: got "x" (string), expected integer' in found
-    assert not [fault for fault in found if "high" in fault]
-    found = faults(between, "base.toml", "model.image_encoder.high=13")
-    assert "base.toml: model.image_encoder: 13 brings bad luck" in found
+    actual = faults(between, "base.toml", "model.image_encoder.low=1")
+    where = "command line: model.image_encoder"
+    assert "base.toml: model.image_encoder.high: got 1, expected more than low = 1" in actual
+    actual = faults(between, "base.toml", "model.image_encoder.low=x")
+    assert f'{where}.low: got "x" (string), expected integer' in actual
+    assert not [fault for fault in actual if "high" in fault]
+    actual = faults(between, "base.toml", "model.image_encoder.high=13")
+    assert "base.toml: model.image_encoder: 13 brings bad luck" in actual

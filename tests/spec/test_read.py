@@ -49,13 +49,17 @@ def test_tables_become_classes(plugins: Plugins) -> None:
     assert spec.model.image_encoder is not None
     assert spec.model.image_encoder.frozen is True
     assert spec.model.image_encoder.options.size == ImageEncoder.Size(8, 2)
-    assert spec.model.fusion is None
+    assert spec.model.fusion is not None
+    assert (spec.model.fusion.type, spec.model.fusion.options.num_layers) == ("co-attention", 6)
+    assert (spec.model.pooler.type, spec.model.pooler.options.size) == ("double", 8)
+    assert [monitor.type for monitor in spec.monitors] == ["console", "jsonl", "tensorboard"]
     assert [o.type for o in spec.objectives] == ["mlm", "itm"]
     assert [o.weight for o in spec.objectives] == [1.0, 2.0]
     assert type(spec.objectives[1].weight) is float
     assert spec.objectives[1].options.negatives == "dataset"
     assert spec.data.train[0].options.files == ("a.arrow", "b.arrow")
-    assert spec.optimizer.betas == (0.9, 0.98)
+    assert spec.optimizer.type == "adamw"
+    assert spec.optimizer.options.betas == (0.9, 0.98)
 
 
 def test_integer_or_number_is_kept_as_written(plugins: Plugins) -> None:
@@ -164,8 +168,8 @@ def test_checkpoint_and_architecture_take_the_place_of_each_other(
     layers = Layers("spec")
     layers.add({"model": {"text_encoder": copy.deepcopy(below)}}, "below")
     layers.add({"model": {"text_encoder": later}}, "later")
-    found = layers.table["model"]["text_encoder"]
-    assert found == {"type": "text", "frozen": True, **expected}
+    actual = layers.table["model"]["text_encoder"]
+    assert actual == {"type": "text", "frozen": True, **expected}
 
 
 def test_another_architecture_drops_the_parts_of_the_old_one(plugins: Plugins) -> None:
@@ -232,4 +236,4 @@ def test_written_spec_holds_every_default_and_no_absent_key(plugins: Plugins) ->
     assert "warmup_steps = 10000\n" in text
     assert "width = 8\n" in text
     assert "gradient_clip" not in text
-    assert "[model.fusion]" not in text
+    assert '[model.fusion]\ntype = "co-attention"\nfrozen = false\nnum_layers = 6\n' in text

@@ -23,6 +23,7 @@ from renaissance import (
     Sample,
 )
 from renaissance.data.collate import MicroBatch
+from renaissance.data.tokenizer import readable
 from renaissance.testing.samples import SampleList
 from support.collating import collator, word_pieces
 
@@ -69,7 +70,7 @@ def objective(component: Any, root: Path = Path(), head: nn.Module | None = None
     context = ObjectiveContext(
         sizes=ModelSizes(4, 4, 4, POOLED),
         tokenizer=word_pieces(whole_words=True),
-        make_head=lambda inputs, outputs, name: head or nn.Linear(inputs, outputs),  # type: ignore[arg-type,return-value]
+        make_head=lambda inputs, outputs: head or nn.Linear(inputs, outputs),  # type: ignore[arg-type,return-value]
         root=root,
     )
     return component(component.Options(), context)
@@ -110,15 +111,9 @@ def written(made: Any, rows: list[dict[str, Any]]) -> str:
     return file.getvalue()
 
 
-def check_unlabelled(made: Any, samples: Sequence[Sample], num_pairs: int) -> None:
-    """Check that samples without labels are predicted, and neither learnt from nor measured."""
-    batch = collate(made, samples).objectives["task"]
-    assert batch.num_targets == 0
-    pooled = torch.randn(num_pairs, POOLED, requires_grad=True)
-    output = forward(made, batch, pooled)
-    assert float(output.loss_sum.detach()) == 0
-    output.loss_sum.backward()
-    assert len(made.predictions(batch, output)) == len(samples)
-    metrics = made.metrics()
-    made.update_metrics(metrics, batch, output)
-    assert [metric.update_called for metric in metrics.values()] == [False] * len(metrics)
+def shown(made: Any, micro_batch: MicroBatch, output: ObjectiveOutput) -> list[tuple[int, str]]:
+    """Return the image row and the only line of each entry of the panel."""
+    texts = readable(word_pieces(whole_words=True), micro_batch.input_ids)
+    entries = made.panel(micro_batch.objectives["task"], output, texts)
+    assert all(len(entry.lines) == 1 for entry in entries)
+    return [(entry.image_row, entry.lines[0]) for entry in entries]

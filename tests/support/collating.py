@@ -10,13 +10,20 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import nn
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-from renaissance import Dataset, ModelSizes, Objective, ObjectiveContext, Sample
+from renaissance import (
+    Dataset,
+    ModelSizes,
+    Objective,
+    ObjectiveContext,
+    Sample,
+    Transform,
+    TransformContext,
+)
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.mlm import MLM
-from renaissance.data.collate import Collator
+from renaissance.builtin.transforms.imagenet import ImageNet
+from renaissance.data.collate import Collator, SampleReader
 from renaissance.data.concatenation import Concatenation
-from renaissance.data.images import ImageTransform
-from renaissance.spec.sections import TransformSection
 
 WORDS = ["a", "photo", "of", "two", "elephants", "swimming", "nearby", "and", "umbrella", "one"]
 PIECES = ["ele", "##phant", "##s", "swim", "##ming", "near", "##by", "um", "##bre", "##lla"]
@@ -94,7 +101,7 @@ def make(
     context = ObjectiveContext(
         sizes=ModelSizes(HIDDEN, HIDDEN, HIDDEN, HIDDEN),
         tokenizer=tokenizer,
-        make_head=lambda inputs, outputs, name: head or nn.Linear(inputs, outputs),
+        make_head=lambda inputs, outputs: head or nn.Linear(inputs, outputs),
     )
     return kind(kind.Options(**options), context)
 
@@ -105,22 +112,28 @@ def collator(
     tokenizer: PreTrainedTokenizerFast,
     training: bool = True,
     max_text_length: int = 40,
-    randaugment: bool = False,
+    transform: Transform | None = None,
+    skip_bad_samples: bool = False,
 ) -> Collator:
     """Make a collator of 8 x 8 images."""
     # As the run's tokenizer is set.
     tokenizer.backend_tokenizer.enable_truncation(max_text_length)
-    transform = ImageTransform(TransformSection(randaugment=randaugment), 8, training, 10_000)
-    return Collator(
+    reader = SampleReader(
         datasets=Concatenation([("given", dataset)]),
-        objectives=objectives,
         tokenizer=tokenizer,
-        transform=transform,
         max_text_length=max_text_length,
+        transform=transform or imagenet(training=training),
+        max_image_pixels=10_000,
         seed=0,
         training=training,
-        skip_bad_samples=False,
     )
+    return Collator(reader, objectives, skip_bad_samples)
+
+
+def imagenet(size: int = 8, training: bool = True, **options: Any) -> ImageNet:
+    """Make an image transform."""
+    context = TransformContext(size, training, ImageNet.mean)
+    return ImageNet(ImageNet.Options(**options), context)
 
 
 def epoch_of(number: int, epoch: int = 0) -> list[tuple[int, int]]:

@@ -27,6 +27,13 @@ def write_all(folder: Path) -> dict[str, Path]:
         "nlvr2": nlvr2,
         "snli-ve": snli_ve,
         "refcoco": refcoco,
+        "refcoco+": refcoco,
+        "refcocog": refcocog,
+        "karpathy": flickr8k,
+        "vg": vg,
+        "sbu": sbu,
+        "gcc": gcc,
+        "image-text": image_text,
     }
     for number, (name, write) in enumerate(writers.items()):
         write(folder / name, np.random.default_rng(number))
@@ -72,15 +79,81 @@ def coco(source: Path, generator: np.random.Generator) -> None:
     put_json(source / "karpathy" / "dataset_coco.json", {"images": entries, "dataset": "coco"})
 
 
+def coco_2017(source: Path, generator: np.random.Generator) -> None:
+    """The official captions, those of an image not in a row."""
+    for split, num_images in (("train2017", 6), ("val2017", 4)):
+        images = [{"id": i, "file_name": f"{i:012d}.jpg"} for i in range(num_images)]
+        for image in images:
+            picture(source / split / str(image["file_name"]), generator)
+        captions = [
+            {"image_id": image["id"], "caption": text(generator)}
+            for _ in range(3)
+            for image in images
+        ]
+        content = {"images": images, "annotations": captions}
+        put_json(source / "annotations" / f"captions_{split}.json", content)
+
+
 def f30k(source: Path, generator: np.random.Generator) -> None:
     """Karpathy's splits over one folder of images."""
+    _karpathy(source, "flickr30k", ["train"] * 8 + ["val"] * 5 + ["test"] * 7, generator)
+
+
+def flickr8k(source: Path, generator: np.random.Generator) -> None:
+    """Karpathy's splits of a dataset that has no source of its own."""
+    _karpathy(source, "flickr8k", ["train"] * 5 + ["val"] * 3 + ["test"] * 2, generator)
+
+
+def _karpathy(
+    source: Path, dataset: str, splits: Sequence[str], generator: np.random.Generator
+) -> None:
     entries = []
-    for number, split in enumerate(["train"] * 8 + ["val"] * 5 + ["test"] * 7):
+    for number, split in enumerate(splits):
         name = f"{number}.jpg"
-        picture(source / "flickr30k-images" / name, generator)
+        picture(source / f"{dataset}-images" / name, generator)
         sentences = [{"raw": text(generator), "tokens": []} for _ in range(2)]
         entries.append({"filename": name, "split": split, "sentences": sentences})
-    put_json(source / "karpathy" / "dataset_flickr30k.json", {"images": entries})
+    put_json(source / "karpathy" / f"dataset_{dataset}.json", {"images": entries})
+
+
+def vg(source: Path, generator: np.random.Generator) -> None:
+    """Region phrases, images in two folders."""
+    entries = []
+    for number in range(7):
+        folder = "VG_100K" if number % 2 else "VG_100K_2"
+        picture(source / "images" / folder / f"{number}.jpg", generator)
+        box = {"x": 1, "y": 2, "width": 3 + number, "height": 4}
+        regions = [{**box, "phrase": text(generator)} for _ in range(1 + number % 3)]
+        entries.append({"id": number, "regions": regions})
+    put_json(source / "annotations" / "region_descriptions.json", entries)
+
+
+def sbu(source: Path, generator: np.random.Generator) -> None:
+    """A list of pairs."""
+    put_json(source / "annot.json", _pairs(source / "images_train", 5, generator))
+
+
+def gcc(source: Path, generator: np.random.Generator) -> None:
+    """Two lists of pairs."""
+    for split, count in (("train", 6), ("val", 3)):
+        pairs = _pairs(source / f"images_{split}", count, generator)
+        put_json(source / f"{split}_annot.json", pairs)
+
+
+def _pairs(images: Path, count: int, generator: np.random.Generator) -> list[list[str]]:
+    names = [f"000{number % 2}/{number}.jpg" for number in range(count)]
+    for name in names:
+        picture(images / name, generator)
+    return [[name, text(generator)] for name in names]
+
+
+def image_text(source: Path, generator: np.random.Generator) -> None:
+    """A captions file beside the images, two captions each."""
+    lines = []
+    for number in range(6):
+        picture(source / f"{number}.jpg", generator)
+        lines += [{"image": f"{number}.jpg", "caption": text(generator)} for _ in range(2)]
+    put_lines(source / "captions.jsonl", lines)
 
 
 def vqav2(source: Path, generator: np.random.Generator) -> None:
@@ -146,10 +219,21 @@ def snli_ve(source: Path, generator: np.random.Generator) -> None:
 
 
 def refcoco(source: Path, generator: np.random.Generator) -> None:
-    """Expressions for boxes, one to three boxes to an image, in a pickle as in the download."""
+    """Expressions in the division of UNC."""
+    splits = ["train"] * 8 + ["val"] * 5 + ["testA"] * 3 + ["testB"] * 3
+    _refer(source, "refs(unc).p", splits, generator)
+
+
+def refcocog(source: Path, generator: np.random.Generator) -> None:
+    """Expressions in the division of UMD."""
+    _refer(source, "refs(umd).p", ["train"] * 6 + ["val"] * 3 + ["test"] * 4, generator)
+
+
+def _refer(source: Path, file: str, splits: Sequence[str], generator: np.random.Generator) -> None:
+    """Write expressions for boxes, one to three boxes to an image, in a pickle as downloaded."""
     refs, boxes, images = [], [], []
     ids = itertools.count(1)
-    for image_id, split in enumerate(["train"] * 8 + ["val"] * 5 + ["testA"] * 3 + ["testB"] * 3):
+    for image_id, split in enumerate(splits):
         name = f"COCO_train2014_{image_id:012d}.jpg"
         picture(source / "train2014" / name, generator)
         images.append({"id": image_id, "file_name": name})
@@ -161,5 +245,5 @@ def refcoco(source: Path, generator: np.random.Generator) -> None:
         sentences = [{"sent": text(generator)} for _ in range(1 + image_id % 2)]
         ref = {"ref_id": image_id, "ann_id": int(generator.choice(own)), "split": split}
         refs.append({**ref, "image_id": image_id, "file_name": name, "sentences": sentences})
-    (source / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=2))
+    (source / file).write_bytes(pickle.dumps(refs, protocol=2))
     put_json(source / "instances.json", {"images": images, "annotations": boxes})

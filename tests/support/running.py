@@ -88,8 +88,11 @@ device = "cpu"
 every_steps = 5
 micro_batch_size = 8
 
-[tensorboard]
-enabled = false
+[[monitors]]
+type = "console"
+
+[[monitors]]
+type = "jsonl"
 """
 
 ONE_TOWER = """

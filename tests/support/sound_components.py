@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from renaissance import (
     Dataset,
@@ -24,6 +23,7 @@ from renaissance import (
     Pooler,
     Sample,
     Tokens,
+    accuracy,
 )
 from renaissance.testing import (
     check_dataset,
@@ -194,13 +194,13 @@ class SoundObjective(Objective):
         return ObjectiveOutput(loss_sum, {"logits": logits.detach()})
 
     def metrics(self) -> dict[str, Any]:
-        return {"accuracy": MeanMetric()}
+        return {"accuracy": accuracy()}
 
     def update_metrics(self, metrics: Any, batch: Any, output: Any) -> None:
         right = output.predictions["logits"].argmax(-1) == batch.tensors["labels"]
         metrics["accuracy"].update(right.float())
 
-    def panel(self, batch: Any, output: Any, input_ids: Any) -> list[PanelEntry]:
+    def panel(self, batch: Any, output: Any, texts: Any) -> list[PanelEntry]:
         return [PanelEntry(0, ("a line",))]
 
 

@@ -14,11 +14,15 @@ from renaissance import (
     Features,
     Fusion,
     Head,
+    Monitor,
     Objective,
     ObjectiveBatch,
     ObjectiveOutput,
+    Optimizer,
+    Pooler,
     Sample,
     Tokens,
+    Transform,
     fraction,
     option,
     positive,
@@ -114,12 +118,65 @@ class SomeDataset(Dataset):
         return Sample()
 
 
+class SomePooler(Pooler):
+    @attrs.frozen
+    class Options:
+        size: int = option(8, help="Size of the vector.", validator=positive)
+
+    def forward(self, text: Tokens | None, image: Tokens | None) -> Tensor:
+        raise NotImplementedError
+
+
+class SomeTransform(Transform):
+    mean = (0.1, 0.2, 0.3)
+    std = (0.4, 0.5, 0.6)
+
+    @attrs.frozen
+    class Options:
+        randaugment: bool = option(False, help="Augment.")
+
+    def pixels(self, image: Any, generator: np.random.Generator) -> Any:
+        raise NotImplementedError
+
+
+class SomeOptimizer(Optimizer):
+    states_per_parameter = 2
+
+    @attrs.frozen
+    class Options:
+        betas: tuple[float, float] = option((0.9, 0.98), help="Decay rates.")
+
+    def make(self, groups: Any, learning_rate: float) -> Any:
+        raise NotImplementedError
+
+
+class Momentum(SomeOptimizer):
+    @attrs.frozen
+    class Options:
+        momentum: float = option(0.9, help="Momentum.", validator=fraction)
+
+
+class SomeMonitor(Monitor):
+    @attrs.frozen
+    class Options:
+        every: int = option(1, help="Steps between lines.", validator=positive)
+
+
 COMPONENTS = (
     ("encoder", "text", TextEncoder),
     ("encoder", "image", ImageEncoder),
     ("encoder", "patches", PatchEncoder),
     ("encoder", "joint", JointEncoder),
     ("fusion", "some-fusion", SomeFusion),
+    ("fusion", "co-attention", SomeFusion),
+    ("pooler", "double", SomePooler),
+    ("transform", "imagenet", SomeTransform),
+    ("transform", "clip", SomeTransform),
+    ("optimizer", "adamw", SomeOptimizer),
+    ("optimizer", "sgd", Momentum),
+    ("monitor", "console", SomeMonitor),
+    ("monitor", "jsonl", SomeMonitor),
+    ("monitor", "tensorboard", SomeMonitor),
     ("head", "some-head", SomeHead),
     ("objective", "mlm", SomeObjective),
     ("objective", "itm", SomeObjective),

@@ -82,11 +82,11 @@ def test_a_batch_that_does_not_divide(tmp_path: Path) -> None:
     assert_refused(
         renaissance("check", spec, "--ranks", "3"),
         "train.global_batch_size: got 8, which 3 ranks cannot share equally; "
-        "the nearest that they can: 6, 9",
+        "the nearest sizes that they can: 6, 9",
     )
     assert_refused(
         renaissance("check", spec, "--ranks", "2", "train.micro_batch_size=8"),
-        "train.micro_batch_size: got 8, but each of 2 ranks has 8 / 2 = 4 samples a step, "
+        "train.micro_batch_size: got 8, but each of 2 ranks has 8 / 2 = 4 samples per step, "
         "which is not a multiple; use a divisor of 4: 1, 2, 4",
     )
 
@@ -200,7 +200,7 @@ def test_a_missing_pretrained_model(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for command in ("train", "check"):
         assert_refused(
             renaissance(command, spec, f"run.output_dir={tmp_path}"),
-            "hf-image: checkpoint: 'no-such/model' is no local folder",
+            "hf-image: checkpoint: 'no-such/model' is not a local folder",
         )
 
 
@@ -284,7 +284,7 @@ def assert_one_message(spec: Path, message: str, *settings: str, **environment: 
     assert result.returncode == 1, result.stderr
     assert result.stderr.count("error: ") == 1, result.stderr
     assert result.stderr.count(message) == 1, result.stderr
-    # The launcher adds a report, with a traceback of its own.
+    # The launcher adds a report, with another traceback.
     assert str(Path(renaissance_package.__file__).parent) not in result.stderr
 
 

@@ -180,12 +180,12 @@ class Chain:
     def _spec(self, tower: str, dataset: str, objectives: Sequence[str]) -> str:
         model, end = TINY.index("[model.text_encoder]"), TINY.index("[optimizer]")
         data, tables = TINY.index("[data]"), TINY.index("[[data.train]]")
-        place = f'root = "{self.data}"\ntokenizer = "{self.folder / "tokenizer"}"'
+        settings = f'root = "{self.data}"\ntokenizer = "{self.folder / "tokenizer"}"'
         return "".join(
             [
                 TINY[:model],
                 TOWERS[tower].format(folder=self.folder),
-                TINY[data:tables].replace('tokenizer = "dataset"', place),
+                TINY[data:tables].replace('tokenizer = "dataset"', settings),
                 *(f'[[data.{s}]]\ntype = "{dataset}"\n\n' for s in ("train", "validate")),
                 *(f"[[objectives]]\n{objective}\n\n" for objective in objectives),
                 TINY[end:],
@@ -194,8 +194,8 @@ class Chain:
 
     def _training(self, spec: str, output: Path, name: str, more: Sequence[str]) -> list[str]:
         path = write_spec(self.folder / "specs" / name, spec)
-        place = [f"run.output_dir={output}", f"run.name={name}"]
-        return ["train", str(path), *place, *SETTINGS, *more]
+        where = [f"run.output_dir={output}", f"run.name={name}"]
+        return ["train", str(path), *where, *SETTINGS, *more]
 
 
 @pytest.fixture(scope="module")
@@ -281,19 +281,19 @@ SCORES: dict[str, Callable[[Chain, Path], float]] = {
 @pytest.mark.parametrize(("task", "tower"), CASES)
 def test_what_is_measured_is_what_is_handed_in(chain: Chain, task: str, tower: str) -> None:
     run = chain.run(task, tower)
-    found = results(run)["metrics"]
+    actual = results(run)["metrics"]
     if task in SCORES:
         path = chain.predictions(run, task, "validate")
         assert path is not None
-        assert found[f"{task}/accuracy"] == pytest.approx(SCORES[task](chain, path), abs=1e-6)
+        assert actual[f"{task}/accuracy"] == pytest.approx(SCORES[task](chain, path), abs=1e-6)
     else:
         for way in ("image_to_text", "text_to_image"):
-            recalls = [found[f"retrieval/{way}_r{k}"] for k in (1, 5, 10)]
+            recalls = [actual[f"retrieval/{way}_r{k}"] for k in (1, 5, 10)]
             assert 0 <= recalls[0] <= recalls[1] <= recalls[2] == 1
-    assert found["loss"] > 0
+    assert actual["loss"] > 0
     measured = results(run, TASKS[task].test)["metrics"]
     # The answers to VQA's test questions are not public.
-    assert measured.keys() == (set() if task == "vqa" else found.keys())
+    assert measured.keys() == (set() if task == "vqa" else actual.keys())
 
 
 @pytest.mark.parametrize("tower", TOWERS)
@@ -310,7 +310,7 @@ def test_predictions_may_be_handed_in(
     chain: Chain, task: str, tower: str, split: str, questions: str
 ) -> None:
     path = chain.predictions(chain.run(task, tower), task, split)
-    command = ["data", "validate-submission", path, "--task", task]
+    command = ["data", "validate-submission", path, "--objective", task]
     finished = chain.call(*command, "--questions", chain.folder / questions)
     assert finished.out.endswith("ok: every question is answered once\n")
 

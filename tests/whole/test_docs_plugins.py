@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import tomli
 import torch
+from PIL import Image
+from support.command_line import renaissance
 from support.fresh_environment import ROOT, FreshEnvironment, copy_source
 from support.installing import install_source
 from support.running import TINY, metrics, run_here, write_spec
@@ -15,7 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from renaissance import EncoderContext
 from renaissance.commands.check import check_run
-from renaissance.commands.evaluate import Request, evaluate_run
+from renaissance.commands.evaluate import EvaluationRequest, evaluate_run
+from renaissance.commands.submission import check_submission
 from renaissance.engine.train import train
 from renaissance.plugins.kinds import KINDS
 from renaissance.plugins.loading import API_VERSION, load_plugins
@@ -42,14 +45,16 @@ def test_every_code_block_is_tested_below() -> None:
     ]
     assert languages.pop("hooks") == ["python"]
     assert languages.pop("versioning") == ["python"]
-    assert languages.pop("objective") == ["python", "toml", "python"]
-    assert languages == {kind: ["python", "toml"] for kind in sorted(KINDS) if kind != "objective"}
+    assert languages.pop("objective") == ["python", "python", "toml", "python"]
+    assert languages.pop("source") == ["python", "console"]
+    others = sorted(set(KINDS) - {"objective", "source"})
+    assert languages == {kind: ["python", "toml"] for kind in others}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_page_has_every_part(kind: str) -> None:
-    found = re.findall(r"^## (.*)$", (FOLDER / f"{kind}.md").read_text(), re.M)
-    assert [heading for heading in found if heading in HEADINGS] == HEADINGS
+    headings = re.findall(r"^## (.*)$", (FOLDER / f"{kind}.md").read_text(), re.M)
+    assert [heading for heading in headings if heading in HEADINGS] == HEADINGS
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -58,11 +63,14 @@ def test_links_lead_somewhere(page: str) -> None:
         assert (FOLDER / target).exists(), target
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# A source is no part of a run.
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "source"])
 def test_the_example_of_a_kind_keeps_its_contract_and_runs(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, (spec,) = blocks(kind, "python")[0], blocks(kind, "toml")
+    # The page of objectives begins with a classification, whose labels the tiny spec lacks.
+    code = blocks(kind, "python")[kind == "objective"]
+    (spec,) = blocks(kind, "toml")
     # It checks itself against its contract as it is loaded.
     assert f"\ncheck_{kind}(" in code
     (tmp_path / "example.py").write_text(code)
@@ -72,10 +80,36 @@ def test_the_example_of_a_kind_keeps_its_contract_and_runs(
     plugins = load_plugins()
     arguments = [str(base), str(over), f'run.plugins=["{tmp_path}/example.py"]']
     loaded = load_spec(arguments, plugins)
-    own = [r.name for r in plugins.registry if r.distribution == str(tmp_path / "example.py")]
-    assert own[0] in spec
-    check_run(loaded, plugins, 1)
+    names = [r.name for r in plugins.registry if r.distribution == str(tmp_path / "example.py")]
+    assert names[0] in spec
+    check_run(loaded, 1)
     assert "ok: this run can start" in capsys.readouterr().out
+
+
+def test_the_source_example_keeps_its_contract_and_prepares(
+    tmp_path: Path, installed: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,), (commands,) = blocks("source", "python"), blocks("source", "console")
+    # It checks itself against its contract as it is loaded.
+    assert "\n    check_source(" in code
+    source = tmp_path / "distribution"
+    source.mkdir()
+    (source / "renaissance_postcards.py").write_text(code)
+    (source / "pyproject.toml").write_text(
+        '[project]\nname = "renaissance-postcards"\nversion = "1"\n\n'
+        '[project.entry-points.renaissance]\npostcards = "renaissance_postcards"\n'
+    )
+    install_source(source, installed("every-hook"))  # type: ignore[operator]
+    (tmp_path / "download" / "scans").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "download" / "scans" / "7.png")
+    cards = [{"file": "7.png", "en": ["a beach"], "fr": ["une plage", "du soleil"]}]
+    (tmp_path / "download" / "postcards.json").write_text(json.dumps(cards))
+    monkeypatch.chdir(tmp_path)
+    prepared, inspected = (renaissance(*command.split()[1:]) for command in commands.splitlines())
+    assert (prepared.code, inspected.code) == (0, 0), prepared.err + inspected.err
+    assert "postcards.arrow\t1\t2\t1\t" in prepared.out
+    assert "['une plage', 'du soleil']" in inspected.out
+    assert "ok: 1 files, every image decoded" in inspected.out
 
 
 def load(code: str) -> dict[str, Any]:
@@ -89,9 +123,9 @@ def test_the_encoder_example_fits_another_image_size() -> None:
     small, large = (patches(patches.Options(), EncoderContext(size, 8, 8)) for size in (32, 64))
     # The same everywhere: interpolation must leave it alone.
     table = torch.arange(16.0).expand(4, 16)
-    found = large.fit_tensor("positions", table)
-    assert found.shape == large.positions.shape == (16, 16)
-    assert torch.allclose(found, torch.arange(16.0).expand(16, 16), atol=1e-5)
+    fitted = large.fit_tensor("positions", table)
+    assert fitted.shape == large.positions.shape == (16, 16)
+    assert torch.allclose(fitted, torch.arange(16.0).expand(16, 16), atol=1e-5)
     assert small.fit_tensor("positions", table).equal(table)
     assert small.fit_tensor("patches.weight", table) is None
 
@@ -134,33 +168,40 @@ def register_datasets(register):
 
 def test_the_prediction_example_predicts_a_split_without_labels(tmp_path: Path) -> None:
     (tmp_path / "shades.py").write_text(SHADES)
-    (tmp_path / "shade.py").write_text(blocks("objective", "python")[1])
+    # The page's first example, and what it adds to it later.
+    first, _, more = blocks("objective", "python")
+    (tmp_path / "shade.py").write_text(first + more)
     start, end = TINY.index("[[data.train]]"), TINY.index("[optimizer]")
-    own = "".join(
-        f'[[{place}]]\ntype = "{name}"\n\n'
-        for place, name in (
+    tables = "".join(
+        f'[[{table}]]\ntype = "{name}"\n\n'
+        for table, name in (
             ("data.train", "shades"),
             ("data.validate", "shades"),
             ("objectives", "shade"),
         )
     )
     files = f'plugins = ["{tmp_path}/shades.py", "{tmp_path}/shade.py"]\n'
-    text = (TINY[:start] + own + TINY[end:]).replace("[run]\n", f"[run]\n{files}")
+    text = (TINY[:start] + tables + TINY[end:]).replace("[run]\n", f"[run]\n{files}")
     settings = ("train.max_steps=2", "evaluate.every_steps=2")
     assert run_here(write_spec(tmp_path, text), tmp_path, *settings) == 0
     run = tmp_path / "tiny"
     last = metrics(run)[-1]
     file = tmp_path / "answers.txt"
-    evaluate_run(Request([str(run)], "test", "last", file), load_plugins())
+    plugins = load_plugins()
+    evaluate_run(EvaluationRequest([str(run)], "test", "last", file), plugins)
     rows = [line.split(",") for line in file.read_text().splitlines()]
-    assert [int(number) for number, _ in rows] == list(range(20))
-    assert {answer for _, answer in rows} <= {"True", "False"}
+    assert [int(index) for index, _ in rows] == list(range(20))
+    assert {answer for _, answer in rows} <= {"light", "dark"}
+    questions = tmp_path / "questions.txt"
+    questions.write_text("\n".join(map(str, range(20))))
+    report = check_submission(file, "shade", questions, plugins)
+    assert set(report.counts.values()) == {0}
     # The images are those of the validation split, the labels are not there.
-    found = json.loads((run / "results.json").read_text())["test"]["metrics"]
+    actual = json.loads((run / "results.json").read_text())["test"]["metrics"]
     assert "shade/loss" in last
-    assert "shade/loss" not in found
+    assert "shade/loss" not in actual
     assert last["shade/spread"] > 0
-    assert found["shade/spread"] == pytest.approx(last["shade/spread"], rel=1e-4)
+    assert actual["shade/spread"] == pytest.approx(last["shade/spread"], rel=1e-4)
 
 
 def test_the_hook_example_runs(tmp_path: Path) -> None:
@@ -236,12 +277,12 @@ def follow_the_tutorial(fresh: FreshEnvironment) -> None:
     assert "focus\tnumber\t2.0\tHow much less easy pairs count." in shown
     assert "ok: this run can start" in printed["renaissance check my-task/run.toml --ranks 2"]
     run = fresh.folder / "runs" / "my-task"
-    events = EventAccumulator(str(run / "tensorboard"))
-    events.Reload()
     for split, steps in (("train", [5, 10, 15, 20]), ("validate", [10, 20])):
+        events = EventAccumulator(str(run / "tensorboard" / split))
+        events.Reload()
         lines = [line for line in metrics(run) if line["split"] == split]  # type: ignore[comparison-overlap]
         for name in ("my-task/loss", "my-task/accuracy", "my-task/sureness"):
-            scalars = events.Scalars(f"{split}/{name}")
+            scalars = events.Scalars(name)
             assert [scalar.step for scalar in scalars] == steps
             values = [scalar.value for scalar in scalars]
             assert values == pytest.approx([line[name] for line in lines], rel=1e-5)

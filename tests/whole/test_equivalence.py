@@ -42,17 +42,17 @@ def test_number_of_workers_changes_nothing(tmp_path: Path, num_workers: int) -> 
     plugins = load_plugins()
     settings = ["data.transform.randaugment=true", "objectives.1.negatives=batch"]
     spec = load_spec([str(write_spec(tmp_path)), *settings], plugins)
-    setup = build(spec, plugins, world_size=1, load_weights=True)
+    setup = build(spec, world_size=1, load_weights=True)
 
     def batches(workers: int) -> list[torch.Tensor]:
         order = TrainingOrder(setup.plan, 0, setup.stream(), start=0, stop=80)
         loader = MicroBatchLoader(setup.train, order, workers, torch.device("cpu"))
-        found = []
+        tensors = []
         for batch in loader:
             itm = batch.objectives["itm"]
-            found += [batch.indices, batch.input_ids, batch.pixel_values, itm.tensors["labels"]]
-            found += [itm.pairs.image_rows, batch.objectives["mlm"].tensors["positions"]]
-        return found
+            tensors += [batch.indices, batch.input_ids, batch.pixel_values, itm.tensors["labels"]]
+            tensors += [itm.pairs.image_rows, batch.objectives["mlm"].tensors["positions"]]
+        return tensors
 
     here, there = batches(0), batches(num_workers)
     assert len(here) == len(there) == 60
@@ -73,7 +73,7 @@ def start_and_kill(command: list[str], wait_for: Path) -> None:
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    # torchrun gives each worker a session of its own.
+    # torchrun gives each worker a separate session.
     for pid in [*descendants(process.pid), process.pid]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -82,15 +82,15 @@ def start_and_kill(command: list[str], wait_for: Path) -> None:
 
 def descendants(pid: int) -> list[int]:
     """Return the processes below a process, leaves first."""
-    found: list[int] = []
+    pids: list[int] = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # "pid (name) state parent ..."; the name may hold spaces.
             parent = int(status.read_text().rpartition(")")[2].split()[1])
             if parent == pid:
                 child = int(status.parent.name)
-                found += [*descendants(child), child]
-    return found
+                pids += [*descendants(child), child]
+    return pids
 
 
 def test_killed_and_resumed_is_bit_identical(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_a_signal_saves_and_leaves_and_the_same_command_goes_on(
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, output
     assert f"stopped by {number.name}" in output
-    assert "the same command goes on from here" in output
+    assert "the same command resumes from here" in output
     assert "Traceback" not in output
     (folder,) = (tmp_path / "tiny/checkpoints").glob("step-*")
     step = int(folder.name.removeprefix("step-"))
@@ -256,13 +256,13 @@ def test_an_unknown_best_metric_is_refused_before_the_first_step(tmp_path: Path)
 def test_the_stored_curve(tmp_path: Path) -> None:
     """Guards the whole: data, order, masks, negatives, model, optimizer, schedule."""
     run_here(write_spec(tmp_path), tmp_path)
-    found = [
+    actual = [
         [line["split"], line["step"], line["mlm/loss"], line["itm/loss"]]
         for line in metrics(tmp_path / "tiny")
     ]
     stored = json.loads((Path(__file__).parent / "stored_curve.json").read_text())
-    assert [line[:2] for line in found] == [line[:2] for line in stored]
-    for ours, theirs in zip(found, stored, strict=True):
+    assert [line[:2] for line in actual] == [line[:2] for line in stored]
+    for ours, theirs in zip(actual, stored, strict=True):
         # Random initial weights and rounding differ a little between releases of torch.
         assert ours[2:] == pytest.approx(theirs[2:], abs=2e-3), ours
 

@@ -57,7 +57,7 @@ def register_objectives(register):
 
 
 def routed(spec: str) -> str:
-    """Give the tiny spec a second dataset, for a text-only objective of its own."""
+    """Give the tiny spec a second dataset, for a text-only objective."""
     spec = spec.replace('name = "tiny"', 'name = "tiny"\nplugins = ["./length.py"]')
     first = '[[data.train]]\ntype = "shapes"\n'
     second = 'weight = 1\nobjectives = ["sentence-length"]\nnum_samples = 30\nimage_size = 32\n'
@@ -83,29 +83,29 @@ def test_datasets_take_turns_by_weight(weights: list[float]) -> None:
     drawn = [stream.at(position) for position in range(600)]
     ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
     sources = [next(i for i, end in enumerate(ends) if index < end) for _, index in drawn]
-    for number in (1, 10, 37, 600):
-        counts = Counter(sources[:number])
+    for count in (1, 10, 37, 600):
+        counts = Counter(sources[:count])
         for dataset, weight in enumerate(weights):
             # A turn late or early at each of the divisions before it.
-            assert abs(counts[dataset] - number * weight / total) < len(weights)
-    # Each dataset has whole epochs of its own.
+            assert abs(counts[dataset] - count * weight / total) < len(weights)
+    # Each dataset has its own whole epochs.
     for dataset, length in enumerate(lengths):
-        own = [drawn[i] for i, source in enumerate(sources) if source == dataset]
-        for epoch in range(len(own) // length):
-            part = own[epoch * length : (epoch + 1) * length]
+        indices = [drawn[i] for i, source in enumerate(sources) if source == dataset]
+        for epoch in range(len(indices) // length):
+            part = indices[epoch * length : (epoch + 1) * length]
             assert {e for e, _ in part} == {epoch}
             assert len({index for _, index in part}) == length
     # What a window of consecutive positions holds at least, over all windows there are.
     for window in (4, 16):
-        found = [Counter(sources[i : i + window]) for i in range(600 - window)]
+        windows = [Counter(sources[i : i + window]) for i in range(600 - window)]
         least = stream.min_share(window)
-        assert all(min(c[d] for c in found) >= least[d] for d in range(len(weights)))
+        assert all(min(c[d] for c in windows) >= least[d] for d in range(len(weights)))
 
 
 def test_weights_alone_mix_datasets_for_all_objectives(tmp_path: Path) -> None:
     spec = write_spec(tmp_path)
     second = "data.train=[{type='shapes',num_samples=40,weight=3},{type='shapes',weight=1}]"
-    setup = build(load_spec([str(spec), second], load_plugins()), load_plugins(), 1, True)
+    setup = build(load_spec([str(spec), second], load_plugins()), 1, True)
     sources = [setup.stream().at(position)[1] >= 40 for position in range(16)]
     assert sum(sources) == 4
     batch = setup.train[[setup.stream().at(position) for position in range(8)]]
@@ -114,7 +114,7 @@ def test_weights_alone_mix_datasets_for_all_objectives(tmp_path: Path) -> None:
 
 def test_samples_go_to_their_objectives_alone(tmp_path: Path) -> None:
     plugins = load_plugins()
-    setup = build(load_spec([str(write_routed(tmp_path))], plugins), plugins, 1, True)
+    setup = build(load_spec([str(write_routed(tmp_path))], plugins), 1, True)
     batch = setup.train[[setup.stream().at(position) for position in range(8)]]
     assert batch.objectives["sentence-length"].num_targets == 2
     assert batch.objectives["itm"].num_targets == 6
@@ -148,10 +148,13 @@ def test_several_tasks_train_alike_on_any_number_of_ranks(tmp_path: Path, text: 
     ("settings", "message"),
     [
         (["data.train.1.weight=0.1"], "less than one sample in a micro-batch of 8"),
-        (["data.train.0.objectives=['mln']"], "'mln' is no objective of this run; it has mlm, itm"),
+        (
+            ["data.train.0.objectives=['mln']"],
+            "'mln' is not an objective of this run; it has mlm, itm",
+        ),
         (
             ["data.train.0.objectives=['mlm']"],
-            "no dataset is for objective 'sentence-length'; name it in one's objectives",
+            "no dataset is for objective 'sentence-length'; add it to the objectives of a dataset",
         ),
         (["data.validate.0.weight=1.0"], "evaluation takes every sample once; remove this key"),
     ],
@@ -160,7 +163,7 @@ def test_what_cannot_be_mixed_is_said(tmp_path: Path, settings: list[str], messa
     spec = write_routed(tmp_path)
     plugins = load_plugins()
     with pytest.raises((SpecError, DataError)) as caught:
-        build(load_spec([str(spec), *settings], plugins), plugins, 1, True)
+        build(load_spec([str(spec), *settings], plugins), 1, True)
     assert message in str(caught.value)
 
 

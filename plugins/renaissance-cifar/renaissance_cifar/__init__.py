@@ -6,7 +6,7 @@ from renaissance import Dataset, Objective, hookimpl
 from renaissance_cifar.dataset import CIFAR10
 from renaissance_cifar.objective import ImageClassification
 
-# The version of the plugin interface that this package is written for.
+# The version of the plugin interface for which this package is written.
 renaissance_api = 1
 
 

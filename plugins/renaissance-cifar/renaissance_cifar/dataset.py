@@ -1,8 +1,8 @@
-"""CIFAR-10: ten kinds of things on pictures of 32 x 32 pixels."""
+"""CIFAR-10: pictures of 32 x 32 pixels in ten classes."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 import numpy as np
@@ -14,7 +14,7 @@ from renaissance.arrow import open_image
 from renaissance_cifar.pickled import Batch, read_pickled_batch
 
 Split = Literal["train", "test"]
-# In the order of their numbers in the official files.
+# In the order of their indices in the official files.
 CLASSES = (
     "airplane",
     "automobile",
@@ -30,7 +30,7 @@ CLASSES = (
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
 BATCHES: dict[Split, tuple[str, ...]] = {
-    "train": tuple(f"data_batch_{number}" for number in range(1, 6)),
+    "train": tuple(f"data_batch_{index}" for index in range(1, 6)),
     "test": ("test_batch",),
 }
 BINARY_SUFFIX = ".bin"
@@ -40,19 +40,19 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 class CIFAR10(Dataset):
     """Pictures with their class (Krizhevsky, 2009).
 
-    FusedUse the official files, those for Python or the binary ones, or a folder of pictures
-    `{train,test}/<class>/*.jpg`, whichever is in `folder`. Offers `label`, the class's number.
+    Reads the official files, either the Python or the binary version, or a folder of pictures
+    `{train,test}/<class>/*.jpg`, whichever is in `folder`. Provides `label`, the class's index.
 
     Args:
         options: The dataset's options.
-        context: The run's side.
+        context: What the dataset may need to know about the run.
 
     Raises:
-        DataError: If there are no such files, or they hold something else.
+        DataError: If there are no such files, or they have another form.
     """
 
     provides = frozenset({"image", "label"})
-    # For a model that has a text encoder which nobody reads: `data.tokenizer = "dataset"`.
+    # For `data.tokenizer = "dataset"`: the model has a text encoder, though no objective reads it.
     vocabulary = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
     @attrs.frozen(kw_only=True)
@@ -60,7 +60,7 @@ class CIFAR10(Dataset):
         """Options of `cifar10`."""
 
         split: Split | None = option(
-            None, help="Split; train for training and test for validation where absent."
+            None, help="Split; by default train for training and test for validation."
         )
         folder: str = option(
             "cifar10",
@@ -75,7 +75,7 @@ class CIFAR10(Dataset):
     def __len__(self) -> int:
         return len(self._pictures)
 
-    def __reduce__(self) -> tuple[type["CIFAR10"], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type["CIFAR10"], tuple[object, ...]]:
         # A loader process that does not inherit memory opens the files again.
         return type(self), self._arguments
 
@@ -83,7 +83,7 @@ class CIFAR10(Dataset):
         """Return one picture.
 
         Raises:
-            DataError: If it cannot be read, or its class is none of the ten.
+            DataError: If it cannot be read, or its class is not one of the ten.
         """
         source = self._pictures.source(index)
         label = self._pictures.label(index)
@@ -115,7 +115,7 @@ class _Pictures(ABC):
 
 
 class _Batches(_Pictures):
-    """Pictures of the official files."""
+    """Pictures in the official files."""
 
     def __init__(self, paths: list[Path]) -> None:
         self._paths = paths
@@ -126,33 +126,33 @@ class _Batches(_Pictures):
         return int(self._ends[-1])
 
     def image(self, index: int) -> Image.Image:
-        number, row = self._locate(index)
-        pixels: NDArray[np.uint8] = self._batches[number].pixels[row]
+        batch, row = self._locate(index)
+        pixels: NDArray[np.uint8] = self._batches[batch].pixels[row]
         return Image.fromarray(
             np.ascontiguousarray(pixels.reshape(3, SIDE, SIDE).transpose(1, 2, 0))
         )
 
     def label(self, index: int) -> int:
-        number, row = self._locate(index)
-        return int(self._batches[number].labels[row])
+        batch, row = self._locate(index)
+        return int(self._batches[batch].labels[row])
 
     def source(self, index: int) -> str:
-        number, row = self._locate(index)
-        return f"{self._paths[number]}: row {row}"
+        batch, row = self._locate(index)
+        return f"{self._paths[batch]}: row {row}"
 
     def _locate(self, index: int) -> tuple[int, int]:
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        return number, index - (int(self._ends[number - 1]) if number else 0)
+        batch = int(np.searchsorted(self._ends, index, side="right"))
+        return batch, index - (int(self._ends[batch - 1]) if batch else 0)
 
 
 class _Files(_Pictures):
-    """Pictures in a folder a class."""
+    """Pictures in one folder per class."""
 
     def __init__(self, folder: Path) -> None:
-        found = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        if found != sorted(CLASSES):
+        actual = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        if actual != sorted(CLASSES):
             raise DataError(
-                f"{folder}: folders {', '.join(found) or 'none'}; expected one for each class: "
+                f"{folder}: folders {', '.join(actual) or 'none'}; expected one per class: "
                 f"{', '.join(CLASSES)}"
             )
         self._paths = [
@@ -194,7 +194,7 @@ def _open(folder: Path, split: Split) -> _Pictures:
         return _Files(folder / split)
     raise DataError(
         f"{folder}: no {names[0]}, {names[0]}{BINARY_SUFFIX} or {split}/; expected the official "
-        "files (cifar-10-batches-py or -bin) or a folder of pictures a class. Set data.root, and "
+        "files (cifar-10-batches-py or -bin) or a folder of pictures per class. Set data.root, and "
         "the dataset's folder, to where they are"
     )
 
@@ -205,14 +205,14 @@ def _read_batch(path: Path) -> Batch:
         if size == 0 or size % (PIXELS + 1) != 0:
             raise DataError(
                 f"{path}: {size} bytes, expected a multiple of {PIXELS + 1}: a class and {PIXELS} "
-                "pixels a picture. Download it again"
+                "pixels per picture. Download it again"
             )
         rows = np.memmap(path, np.uint8, "r").reshape(-1, PIXELS + 1)
         return Batch(rows[:, 1:], rows[:, 0])
     batch = read_pickled_batch(path)
     if batch.pixels.shape != (len(batch.labels), PIXELS) or len(batch.labels) == 0:
         raise DataError(
-            f"{path}: {len(batch.labels)} labels and an array of {batch.pixels.shape}; expected as "
-            f"many rows, of {PIXELS} pixels each. Download it again"
+            f"{path}: {len(batch.labels)} labels and an array of {batch.pixels.shape}; expected "
+            f"one row of {PIXELS} pixels per label. Download it again"
         )
     return batch

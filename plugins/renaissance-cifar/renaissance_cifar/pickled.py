@@ -1,7 +1,7 @@
-"""The pickled batches of CIFAR-10, read without running what a pickle may say.
+"""The pickled batches of CIFAR-10, read without executing what a pickle may contain.
 
-A pickle is a program. This one may make dicts, lists, strings and numbers; where it calls for NumPy
-to build an array, a stand-in notes what the array is said to be, and no code of NumPy runs.
+A pickle is a program. Here it may make dicts, lists, strings and numbers; where it calls NumPy to
+build an array, a stand-in records the array's description instead, and no NumPy code runs.
 """
 
 import pickle
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from renaissance import DataError
 
-# Old and new homes of the function that pickled arrays begin with.
+# Old and new names of the function with which pickled arrays begin.
 RECONSTRUCT = (
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
@@ -23,13 +23,13 @@ UNSIGNED_BYTES = "u1"
 
 
 class _Type:
-    """Stands in for numpy.dtype and numpy.ndarray, of which only the name matters."""
+    """Stands in for numpy.dtype and numpy.ndarray; only the name matters."""
 
     def __init__(self, name: str = "", *flags: object) -> None:
         self.name = name
 
     def __setstate__(self, state: object) -> None:
-        """Ignore byte order and such: single bytes have none."""
+        """Ignore byte order and alignment, which single bytes do not have."""
 
 
 class _Array:
@@ -60,7 +60,7 @@ class _Unpickler(pickle.Unpickler):
             return _Type
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: object) -> object:
         raise pickle.UnpicklingError(f"it asks for the persistent object {pid!r}")
 
 
@@ -69,7 +69,7 @@ class Batch:
     """Pictures and their classes.
 
     Attributes:
-        pixels: Red, then green, then blue, row by row, (pictures, 3072), uint8.
+        pixels: All red values, then green, then blue, row by row, (pictures, 3072), uint8.
         labels: Class of each picture, (pictures,).
     """
 
@@ -78,7 +78,7 @@ class Batch:
 
 
 def read_pickled_batch(path: Path) -> Batch:
-    """Read `data_batch_1` and its like.
+    """Read `data_batch_1` or another batch.
 
     Raises:
         DataError: If it is damaged, or asks for anything but plain values and arrays of bytes.
@@ -87,11 +87,11 @@ def read_pickled_batch(path: Path) -> Batch:
         with path.open("rb") as file:
             content = _Unpickler(file, encoding="latin-1").load()
         return Batch(content["data"].decoded(), np.array(content["labels"], dtype=np.int64))
-    # Damaged pickles raise all manner of errors.
+    # Damaged pickles raise all kinds of errors.
     except Exception as error:
         raise DataError(
             f"{path}: not read ({type(error).__name__}: {error}); expected a batch of "
-            "cifar-10-python.tar.gz: a pickled dict with 'data', an array of bytes, and 'labels'; "
-            "loads no other. Download it again from a source that you trust, or take the binary "
+            "cifar-10-python.tar.gz: a pickled dict with 'data', an array of bytes, and 'labels': "
+            "no other is loaded. Download it again from a source that you trust, or use the binary "
             "version"
         ) from error

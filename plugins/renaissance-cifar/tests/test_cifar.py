@@ -128,7 +128,7 @@ def test_a_folder_of_pictures_a_class(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         open_dataset(tmp_path)
     assert f"{tmp_path}/cifar10/train: folders airplane, automobile, bird" in str(caught.value)
-    assert "lorry, ship; expected one for each class: airplane" in str(caught.value)
+    assert "lorry, ship; expected one per class: airplane" in str(caught.value)
 
 
 class Evil:
@@ -165,7 +165,7 @@ def test_pickles_of_anything_else_are_refused(
         read_pickled_batch(path)
     assert str(caught.value).startswith(f"{path}: not read (")
     assert reason in str(caught.value)
-    assert "loads no other" in str(caught.value)
+    assert "no other is loaded" in str(caught.value)
     assert not (tmp_path / "evil-ran").exists()
 
 

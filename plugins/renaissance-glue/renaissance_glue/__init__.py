@@ -1,4 +1,4 @@
-"""GLUE: what a text encoder has learned of language (Wang et al., "GLUE", ICLR 2019)."""
+"""GLUE: what a text encoder has learned about language (Wang et al., "GLUE", ICLR 2019)."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from renaissance import Dataset, Objective, hookimpl
 from renaissance_glue.dataset import Glue
 from renaissance_glue.objective import GlueObjective
 
-# The version of the plugin interface that this package is written for.
+# The version of the plugin interface for which this package is written.
 renaissance_api = 1
 
 

@@ -1,7 +1,7 @@
 """The sentences of a GLUE task, from the official files."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 import numpy as np
@@ -12,43 +12,43 @@ from renaissance_glue.tsv import AGAIN, TsvFile
 
 Split = Literal["train", "validate", "test"]
 FILES: dict[Split, str] = {"train": "train", "validate": "dev", "test": "test"}
-# The corpus of MRPC as its authors divide it, for those who have no GLUE download of it.
+# The MRPC corpus in its authors' split, for users who do not have GLUE's version of it.
 MSR_FILES: dict[Split, str] = {
     "train": "msr_paraphrase_train.txt",
     "validate": "msr_paraphrase_test.txt",
     "test": "msr_paraphrase_test.txt",
 }
-# Number of a sentence in test files, by which predictions are handed in.
+# Columns of test files with the index under which a prediction is submitted.
 INDEX_COLUMNS = ("index", "id")
 
 
 class Glue(Dataset):
-    """Sentences or pairs of them, one sample a line of `<data.root>/<TASK>/{train,dev,test}.tsv`.
+    """Sentences or sentence pairs: one sample per line of `<TASK>/{train,dev,test}.tsv`.
 
-    Offers the label, the class's number, under the name of the task: an objective for another task
-    finds none. Test files have no labels, whatever they hold. `index` is a line's own number in
-    test files that have one, and otherwise its place, from 0.
+    Provides the label, the class's index, under the name of the task, so that an objective for
+    another task rejects the data. Labels of test files are ignored. `index` is the index that a
+    test file gives for the line, or else the line's position, from 0.
 
     Args:
         options: The dataset's options.
-        context: The run's side.
+        context: What the dataset may need to know about the run.
 
     Raises:
-        DataError: If the file is missing, or has not the task's columns.
+        DataError: If the file is missing or lacks one of the task's columns.
     """
 
     @attrs.frozen(kw_only=True)
     class Options:
         """Options of `glue`."""
 
-        task: TaskName = option(help="Which task.")
+        task: TaskName = option(help="The task.")
         split: Split | None = option(
-            None, help="Split; train for training and validate for validation where absent."
+            None, help="Split; by default train for training and validate for validation."
         )
         matched: bool = option(
             True,
-            help="For mnli's validate and test: the genres that the training has (true), or the "
-            "others.",
+            help="For mnli's validate and test: the genres of the training data (true), or other "
+            "genres (false).",
         )
 
     def __init__(self, options: Options, context: DatasetContext) -> None:
@@ -58,8 +58,8 @@ class Glue(Dataset):
         split: Split = options.split or ("train" if context.training else "validate")
         self._is_test = split == "test"
         path = _path(context.root, options, self._task, split)
-        is_bare = options.task == "cola" and not self._is_test
-        self._file = TsvFile(path, COLA_COLUMNS if is_bare else None)
+        has_no_header = options.task == "cola" and not self._is_test
+        self._file = TsvFile(path, COLA_COLUMNS if has_no_header else None)
         needed = [
             self._task.text,
             self._task.text_pair,
@@ -75,7 +75,7 @@ class Glue(Dataset):
     def __len__(self) -> int:
         return len(self._file)
 
-    def __reduce__(self) -> tuple[type["Glue"], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type["Glue"], tuple[object, ...]]:
         # A loader process that does not inherit memory opens the file again.
         return type(self), self._arguments
 
@@ -121,10 +121,10 @@ def _path(root: Path, options: Glue.Options, task: Task, split: Split) -> Path:
 
 
 def _check_columns(file: TsvFile, needed: list[str]) -> None:
-    lacking = [column for column in needed if column not in file.columns]
-    if lacking:
+    missing = [column for column in needed if column not in file.columns]
+    if missing:
         raise DataError(
-            f"{file.path}: no column {', '.join(map(repr, lacking))} in its first line, which has "
+            f"{file.path}: no column {', '.join(map(repr, missing))} in its first line, which has "
             f"{', '.join(map(repr, file.columns))}; expected the file of GLUE's own download"
         )
 

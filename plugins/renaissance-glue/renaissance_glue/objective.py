@@ -1,31 +1,32 @@
-"""Classify a sentence or a pair of sentences by the text encoder alone."""
+"""Classify a sentence or a sentence pair with the text encoder alone."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import attrs
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import BinaryF1Score, BinaryMatthewsCorrCoef
 
 from renaissance import (
     BatchBuilder,
+    Classification,
     Features,
     KeyedSample,
-    Objective,
     ObjectiveBatch,
     ObjectiveContext,
     ObjectiveOutput,
+    accuracy,
     option,
 )
 from renaissance_glue.tasks import TASKS, TaskName
 
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
 HEADER = "index\tprediction\n"
 
 
-class GlueObjective(Objective):
+class GlueObjective(Classification):
     """A head over the first token of the encoded text; no image is read and nothing is fused.
 
     The metrics are those of GLUE (Wang et al., 2019): Matthews correlation for cola; F1 of class 1
@@ -33,84 +34,64 @@ class GlueObjective(Objective):
 
     Args:
         options: The objective's options.
-        context: The run's side.
+        context: What it needs to know about the run.
 
     Attributes:
-        labels: The task's name, under which the dataset of that task provides its label.
+        labels: The task's name, under which the dataset provides the label.
     """
 
     requires = frozenset({"text", "index"})
     unimodal = frozenset({"text"})
-
+    identifier = "index"
     default_head = "mlp"
 
     @attrs.frozen
     class Options:
         """Options of `glue`."""
 
-        task: TaskName = option(help="Which task, as of the dataset.")
+        task: TaskName = option(help="The task, as in the dataset's options.")
 
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
         self.task = options.task
         self.classes = TASKS[options.task].classes
-        self.labels = frozenset({options.task})  # type: ignore[misc]
+        self.labels = frozenset({options.task})
         self.head = context.make_head(context.sizes.text, len(self.classes))
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
-        """Note each sample's text row and label."""
-        tensors = {"text_rows": torch.tensor([builder.text(sample) for sample in samples])}
-        labels = [s.sample.labels[self.task] for s in samples if self.task in s.sample.labels]
-        if labels:
-            tensors["labels"] = torch.tensor(labels)
-        return ObjectiveBatch(
-            num_targets=len(labels),
-            tensors=tensors,
-            identifiers=tuple(sample.sample.labels["index"] for sample in samples),
-        )
+        """Keep each sample's text row."""
+        rows = torch.tensor([builder.text(sample) for sample in samples])
+        return self.batch_of(samples, tensors={"text_rows": rows})
 
-    def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
-        """Classify the first tokens, of BERT and its kin [CLS]."""
-        assert features.text is not None
-        logits: Tensor = self.head(features.text.hidden_states[batch.tensors["text_rows"], 0])
-        if "labels" in batch.tensors:
-            loss_sum = F.cross_entropy(logits.float(), batch.tensors["labels"], reduction="sum")
-        else:
-            loss_sum = logits.float().sum() * 0
-        return ObjectiveOutput(loss_sum, {"logits": logits.detach()})
+    def logits(self, batch: ObjectiveBatch, features: Features) -> Tensor:
+        """Classify the first token, which is [CLS] in BERT and similar models."""
+        return self.head(features.text.hidden_states[batch.tensors["text_rows"], 0])
 
-    def metrics(self) -> dict[str, Metric]:
-        """The metrics by which GLUE scores the task."""
+    def metrics(self) -> "dict[str, Metric]":
+        """Return the metrics with which GLUE scores the task."""
+        from torchmetrics.classification import BinaryF1Score, BinaryMatthewsCorrCoef
+
         if self.task == "cola":
             return {"matthews": BinaryMatthewsCorrCoef(validate_args=False)}
-        metrics: dict[str, Metric] = {"accuracy": MeanMetric(nan_strategy="disable")}
         if self.task in ("mrpc", "qqp"):
-            metrics["f1"] = BinaryF1Score(validate_args=False)
-        return metrics
+            return {"accuracy": accuracy(), "f1": BinaryF1Score(validate_args=False)}
+        return super().metrics()
 
     def update_metrics(
-        self, metrics: Mapping[str, Metric], batch: ObjectiveBatch, output: ObjectiveOutput
+        self, metrics: "Mapping[str, Metric]", batch: ObjectiveBatch, output: ObjectiveOutput
     ) -> None:
-        """See the base class."""
+        """Add one micro-batch, if it has labels."""
         if "labels" not in batch.tensors:
             return
         predicted, labels = output.predictions["logits"].argmax(-1), batch.tensors["labels"]
         for name, metric in metrics.items():
             if name == "accuracy":
-                metric.update((predicted == labels).float())
+                metric.update(self.score(predicted, labels))
             else:
                 metric.update(predicted, labels)
 
-    def predictions(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[dict[str, Any]]:
-        """The class of each line, as the task's files write it."""
-        predicted = output.predictions["logits"].argmax(-1).tolist()
-        return [
-            {"index": index, "prediction": self.classes[number]}
-            for index, number in zip(batch.identifiers, predicted, strict=True)
-        ]
-
-    def write_predictions(self, rows: Sequence[Mapping[str, Any]], file: TextIO) -> None:
-        """Write the table that gluebenchmark.com takes: index and prediction, tab-separated."""
+    def write_predictions(self, rows: Sequence[Mapping[str, object]], file: TextIO) -> None:
+        """Write the table for gluebenchmark.com: index and prediction, tab-separated."""
         file.write(HEADER)
         for row in rows:
             file.write(f"{row['index']}\t{row['prediction']}\n")

@@ -1,4 +1,4 @@
-"""What is where in each task's files, and what its answers are called."""
+"""The files, columns and classes of each task."""
 
 from typing import Literal
 
@@ -14,11 +14,11 @@ class Task:
     """One task.
 
     Attributes:
-        folder: The folder of its files, as GLUE's own download names it.
-        text: Column of the sentence, or of the first one.
-        text_pair: Column of the second sentence; None for a task of one.
+        folder: Folder of its files in GLUE's own download.
+        text: Column of the first or only sentence.
+        text_pair: Column of the second sentence; None if there is only one.
         label: Column of the label.
-        classes: The labels as they are written, in the order of the classes.
+        classes: Names of the classes as in the files, in the order of their indices.
     """
 
     folder: str
@@ -44,5 +44,5 @@ TASKS: dict[TaskName, Task] = {
     "rte": Task("RTE", "sentence1", "sentence2", "label", ENTAILMENT),
     "wnli": Task("WNLI", "sentence1", "sentence2", "label", NO_YES),
 }
-# CoLA's training and development files do not say what their columns are.
+# CoLA's training and development files have no header.
 COLA_COLUMNS = ("source", "label", "author's mark", "sentence")

@@ -1,4 +1,4 @@
-"""Tab-separated files in which quotation marks mean nothing, read line by line from the disk."""
+"""Tab-separated files without quoting, read line by line from disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +13,11 @@ AGAIN = "Download it again, or let the run skip such lines with data.max_bad_sam
 
 
 class TsvFile:
-    """Rows of text, mapped into memory: only the offsets of the lines are kept.
+    """Rows of text in a memory-mapped file; only the offsets of the lines are kept in memory.
 
     Args:
         path: The file.
-        columns: Names of its columns; taken from its first line where absent.
+        columns: Names of its columns; None to take them from the first line.
 
     Attributes:
         columns: Names of the columns.
@@ -57,7 +57,7 @@ class TsvFile:
         """Return the fields of a row by column.
 
         Raises:
-            DataError: If it has not as many as there are columns, or is no UTF-8.
+            DataError: If their number is not that of the columns, or the line is not UTF-8.
         """
         fields = self._fields(row + self._first_row)
         if len(fields) != len(self.columns):
@@ -73,7 +73,7 @@ class TsvFile:
             text = content.decode()
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{self.path}: line {line + 1}: no UTF-8 ({error.reason} at byte {error.start}). "
+                f"{self.path}: line {line + 1}: not UTF-8 ({error.reason} at byte {error.start}). "
                 f"{AGAIN}"
             ) from error
         return text.removeprefix(BYTE_ORDER_MARK).removesuffix("\r").split("\t")

@@ -205,7 +205,7 @@ def test_the_corpus_of_mrpc_as_its_authors_divide_it(tmp_path: Path) -> None:
         ("5\tA\tB\tmaybe", "label is 'maybe', expected one of entailment, not_entailment"),
         ("5\tA\t  \tentailment", "sentence2 is empty ('  '), expected text"),
         ("5\t\tB\tentailment", "sentence1 is empty (''), expected text"),
-        ("5\tA\tB\xff\tentailment", "no UTF-8 (invalid start byte at byte 5)"),
+        ("5\tA\tB\xff\tentailment", "not UTF-8 (invalid start byte at byte 5)"),
     ],
 )
 def test_a_faulty_line_is_named(line: str, message: str, tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""A vision model that is not of Hugging Face, as an image encoder."""
+"""A vision model that is not from Hugging Face, as an image encoder."""
 
 from collections.abc import Callable
 
 from renaissance import Encoder, hookimpl
 from renaissance_mixer.encoder import MixerEncoder
 
-# The version of the plugin interface that this package is written for.
+# The version of the plugin interface for which this package is written.
 renaissance_api = 1
 
 

@@ -9,27 +9,25 @@ from renaissance_mixer.model import Mixer
 
 
 class MixerEncoder(Encoder):
-    """MLP-Mixer (Tolstikhin et al., 2021), from random weights."""
+    """MLP-Mixer (Tolstikhin et al., 2021) with random weights."""
 
     modalities = frozenset({"image"})
 
     @attrs.frozen
     class Options:
-        """What can be set in the run spec."""
+        """Options of `mixer`."""
 
         hidden_size: int = option(256, help="Width of the patch states.", validator=positive)
         num_layers: int = option(8, help="Number of layers.", validator=positive)
         patch_size: int = option(16, help="Side of a patch, pixels.", validator=positive)
-        dropout: float = option(0.0, help="Dropout of each mixing.", validator=fraction)
+        dropout: float = option(0.0, help="Dropout after each mixing step.", validator=fraction)
 
     def __init__(self, options: Options, context: EncoderContext) -> None:
         super().__init__()
         if context.image_size % options.patch_size:
             raise SpecError(
-                [
-                    f"model.image_encoder.patch_size: got {options.patch_size}, which does not "
-                    f"divide data.image_size = {context.image_size}; choose a divisor"
-                ]
+                f"model.image_encoder.patch_size: got {options.patch_size}, which does not "
+                f"divide data.image_size = {context.image_size}; choose a divisor"
             )
         self.hidden_size = options.hidden_size
         self.model = Mixer(

@@ -4,14 +4,14 @@ from torch import Tensor, nn
 
 
 class Mixer(nn.Module):
-    """Mixes patches and channels in turn.
+    """Alternates between mixing patches and mixing channels.
 
     Args:
-        num_patches: Patches an image.
+        num_patches: Number of patches per image.
         patch_size: Side of a patch, pixels.
         hidden_size: Width of the patch states.
         num_layers: Number of layers.
-        dropout: Dropout of each mixing.
+        dropout: Dropout after each mixing step.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Mixer(nn.Module):
 
 
 class MixerLayer(nn.Module):
-    """One mixing of patches, one of channels."""
+    """One step of mixing patches, one of mixing channels."""
 
     def __init__(self, num_patches: int, hidden_size: int, dropout: float) -> None:
         super().__init__()

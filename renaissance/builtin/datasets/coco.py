@@ -4,12 +4,13 @@ import attrs
 
 from renaissance import DatasetContext
 from renaissance.arrow import CaptionedImages, Split, SplitOptions
+from renaissance.builtin.formats import COCO
 
 FILES: dict[Split, tuple[str, ...]] = {
-    # Karpathy's split trains on what he left of the validation images, too.
-    "train": ("coco_caption_karpathy_train.arrow", "coco_caption_karpathy_restval.arrow"),
-    "validate": ("coco_caption_karpathy_val.arrow",),
-    "test": ("coco_caption_karpathy_test.arrow",),
+    # restval: the official validation images that are in neither of Karpathy's held-out splits.
+    "train": (COCO.file("train"), COCO.file("restval")),
+    "validate": (COCO.file("val"),),
+    "test": (COCO.file("test"),),
 }
 
 

@@ -4,11 +4,12 @@ import attrs
 
 from renaissance import DatasetContext
 from renaissance.arrow import CaptionedImages, Split, SplitOptions
+from renaissance.builtin.formats import F30K
 
 FILES: dict[Split, str] = {
-    "train": "f30k_caption_karpathy_train.arrow",
-    "validate": "f30k_caption_karpathy_val.arrow",
-    "test": "f30k_caption_karpathy_test.arrow",
+    "train": F30K.file("train"),
+    "validate": F30K.file("val"),
+    "test": F30K.file("test"),
 }
 
 

@@ -10,17 +10,18 @@ from renaissance.arrow import (
     numbered_files,
     require_split,
 )
+from renaissance.builtin.formats import GCC as FORMAT
 
 FILES: dict[Split, str] = {
-    "train": "conceptual_caption_train_{}.arrow",
-    "validate": "conceptual_caption_val_{}.arrow",
+    "train": FORMAT.series("train"),
+    "validate": FORMAT.series("val"),
 }
 
 
 class GCC(CaptionedImages):
-    """Conceptual Captions 3M (Sharma et al., 2018), in as many files as were prepared."""
+    """Conceptual Captions 3M (Sharma et al., 2018), from all prepared files."""
 
-    # The column holds file names, which need not differ between folders of the download.
+    # image_id is not read: it holds file names, which may repeat across folders of the download.
     optional_columns = ()
 
     @attrs.frozen(kw_only=True)

@@ -1,4 +1,4 @@
-"""Images with captions from Arrow files of the user's own."""
+"""Images with captions, from your own Arrow files."""
 
 import glob
 from pathlib import Path
@@ -10,7 +10,7 @@ from renaissance.arrow import CaptionedImages, CaptionOptions
 
 
 class ImageText(CaptionedImages):
-    """Images with captions, from any Arrow files that have `image` and `caption` columns."""
+    """Images with captions, from any Arrow files with the columns `image` and `caption`."""
 
     @attrs.frozen(kw_only=True)
     class Options(CaptionOptions):
@@ -18,7 +18,7 @@ class ImageText(CaptionedImages):
 
         files: str | tuple[str, ...] = option(
             help="Arrow files: a path or pattern ('photos_*.arrow'), or a list of them, relative "
-            "to data.root; the files of a pattern in the order of their names."
+            "to data.root. The files of a pattern are read in the order of their names."
         )
 
     def __init__(self, options: Options, context: DatasetContext) -> None:
@@ -33,7 +33,7 @@ class ImageText(CaptionedImages):
 
 def _matching(root: Path, pattern: str) -> list[Path]:
     path = root / pattern
-    # A path without wildcards need not exist: its absence is reported with the names nearby.
+    # A path without wildcards need not exist: the table reports it, with similar names.
     if path.exists() or not glob.has_magic(pattern):
         return [path]
     names = sorted(glob.glob(pattern, root_dir=root, recursive=True))

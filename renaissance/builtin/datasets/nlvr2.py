@@ -7,6 +7,7 @@ import numpy as np
 
 from renaissance import DataError, DatasetContext, Sample, option
 from renaissance.arrow import ImageRows, is_texts, written_text
+from renaissance.builtin.formats import NLVR2, NLVR2_ANSWERS
 
 Split = Literal[
     "train",
@@ -18,24 +19,23 @@ Split = Literal[
     "unbalanced-test",
 ]
 FILES: dict[Split, str] = {
-    "train": "nlvr2_train.arrow",
-    "validate": "nlvr2_dev.arrow",
-    "test": "nlvr2_test1.arrow",
-    "balanced-validate": "nlvr2_balanced_dev.arrow",
-    "balanced-test": "nlvr2_balanced_test1.arrow",
-    "unbalanced-validate": "nlvr2_unbalanced_dev.arrow",
-    "unbalanced-test": "nlvr2_unbalanced_test1.arrow",
+    "train": NLVR2.file("train"),
+    "validate": NLVR2.file("dev"),
+    "test": NLVR2.file("test1"),
+    "balanced-validate": NLVR2.file("balanced_dev"),
+    "balanced-test": NLVR2.file("balanced_test1"),
+    "unbalanced-validate": NLVR2.file("unbalanced_dev"),
+    "unbalanced-test": NLVR2.file("unbalanced_test1"),
 }
 IMAGES = ("image_0", "image_1")
-ANSWERS = {"False": 0, "True": 1}
 
 
 class NLVR2Data(ImageRows):
-    """NLVR2 (Suhr et al., 2019): a sample a sentence, with two images.
+    """NLVR2 (Suhr et al., 2019): one sample per sentence, with two images.
 
-    Labels: `answer`, 1 where the sentence is true; and `identifier`, the official one, such as
-    dev-850-0-1. Files without a column `identifiers` do not have it: there it is the pair's with
-    the position of the sentence, dev-850-0#1, which is no official identifier.
+    Labels: `answer`, 1 if the sentence is true; and `identifier`, the official one, such as
+    dev-850-0-1. In files without a column `identifiers`, it is the identifier of the pair of images
+    and the position of the sentence instead, such as dev-850-0#1, which is not official.
     """
 
     provides = frozenset({"text", "image", "answer", "identifier"})
@@ -46,8 +46,8 @@ class NLVR2Data(ImageRows):
 
         split: Split | None = option(
             None,
-            help="Split; train for training and validate (dev) for validation where absent; test "
-            "is test1, the public test set.",
+            help="Split; by default train for training and validate (dev) for validation. test is "
+            "test1, the public test set.",
         )
 
     def __init__(self, options: Options, context: DatasetContext) -> None:
@@ -67,12 +67,12 @@ class NLVR2Data(ImageRows):
 
         Raises:
             DataError: If the record cannot be read.
-            IndexError: If there is no such sample.
+            IndexError: If the sample does not exist.
         """
         row, position = self._texts.locate(index)
         source = f"{self._table.source(row)}, sentence {position}"
         answer = str(self._item("answers", row, position, source))
-        if answer not in ANSWERS:
+        if answer not in NLVR2_ANSWERS:
             raise DataError(
                 f"{source}: column 'answers' holds {answer!r}; expected True or False. "
                 "Prepare the data again, or let the run skip it with data.max_bad_samples"
@@ -82,7 +82,7 @@ class NLVR2Data(ImageRows):
             images=tuple(self._image(row, source, column) for column in IMAGES),
             image_ids=tuple((self._namespace, row, column) for column in IMAGES),
             labels={
-                "answer": ANSWERS[answer],
+                "answer": NLVR2_ANSWERS.index(answer),
                 "identifier": self._identifier(row, position, source),
             },
             source=source,

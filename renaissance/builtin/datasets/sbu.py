@@ -9,15 +9,16 @@ from renaissance.arrow import (
     numbered_files,
     require_split,
 )
+from renaissance.builtin.formats import SBU as FORMAT
 
 
 class SBU(CaptionedImages):
-    """SBU captioned photos (Ordonez et al., 2011), in as many files as were prepared.
+    """SBU captioned photos (Ordonez et al., 2011), from all prepared files.
 
-    It has no split but train.
+    The only split is train.
     """
 
-    # The column holds file names, which need not differ between folders of the download.
+    # image_id is not read: it holds file names, which may repeat across folders of the download.
     optional_columns = ()
 
     @attrs.frozen(kw_only=True)
@@ -26,4 +27,4 @@ class SBU(CaptionedImages):
 
     def __init__(self, options: Options, context: DatasetContext) -> None:
         require_split("sbu", options.split_for(context), ("train",))
-        super().__init__(options, context, numbered_files(context.root, "sbu_{}.arrow"))
+        super().__init__(options, context, numbered_files(context.root, FORMAT.series()))

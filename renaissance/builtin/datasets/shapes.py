@@ -1,4 +1,4 @@
-"""Pictures of coloured shapes and sentences about them, made from the seed: no files needed."""
+"""Generated pictures of coloured shapes with sentences about them; needs no files."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SIZES = ("small", "big")
 COLOURS = ("red", "green", "blue", "yellow", "purple", "black")
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
-# Axis: what the first of two shapes is to the second one, and the second to the first.
+# By axis: the relation of the first of two shapes to the second, and of the second to the first.
 RELATIONS = {"x": ("left of", "right of"), "y": ("above", "below")}
 
 RGB = {
@@ -25,7 +25,7 @@ RGB = {
     "purple": (150, 50, 170),
     "black": (30, 30, 30),
 }
-# Radius as a share of the room that a shape has.
+# Radius as a share of the space for each shape.
 RADIUS = {"small": 0.22, "big": 0.42}
 BACKGROUND = 235
 NOISE = 6.0
@@ -40,11 +40,11 @@ def shapes_vocabulary() -> list[str]:
 
 @attrs.frozen
 class Scene:
-    """What a picture shows, as far as a sentence tells it.
+    """What a picture shows, as far as a sentence describes it.
 
     Attributes:
         objects: Size, colour and shape of each object, from left to right or top to bottom.
-        axis: "x" if the objects stand in a row, "y" if in a column, "" for one object.
+        axis: "x" if the objects are in a row, "y" if in a column, "" for one object.
     """
 
     objects: tuple[tuple[str, str, str], ...]
@@ -52,13 +52,13 @@ class Scene:
 
 
 class Shapes(Dataset):
-    """Generated pictures of one or more coloured shapes, each with the sentence that fits it.
+    """Generated pictures of one or more coloured shapes, each with a matching sentence.
 
-    "a small red circle alone", "a big blue ring left of a small red cross". A sentence fits a
-    picture if and only if it tells the same scene. `image_id` is the scene, so pictures with
-    different identifiers never share a sentence, and a scene has one picture. A sample is a
-    function of the run's seed and of its index; validation pictures are drawn apart from training
-    pictures, places and noise differ.
+    "a small red circle alone", "a big blue ring left of a small red cross". A sentence matches a
+    picture if and only if it describes the same scene. The scene is the image's identifier: each
+    scene has one picture, and pictures with different identifiers never share a sentence. A sample
+    depends only on the run's seed and its index. Validation draws its own scenes and pictures: even
+    for a scene that training has too, positions and noise differ.
     """
 
     provides = frozenset({"text", "image"})
@@ -68,9 +68,11 @@ class Shapes(Dataset):
     class Options:
         """Options of `shapes`."""
 
-        num_samples: int = option(4096, help="Samples an epoch.", validator=positive)
+        num_samples: int = option(4096, help="Number of samples per epoch.", validator=positive)
         image_size: int = option(64, help="Side of the pictures, pixels.", validator=positive)
-        max_shapes: int = option(2, help="Most shapes in a picture.", validator=positive)
+        max_shapes: int = option(
+            2, help="Maximum number of shapes in a picture.", validator=positive
+        )
 
     def __init__(self, options: Options, context: DatasetContext) -> None:
         self.options = options
@@ -84,16 +86,17 @@ class Shapes(Dataset):
         """Return one sample, the same in every epoch.
 
         Raises:
-            IndexError: If there is no such sample.
+            IndexError: If the sample does not exist.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"sample: got {index}, expected 0 <= sample < {len(self)}")
-        own = keyed_generator(self._seed, 0, index, self._purpose)
-        scene = _draw_scene(own, self.options.max_shapes)
-        sentence = _sentence(scene, backwards=bool(own.random() < 0.5))
-        # Equal identifiers must mean the same image: a scene is drawn in one way only.
-        drawing = keyed_generator(self._seed, 0, 0, f"{self._purpose}/{scene}")
-        picture = _picture(scene, self.options, drawing)
+        # Not `generator`, which is keyed by the epoch.
+        scene_generator = keyed_generator(self._seed, 0, index, self._purpose)
+        scene = _draw_scene(scene_generator, self.options.max_shapes)
+        sentence = _sentence(scene, backwards=bool(scene_generator.random() < 0.5))
+        # Equal identifiers must mean equal images, so the picture depends on the scene alone.
+        picture_generator = keyed_generator(self._seed, 0, 0, f"{self._purpose}/{scene}")
+        picture = _picture(scene, self.options, picture_generator)
         return Sample(sentence, images=(picture,), image_ids=(scene,), source=f"shapes: {index}")
 
 
@@ -123,14 +126,14 @@ def _picture(scene: Scene, options: Shapes.Options, generator: np.random.Generat
     side = options.image_size
     canvas = Image.new("RGB", (side, side), (BACKGROUND,) * 3)
     draw = ImageDraw.Draw(canvas)
-    # Objects share one line, so that "left of" is never "above" as well. Their size does not tell
-    # how many there are.
-    room, slot = side / options.max_shapes, side / len(scene.objects)
-    widest = RADIUS["big"] * room
+    # All objects are on one line, so that "left of" is never "above" as well. The space for each is
+    # the same however many there are, so that size does not reveal the number of objects.
+    space, slot = side / options.max_shapes, side / len(scene.objects)
+    widest = RADIUS["big"] * space
     line = generator.uniform(widest, side - widest)
-    for place, (size, colour, shape) in enumerate(scene.objects):
-        radius = RADIUS[size] * room
-        along = generator.uniform(place * slot + radius, (place + 1) * slot - radius)
+    for index, (size, colour, shape) in enumerate(scene.objects):
+        radius = RADIUS[size] * space
+        along = generator.uniform(index * slot + radius, (index + 1) * slot - radius)
         x, y = (line, along) if scene.axis == "y" else (along, line)
         _draw_shape(draw, shape, x, y, radius, RGB[colour])
     pixels: NDArray[Any] = np.asarray(canvas) + generator.normal(0, NOISE, (side, side, 3))

@@ -7,21 +7,22 @@ import numpy as np
 
 from renaissance import DataError, DatasetContext, Sample, option
 from renaissance.arrow import ImageRows, whole_number, written_text
+from renaissance.builtin.formats import SNLI_VE, SNLI_VE_CLASSES
 
 Split = Literal["train", "validate", "test"]
 FILES: dict[Split, str] = {
-    "train": "snli_train.arrow",
-    "validate": "snli_dev.arrow",
-    "test": "snli_test.arrow",
+    "train": SNLI_VE.file("train"),
+    "validate": SNLI_VE.file("dev"),
+    "test": SNLI_VE.file("test"),
 }
-NUM_CLASSES = 3
 
 
 class SNLIVEData(ImageRows):
-    """SNLI-VE (Xie et al., 2019): a sample a hypothesis about an image.
+    """SNLI-VE (Xie et al., 2019): one sample per hypothesis about an image.
 
-    The premise, a caption of the image, is not shown. Labels: `entailment`, 0 for contradiction,
-    1 for neutral, 2 for entailment; and `identifier`, row and position in the file, such as 12:0.
+    The premise, a caption of the image, is not part of the sample. Labels:
+    `entailment`, which is 0 for contradiction, 1 for neutral and 2 for entailment; and
+    `identifier`, row and position in the file, such as 12:0.
     """
 
     provides = frozenset({"text", "image", "entailment", "identifier"})
@@ -31,7 +32,7 @@ class SNLIVEData(ImageRows):
         """Options of `snli-ve`."""
 
         split: Split | None = option(
-            None, help="Split; train for training and validate (dev) for validation where absent."
+            None, help="Split; by default train for training and validate (dev) for validation."
         )
 
     def __init__(self, options: Options, context: DatasetContext) -> None:
@@ -44,7 +45,7 @@ class SNLIVEData(ImageRows):
 
         Raises:
             DataError: If the record cannot be read.
-            IndexError: If there is no such sample.
+            IndexError: If the sample does not exist.
         """
         row, position = self._texts.locate(index)
         source = f"{self._table.source(row)}, sentence {position}"
@@ -60,7 +61,7 @@ class SNLIVEData(ImageRows):
             images=(self._image(row, source),),
             image_ids=(self._image_id(row),),
             labels={
-                "entailment": whole_number(label, "labels", source, NUM_CLASSES),
+                "entailment": whole_number(label, "labels", source, len(SNLI_VE_CLASSES)),
                 "identifier": f"{row}:{position}",
             },
             source=source,

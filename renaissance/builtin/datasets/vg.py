@@ -8,12 +8,13 @@ from renaissance.arrow import (
     SplitOptions,
     require_split,
 )
+from renaissance.builtin.formats import VG
 
 
 class VisualGenome(CaptionedImages):
-    """Visual Genome (Krishna et al., 2017): whole images, region phrases as their captions.
+    """Visual Genome (Krishna et al., 2017): whole images with region phrases as captions.
 
-    It has no split but train.
+    The only split is train.
     """
 
     @attrs.frozen(kw_only=True)
@@ -22,4 +23,4 @@ class VisualGenome(CaptionedImages):
 
     def __init__(self, options: Options, context: DatasetContext) -> None:
         require_split("vg", options.split_for(context), ("train",))
-        super().__init__(options, context, [context.root / "vg.arrow"])
+        super().__init__(options, context, [context.root / VG.file()])

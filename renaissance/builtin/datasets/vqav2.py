@@ -8,25 +8,26 @@ import numpy as np
 
 from renaissance import DataError, DatasetContext, Sample, option
 from renaissance.arrow import ImageRows, is_texts, whole_number, written_text
+from renaissance.builtin.formats import VQAV2
 
 Split = Literal["train", "validate", "test", "test-dev", "trainable-val", "rest-val"]
 FILES: dict[Split, str] = {
-    "train": "vqav2_train.arrow",
-    "validate": "vqav2_val.arrow",
-    "test": "vqav2_test.arrow",
-    "test-dev": "vqav2_test-dev.arrow",
-    "trainable-val": "vqav2_trainable_val.arrow",
-    "rest-val": "vqav2_rest_val.arrow",
+    "train": VQAV2.file("train"),
+    "validate": VQAV2.file("val"),
+    "test": VQAV2.file("test"),
+    "test-dev": VQAV2.file("test-dev"),
+    "trainable-val": VQAV2.file("trainable_val"),
+    "rest-val": VQAV2.file("rest_val"),
 }
 ANSWERS = ("answers", "answer_labels", "answer_scores")
 
 
 class VQAv2(ImageRows):
-    """VQA v2 (Goyal et al., 2017): a sample a question.
+    """VQA v2 (Goyal et al., 2017): one sample per question.
 
-    Labels: `question_id`; and, but for the splits `test` and `test-dev`, whose answers are not
-    public, `answers` (those of ten people that are classes), `answer_labels` (their classes) and
-    `answer_scores` (their soft scores).
+    Labels: `question_id`; and, except in the splits `test` and `test-dev`, whose answers are not
+    public, `answers` (of ten people's answers, those that are classes), `answer_labels` (their
+    classes) and `answer_scores` (their soft scores).
     """
 
     @attrs.frozen(kw_only=True)
@@ -35,9 +36,9 @@ class VQAv2(ImageRows):
 
         split: Split | None = option(
             None,
-            help="Split; train for training and validate for validation where absent. To train on "
-            "most of the validation images as well, list trainable-val as another [[data.train]], "
-            "and validate on rest-val.",
+            help="Split; by default train for training and validate for validation. To train on "
+            "most of the validation images too, add a [[data.train]] with trainable-val, and "
+            "validate on rest-val.",
         )
 
     def __init__(self, options: Options, context: DatasetContext) -> None:
@@ -59,7 +60,7 @@ class VQAv2(ImageRows):
 
         Raises:
             DataError: If the record cannot be read.
-            IndexError: If there is no such sample.
+            IndexError: If the sample does not exist.
         """
         row, position = self._texts.locate(index)
         source = f"{self._table.source(row)}, question {position}"
@@ -76,14 +77,14 @@ class VQAv2(ImageRows):
     def _answers(self, row: int, position: int, source: str) -> Mapping[str, Any]:
         if not self._has_answers:
             return {}
-        answers, labels, scores = (self._item(n, row, position, source) for n in ANSWERS)
+        answers, labels, scores = (self._item(column, row, position, source) for column in ANSWERS)
         if not len(answers) == len(labels) == len(scores):
             raise DataError(
                 f"{source}: {len(answers)} answers, {len(labels)} answer_labels and {len(scores)} "
-                "answer_scores; expected as many of each. Prepare the data again"
+                "answer_scores; expected the same number of each. Prepare the data again"
             )
         return {
             "answers": answers,
-            "answer_labels": [whole_number(n, "answer_labels", source) for n in labels],
+            "answer_labels": [whole_number(label, "answer_labels", source) for label in labels],
             "answer_scores": scores,
         }

@@ -1,4 +1,4 @@
-"""A Hugging Face image model as image encoder."""
+"""A Hugging Face image model as an image encoder."""
 
 import attrs
 import torch
@@ -17,14 +17,14 @@ from renaissance.builtin.encoders.huggingface.sizes import patch_grid
 class HFImageEncoder(Encoder):
     """ViT, DeiT, BEiT, DINOv2, Swin, CLIP's image part, ResNet, ConvNeXt and the like.
 
-    Feature maps become tokens, one a place, row by row.
+    Feature maps become tokens, one per position, row by row.
 
     Args:
         options: Which model.
-        context: What to know of the run.
+        context: What to know about the run.
 
     Raises:
-        RenaissanceError: If the model cannot be loaded, or does not suit the run's images.
+        RenaissanceError: If the model cannot be loaded, or does not support the run's image size.
 
     Attributes:
         weights_source: Where the weights come from, in words.
@@ -36,18 +36,23 @@ class HFImageEncoder(Encoder):
     class Options(PretrainedOptions):
         """Options of hf-image."""
 
+    @classmethod
+    def checkpoint_of(cls, options: Options) -> str | None:
+        """Return the checkpoint, which also determines tokenizer and normalization."""
+        return options.checkpoint
+
     def __init__(self, options: Options, context: EncoderContext) -> None:
         super().__init__()
         self.model = load_image_model("hf-image", options, context)
         config = self.model.config
-        # Networks of stages have a width each; the last one's is that of the output.
+        # Models with stages have one width per stage; the last is the output's.
         self.hidden_size = (
             config.hidden_size if hasattr(config, "hidden_size") else config.hidden_sizes[-1]
         )
         self.weights_source = options.weights_source
 
     def encode_image(self, pixel_values: Tensor) -> Tokens:
-        """Encode images; see the base class."""
+        """Encode images; every token is real."""
         states = self.model(pixel_values=pixel_values).last_hidden_state
         if states.dim() == 4:
             # (images, hidden, height, width) -> (images, tokens, hidden)
@@ -55,12 +60,12 @@ class HFImageEncoder(Encoder):
         return Tokens(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
 
     def fit_tensor(self, name: str, tensor: Tensor) -> Tensor | None:
-        """Interpolate a position table; see the base class."""
+        """Interpolate a position table; None for any other tensor."""
         if not hasattr(self.model.config, "patch_size"):
             return None
-        own = self.state_dict()[name]
-        return resized_image_table(name, tensor, own, patch_grid(self.model.config))
+        target = self.state_dict()[name]
+        return resized_image_table(name, tensor, target, patch_grid(self.model.config))
 
     def enable_gradient_checkpointing(self) -> None:
-        """Recompute activations in backward; see the base class."""
+        """Recompute activations in the backward pass."""
         enable_checkpointing(self.model)

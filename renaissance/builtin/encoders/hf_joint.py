@@ -1,4 +1,4 @@
-"""A Hugging Face text or image model as joint encoder."""
+"""A Hugging Face text or image model as a joint encoder."""
 
 import attrs
 import torch
@@ -33,23 +33,23 @@ from renaissance.builtin.encoders.huggingface.sizes import check_patch_size, pat
 WHERE = "hf-joint"
 DEFAULT_PATCH_SIZE = 16
 DEFAULT_STD = 0.02
-# Far above rounding, far below what a forgotten norm or a second embedding makes.
+# Far above rounding errors, far below the effect of a missing norm or a second embedding.
 TOLERANCE = 1e-3
 
 
 class HFJointEncoder(Encoder):
-    """One stack over text and image tokens, made from a text model or from an image model.
+    """One stack over text and image tokens, made from a text model or an image model.
 
-    The model's own embeddings serve its own modality, new ones the other; then its layers run
-    over both. Texts come first, images after them.
+    The model embeds its own modality, and new embeddings serve the other. Then its layers run over
+    both: text tokens first, image tokens after them.
 
     Args:
         options: Which model.
-        context: What to know of the run.
+        context: What to know about the run.
 
     Raises:
-        RenaissanceError: If the model cannot be loaded, does not suit the run, or has layers that
-            cannot run over both modalities.
+        RenaissanceError: If the model cannot be loaded, does not support the run's sizes, or has
+            layers that cannot run over both modalities.
 
     Attributes:
         weights_source: Where the weights come from, in words.
@@ -63,10 +63,15 @@ class HFJointEncoder(Encoder):
 
         patch_size: int | None = option(
             None,
-            help="Side of the image patches, pixels, for a text model; 16 where absent. An image "
-            "model has its own.",
+            help="Side of the image patches, pixels, for a text model; 16 by default. An image "
+            "model has its own patch size.",
             validator=positive,
         )
+
+    @classmethod
+    def checkpoint_of(cls, options: Options) -> str | None:
+        """Return the checkpoint, which also determines tokenizer and normalization."""
+        return options.checkpoint
 
     def __init__(self, options: Options, context: EncoderContext) -> None:
         super().__init__()
@@ -100,7 +105,7 @@ class HFJointEncoder(Encoder):
         self._check_equal(config.model_type, expected, modality, context)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
-        """Embed texts; see the base class."""
+        """Embed texts, (texts, tokens) int64 to (texts, tokens, hidden)."""
         if self.text_embeddings is not None:
             return Tokens(self.text_embeddings(input_ids), attention_mask)
         segments = segment_argument(
@@ -110,7 +115,7 @@ class HFJointEncoder(Encoder):
         return Tokens(states, attention_mask)
 
     def encode_image(self, pixel_values: Tensor) -> Tokens:
-        """Embed images; see the base class."""
+        """Embed images, (images, 3, height, width) to (images, tokens, hidden)."""
         if self.image_embeddings is not None:
             states = self.image_embeddings(pixel_values)
         else:
@@ -118,30 +123,30 @@ class HFJointEncoder(Encoder):
         return Tokens(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
 
     def encode_joint(self, tokens: Tokens) -> Tokens:
-        """Run the stack over embedded texts, images, or texts followed by images."""
+        """Run the stack over embedded texts, embedded images, or texts followed by images."""
         fused: Tokens = self.stack(tokens)
         return fused
 
     def fit_tensor(self, name: str, tensor: Tensor) -> Tensor | None:
-        """Fit a position table of either modality; see the base class."""
-        own = self.state_dict()[name]
+        """Resize a position table of either modality; None for any other tensor."""
+        target = self.state_dict()[name]
         if self.image_embeddings is None and not name.startswith("text_embeddings."):
-            return resized_image_table(name, tensor, own, patch_grid(self.embedder.config))
+            return resized_image_table(name, tensor, target, patch_grid(self.embedder.config))
         if self.image_embeddings is not None and name.startswith("image_embeddings."):
-            return resized_image_table(name, tensor, own, self.image_embeddings.grid)
-        return resized_text_table(name, tensor, own)
+            return resized_image_table(name, tensor, target, self.image_embeddings.grid)
+        return resized_text_table(name, tensor, target)
 
     def enable_gradient_checkpointing(self) -> None:
-        """Recompute activations in backward; see the base class."""
+        """Recompute activations in the backward pass."""
         self.stack.gradient_checkpointing = True
 
     def _check_equal(
         self, family: str, expected: Tensor, modality: Modality, context: EncoderContext
     ) -> None:
-        """Check that, of the model's own modality, the stack makes what the whole model made.
+        """Check that the stack reproduces the whole model's output for the model's own modality.
 
-        A family whose layers need more than states and a mask is refused here, and so is any
-        change in a future release of the library.
+        This rejects families whose layers need more than states and a mask, and catches changes in
+        future releases of the library.
         """
         try:
             with torch.no_grad(), torch.device("cpu"):
@@ -149,9 +154,10 @@ class HFJointEncoder(Encoder):
                     tokens = self.encode_text(*example_text(context, expected.device))
                 else:
                     tokens = self.encode_image(example_image(context, expected.device))
-                found = self.encode_joint(tokens).hidden_states
-            reason = "" if found.is_meta or _is_close(found, expected) else "other states come out"
-        # Layers that lack an argument fail in whatever way they happen to.
+                actual = self.encode_joint(tokens).hidden_states
+            is_equal = actual.is_meta or _is_close(actual, expected)
+            reason = "" if is_equal else "the output differs"
+        # Layers that lack an argument can fail in any way.
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
         if reason:
@@ -161,8 +167,8 @@ class HFJointEncoder(Encoder):
             )
 
 
-def _is_close(found: Tensor, expected: Tensor) -> bool:
-    return torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+def _is_close(actual: Tensor, expected: Tensor) -> bool:
+    return torch.allclose(actual, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def _check_image_model(
@@ -175,7 +181,7 @@ def _check_image_model(
             "embeddings; leave it out, or with random weights set config.patch_size"
         )
     bias = stack.image_bias
-    # The length of a sequence tells text alone from text and image.
+    # The stack tells text alone from text with an image by the length of the sequence.
     if bias is not None and context.max_text_length >= bias.num_image_tokens:
         faults.append(
             f"{WHERE}: data.max_text_length is {context.max_text_length}, but with relative "

@@ -1,4 +1,4 @@
-"""A Hugging Face text model as text encoder."""
+"""A Hugging Face text model as a text encoder."""
 
 import attrs
 from torch import Tensor
@@ -19,10 +19,10 @@ class HFTextEncoder(Encoder):
 
     Args:
         options: Which model.
-        context: What to know of the run.
+        context: What to know about the run.
 
     Raises:
-        RenaissanceError: If the model cannot be loaded, or does not suit the run's texts.
+        RenaissanceError: If the model cannot be loaded, or does not support the run's texts.
 
     Attributes:
         weights_source: Where the weights come from, in words.
@@ -34,6 +34,11 @@ class HFTextEncoder(Encoder):
     class Options(PretrainedOptions):
         """Options of hf-text."""
 
+    @classmethod
+    def checkpoint_of(cls, options: Options) -> str | None:
+        """Return the checkpoint, which also determines tokenizer and normalization."""
+        return options.checkpoint
+
     def __init__(self, options: Options, context: EncoderContext) -> None:
         super().__init__()
         self.model = load_text_model("hf-text", options, context)
@@ -42,16 +47,16 @@ class HFTextEncoder(Encoder):
         self.separator_id = context.separator_id
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
-        """Encode texts; see the base class."""
+        """Encode texts, (texts, tokens) int64 to (texts, tokens, hidden)."""
         mask = mask_argument(self.model.config, attention_mask)
         segments = segment_argument(self.model.config, input_ids, attention_mask, self.separator_id)
         output = self.model(input_ids=input_ids, attention_mask=mask, **segments)
         return Tokens(output.last_hidden_state, attention_mask)
 
     def fit_tensor(self, name: str, tensor: Tensor) -> Tensor | None:
-        """Cut a position table, or keep the further positions of this one; see the base class."""
+        """Truncate a position table, or extend it by this model's; None for any other tensor."""
         return resized_text_table(name, tensor, self.state_dict()[name])
 
     def enable_gradient_checkpointing(self) -> None:
-        """Recompute activations in backward; see the base class."""
+        """Recompute activations in the backward pass."""
         enable_checkpointing(self.model)

@@ -1,6 +1,6 @@
-"""The blocks that fusion layers are made of: attention and feed-forward, as in BERT.
+"""The blocks of fusion layers: attention and feed-forward, as in BERT.
 
-Both are post-norm: layer norm of the sum of input and output (Devlin et al., "BERT", 2019).
+Both are post-norm: the layer norm of the sum of input and output (Devlin et al., "BERT", 2019).
 """
 
 import torch.nn.functional as F
@@ -16,8 +16,8 @@ LAYER_NORM_EPS = 1e-12  # BERT's
 class Attention(nn.Module):
     """Multi-head attention with its output projection, dropout, residual and layer norm.
 
-    Query, key and value weights are stacked in one matrix, so that the three come out of one
-    matrix product wherever they are made of the same states.
+    Query, key and value weights are stacked in one matrix, so that one matrix product computes all
+    three if they come from the same states.
     """
 
     def __init__(self, options: StackOptions) -> None:
@@ -31,7 +31,7 @@ class Attention(nn.Module):
         self.layer_norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
 
     def forward(self, hidden_states: Tensor, context: Tokens) -> Tensor:
-        """Let states attend to a context, which may be those same states.
+        """Let states attend to a context, which may be the same states.
 
         Args:
             hidden_states: (pairs, tokens, hidden).
@@ -54,7 +54,7 @@ class Attention(nn.Module):
     def project_apart(
         self, hidden_states: Tensor, context_states: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the query of some states, and key and value of others."""
+        """Return the query of some states and the key and value of others."""
         weight, bias = self.query_key_value.weight, self.query_key_value.bias
         hidden_size = hidden_states.shape[-1]
         query = F.linear(hidden_states, weight[:hidden_size], bias[:hidden_size])
@@ -65,10 +65,10 @@ class Attention(nn.Module):
     def attend(
         self, hidden_states: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor
     ) -> Tensor:
-        """Attend with ready projections.
+        """Attend, given the projections.
 
         Args:
-            hidden_states: The states that ask, for the residual, (pairs, tokens, hidden).
+            hidden_states: The attending states, for the residual, (pairs, tokens, hidden).
             query: (pairs, tokens, hidden).
             key: (pairs, context_tokens, hidden).
             value: (pairs, context_tokens, hidden).
@@ -81,7 +81,7 @@ class Attention(nn.Module):
             self._split_heads(query),
             self._split_heads(key),
             self._split_heads(value),
-            # Broadcast over heads and queries, never expanded.
+            # Broadcast over heads and queries, so that nothing is copied.
             attn_mask=mask[:, None, None, :],
             dropout_p=self.attention_dropout if self.training else 0.0,
         )
@@ -95,7 +95,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a GELU between, dropout, residual and layer norm."""
+    """Two linear layers with a GELU in between, dropout, residual and layer norm."""
 
     def __init__(self, options: StackOptions) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class FeedForward(nn.Module):
         self.layer_norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Transform each token by itself, (pairs, tokens, hidden) in and out."""
+        """Transform each token on its own, (pairs, tokens, hidden) in and out."""
         transformed = self.output(F.gelu(self.intermediate(hidden_states)))
         output: Tensor = self.layer_norm(hidden_states + self.dropout(transformed))
         return output

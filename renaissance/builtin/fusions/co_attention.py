@@ -9,10 +9,10 @@ from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion, select
 
 
 class CoAttention(StackedFusion):
-    """Each modality has a stack of its own, whose layers also attend to the other modality.
+    """Each modality has its own stack, whose layers also attend to the other modality.
 
-    A layer is self-attention, cross-attention to the states with which the other modality entered
-    the layer, and feed-forward (Dou et al., "An Empirical Study of Training End-to-End
+    A layer is self-attention, cross-attention to the other modality's input to the layer, and
+    feed-forward (Dou et al., "An Empirical Study of Training End-to-End
     Vision-and-Language Transformers", 2022).
     """
 
@@ -21,7 +21,7 @@ class CoAttention(StackedFusion):
 
 
 class CoAttentionLayer(FusionLayer):
-    """One layer: a stream for text, a stream for images."""
+    """One layer, with a stream for text and a stream for images."""
 
     def __init__(self, options: StackOptions) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class CoAttentionLayer(FusionLayer):
     def forward(
         self, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
-        """See the base class."""
+        """Run both streams, each on the states with which both modalities entered the layer."""
         return (
             None if text_use == "none" else self.text_stream(text, image, text_use),
             None if image_use == "none" else self.image_stream(image, text, image_use),
@@ -45,9 +45,9 @@ class _Stream(nn.Module):
         self.cross_attention = Attention(options)
         self.feed_forward = FeedForward(options)
 
-    def forward(self, own: Tokens, other: Tokens, read: TokenUse) -> Tensor:
-        # Tokens that nobody reads are still attended to here, but ask for nothing themselves.
-        states = self.self_attention(select(own.hidden_states, read), own)
+    def forward(self, tokens: Tokens, other: Tokens, use: TokenUse) -> Tensor:
+        # Tokens that are not read serve as keys and values here, but need no queries.
+        states = self.self_attention(select(tokens.hidden_states, use), tokens)
         states = self.cross_attention(states, other)
         output: Tensor = self.feed_forward(states)
         return output

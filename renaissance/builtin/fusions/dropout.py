@@ -1,4 +1,4 @@
-"""Dropout that is cheap on a CPU too."""
+"""Dropout that is fast on a CPU, too."""
 
 import torch
 import torch.nn.functional as F
@@ -9,15 +9,15 @@ LEVELS = 2**BITS
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout`, whose mask on a CPU is made of 16 random bits an element.
+    """`torch.nn.Dropout`, except that on a CPU the mask takes only 16 random bits per element.
 
-    There PyTorch draws each element's Bernoulli number by itself, which in a fusion layer costs as
-    much as a matrix product. The probability is rounded to a multiple of 1/65536, and what is kept
-    is scaled by that rounded probability, so that the expectation is exact.
+    PyTorch draws one Bernoulli number per element there, which in a fusion layer takes as long as a
+    matrix product. The probability is rounded to a multiple of 1/65536, and the kept elements are
+    scaled by the rounded probability, so that the expected value is exact.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Drop and scale, any shape in and out."""
+        """Drop and scale elements, any shape in and out."""
         if not self.training or self.p == 0 or input.device.type != "cpu":
             return F.dropout(input, self.p, self.training)
         dropped_levels = round(self.p * LEVELS)
@@ -30,8 +30,8 @@ class Dropout(nn.Dropout):
 
 
 def _random_levels(like: Tensor) -> Tensor:
-    """Return numbers uniform over int16, of a tensor's shape."""
+    """Return random numbers, uniform over int16, in the shape of a tensor."""
     count = like.numel()
-    # random_ without a range leaves the sign bit alone.
+    # The range is given because random_ without one never sets the sign bit.
     words = torch.empty(-(-count * BITS // 64), dtype=torch.int64).random_(-(2**63), None)
     return words.view(torch.int16)[:count].view(like.shape)

@@ -1,4 +1,4 @@
-"""Fusion by LXMERT's cross-modality layers (Tan and Bansal, 2019)."""
+"""Fusion with LXMERT's cross-modality layers (Tan and Bansal, 2019)."""
 
 from torch import Tensor, nn
 
@@ -9,11 +9,11 @@ from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion, select
 
 
 class Lxmert(StackedFusion):
-    """One cross-attention serves both directions; then each modality is on its own.
+    """Both directions share one cross-attention; then each modality has its own layers.
 
-    A layer is cross-attention with weights that both directions share, then self-attention and
-    feed-forward of each modality (Tan and Bansal, "LXMERT", 2019). Equal to the cross-modality
-    layers of transformers' LXMERT.
+    A layer is cross-attention with weights shared by both directions, then self-attention and
+    feed-forward for each modality (Tan and Bansal, "LXMERT", 2019). Its outputs equal those of the
+    cross-modality layers in transformers.
     """
 
     def __init__(self, options: StackOptions) -> None:
@@ -32,7 +32,7 @@ class LxmertLayer(FusionLayer):
     def forward(
         self, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
-        """See the base class."""
+        """Cross-attend, then run the stream of each modality that is read."""
         text_states, image_states = self._cross(text, image, text_use, image_use)
         return (
             None if text_states is None else self.text_stream(text_states, text, text_use),
@@ -42,8 +42,8 @@ class LxmertLayer(FusionLayer):
     def _cross(
         self, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
-        # The self-attention that follows attends to all tokens of its modality. So a modality
-        # read at all crosses whole, and one that is not read is only attended to.
+        # The self-attention that follows attends to all tokens of its modality. So if any token of
+        # a modality is read, all its tokens are crossed; if none is, it only serves as context.
         attention = self.cross_attention
         if text_use == image_use == "none":
             return None, None
@@ -70,7 +70,7 @@ class _Stream(nn.Module):
         self.self_attention = Attention(options)
         self.feed_forward = FeedForward(options)
 
-    def forward(self, states: Tensor, tokens: Tokens, read: TokenUse) -> Tensor:
+    def forward(self, states: Tensor, tokens: Tokens, use: TokenUse) -> Tensor:
         crossed = Tokens(states, tokens.attention_mask)
-        output: Tensor = self.feed_forward(self.self_attention(select(states, read), crossed))
+        output: Tensor = self.feed_forward(self.self_attention(select(states, use), crossed))
         return output

@@ -1,4 +1,4 @@
-"""Fusion by merged attention: one stack over both modalities (METER, Dou et al., 2022)."""
+"""Fusion by merged attention, one stack over both modalities (METER, Dou et al., 2022)."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion, select
 
 
 class MergedAttention(StackedFusion):
-    """Text and image tokens form one sequence, through one stack of transformer layers.
+    """One stack of transformer layers over the concatenated text and image tokens.
 
-    The variant of METER that its paper calls merged attention (Dou et al., 2022); half the
-    parameters of co-attention, or fewer.
+    This is what METER calls merged attention (Dou et al., 2022). It has at most half the parameters
+    of co-attention.
     """
 
     def __init__(self, options: StackOptions) -> None:
@@ -31,19 +31,21 @@ class MergedLayer(FusionLayer):
     def forward(
         self, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
-        """See the base class."""
+        """Run the layer over text and image tokens together."""
         merged = Tokens(*(torch.cat(parts, dim=1) for parts in zip(text, image, strict=True)))
-        asking = [
-            select(tokens.hidden_states, read)
-            for tokens, read in ((text, text_use), (image, image_use))
-            if read != "none"
+        # Only tokens that are read need queries; all serve as keys and values.
+        queries = [
+            select(tokens.hidden_states, use)
+            for tokens, use in ((text, text_use), (image, image_use))
+            if use != "none"
         ]
-        if not asking:
+        if not queries:
             return None, None
-        whole = text_use == image_use == "all"
-        states = merged.hidden_states if whole else torch.cat(asking, dim=1)
+        is_whole = text_use == image_use == "all"
+        # The same tensor, so that attention projects query, key and value in one product.
+        states = merged.hidden_states if is_whole else torch.cat(queries, dim=1)
         states = self.feed_forward(self.self_attention(states, merged))
-        parts = iter(states.split([part.shape[1] for part in asking], dim=1))
+        parts = iter(states.split([part.shape[1] for part in queries], dim=1))
         return (
             None if text_use == "none" else next(parts),
             None if image_use == "none" else next(parts),

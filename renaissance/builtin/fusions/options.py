@@ -1,13 +1,13 @@
 """Options that the built-in fusions share."""
 
-from typing import Any
-
 import attrs
 
 from renaissance import fraction, option, positive
 
 
-def _divides_hidden_size(instance: Any, attribute: "attrs.Attribute[int]", value: int) -> None:
+def _divides_hidden_size(
+    instance: "StackOptions", attribute: "attrs.Attribute[int]", value: int
+) -> None:
     positive(instance, attribute, value)
     if instance.hidden_size % value:
         raise ValueError(f"got {value}, expected a divisor of hidden_size ({instance.hidden_size})")
@@ -25,17 +25,19 @@ class StackOptions:
         4, help="Attention heads; a divisor of hidden_size.", validator=_divides_hidden_size
     )
     mlp_ratio: float = option(
-        4.0, help="Width of the feed-forward, in multiples of hidden_size.", validator=positive
+        4.0,
+        help="Width of the feed-forward layer, as a multiple of hidden_size.",
+        validator=positive,
     )
     dropout: float = option(0.1, help="Dropout of hidden states.", validator=fraction)
     attention_dropout: float = option(
         0.0,
-        help="Dropout of attention probabilities. Above 0, attention on a CPU leaves its fused "
-        "kernel and costs several times as much.",
+        help="Dropout of attention probabilities. Above 0, attention on a CPU cannot use its "
+        "fused kernel and takes several times as long.",
         validator=fraction,
     )
 
     @property
     def intermediate_size(self) -> int:
-        """Width of the feed-forward."""
+        """Width of the feed-forward layer."""
         return int(self.hidden_size * self.mlp_ratio)

@@ -1,4 +1,4 @@
-"""What the built-in fusions share: running a stack of layers."""
+"""The base of the built-in fusions: a stack of layers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -19,17 +19,18 @@ class FusionLayer(nn.Module, ABC):
     def forward(
         self, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Run the layer, leaving out what is not read.
+        """Run the layer, skipping what is not read.
 
         Returns:
-            Hidden states of text and image: of all tokens, of the first, or None, as read.
+            Hidden states of text and of image, (pairs, tokens, hidden): of all tokens, of the first
+            one, or None, as `text_use` and `image_use` say.
         """
 
 
 class StackedFusion(Fusion):
     """A stack of layers, the last of which computes only what is read.
 
-    Weights start as BERT's, scaled to the width (`initialize_linear`).
+    Weights are initialized like BERT's, scaled to the width (`initialize_linear`).
     """
 
     Options = StackOptions
@@ -42,7 +43,7 @@ class StackedFusion(Fusion):
         self._checkpointing = False
 
     def forward(self, text: Tokens, image: Tokens) -> tuple[Tokens, Tokens]:
-        """See the base class."""
+        """Run all layers, each on all tokens."""
         for layer in self.layers:
             text, image = self._run_whole(layer, text, image)
         return text, image
@@ -50,23 +51,26 @@ class StackedFusion(Fusion):
     def fuse(
         self, text: Tokens, image: Tokens, uses: Sequence[FusedUse]
     ) -> list[tuple[Tokens | None, Tokens | None]]:
-        """See the base class. The last layer runs once for each change of what is read."""
+        """Run all layers; the last one computes only the tokens that are read.
+
+        It runs once per series of consecutive groups of pairs with the same use.
+        """
         for layer in self.layers[:-1]:
             text, image = self._run_whole(layer, text, image)
-        groups = _groups(uses)
-        group_sizes = [sum(run.num_pairs for run in runs) for runs in groups]
+        series = _equal_neighbours(uses)
+        series_sizes = [sum(use.num_pairs for use in same) for same in series]
         results: list[tuple[Tokens | None, Tokens | None]] = []
-        for runs, group_text, group_image in zip(
-            groups, _split(text, group_sizes), _split(image, group_sizes), strict=True
+        for same, part_text, part_image in zip(
+            series, _split(text, series_sizes), _split(image, series_sizes), strict=True
         ):
-            fused = self._run(self.layers[-1], group_text, group_image, runs[0].text, runs[0].image)
-            sizes = [run.num_pairs for run in runs]
-            parts = [[None] * len(runs) if t is None else _split(t, sizes) for t in fused]
+            fused = self._run(self.layers[-1], part_text, part_image, same[0].text, same[0].image)
+            sizes = [use.num_pairs for use in same]
+            parts = [[None] * len(same) if t is None else _split(t, sizes) for t in fused]
             results += zip(*parts, strict=True)
         return results
 
     def enable_gradient_checkpointing(self) -> None:
-        """Keep each layer's input alone for backward, and compute the rest again there."""
+        """Keep only each layer's input for the backward pass, and recompute the rest there."""
         self._checkpointing = True
 
     def _run_whole(self, layer: nn.Module, text: Tokens, image: Tokens) -> tuple[Tokens, Tokens]:
@@ -83,9 +87,9 @@ class StackedFusion(Fusion):
         return _with_mask(text_states, text), _with_mask(image_states, image)
 
 
-def select(hidden_states: Tensor, read: TokenUse) -> Tensor:
-    """Return the states of the tokens that are read: all (the same tensor), or the first."""
-    return hidden_states if read == "all" else hidden_states[:, :1]
+def select(hidden_states: Tensor, use: TokenUse) -> Tensor:
+    """Return the states of all tokens (the same tensor) or of the first token."""
+    return hidden_states if use == "all" else hidden_states[:, :1]
 
 
 def _with_mask(states: Tensor | None, tokens: Tokens) -> Tokens | None:
@@ -94,20 +98,20 @@ def _with_mask(states: Tensor | None, tokens: Tokens) -> Tokens | None:
     return Tokens(states, tokens.attention_mask[:, : states.shape[1]])
 
 
-def _groups(uses: Sequence[FusedUse]) -> list[list[FusedUse]]:
+def _equal_neighbours(uses: Sequence[FusedUse]) -> list[list[FusedUse]]:
     # Not itertools.groupby, which torch.compile cannot trace with a key.
-    groups: list[list[FusedUse]] = []
-    for run in uses:
-        if groups and (groups[-1][0].text, groups[-1][0].image) == (run.text, run.image):
-            groups[-1].append(run)
+    series: list[list[FusedUse]] = []
+    for use in uses:
+        if series and (series[-1][0].text, series[-1][0].image) == (use.text, use.image):
+            series[-1].append(use)
         else:
-            groups.append([run])
-    return groups
+            series.append([use])
+    return series
 
 
 def _split(tokens: Tokens, sizes: list[int]) -> list[Tokens]:
     if len(sizes) == 1:
         return [tokens]
-    # One split rather than a slice a run: its gradient is one concatenation.
+    # One split rather than one slice per size: its gradient is a single concatenation.
     parts = zip(*(part.split(sizes) for part in tokens), strict=True)  # type: ignore[no-untyped-call]
     return [Tokens(*part) for part in parts]

@@ -7,7 +7,7 @@ from renaissance import Head, fraction, initialize_linear, option
 
 
 class Linear(Head):
-    """Dropout, then one linear layer. Made as `Linear(options, input_size, output_size)`."""
+    """Dropout, then one linear layer."""
 
     @attrs.frozen
     class Options:
@@ -22,6 +22,6 @@ class Linear(Head):
         initialize_linear(self.decoder)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """See the base class."""
+        """Return the logits, (..., output_size)."""
         logits: Tensor = self.decoder(self.dropout(hidden_states))
         return logits

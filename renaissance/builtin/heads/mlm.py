@@ -10,7 +10,7 @@ from renaissance import Head, initialize_linear
 class MLMHead(Head):
     """Dense layer, GELU, layer norm, projection to the vocabulary (Devlin et al., "BERT", 2019).
 
-    Made as `MLMHead(options, input_size, output_size)`; the output size is the vocabulary's.
+    The output size is the size of the vocabulary.
     """
 
     @attrs.frozen
@@ -25,6 +25,6 @@ class MLMHead(Head):
         self.apply(initialize_linear)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """See the base class."""
+        """Return the logits, (..., output_size)."""
         logits: Tensor = self.decoder(self.layer_norm(F.gelu(self.dense(hidden_states))))
         return logits

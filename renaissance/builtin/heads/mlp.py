@@ -1,4 +1,4 @@
-"""A hidden layer, then a linear one."""
+"""A hidden layer, then a linear layer."""
 
 import attrs
 import torch.nn.functional as F
@@ -10,8 +10,7 @@ from renaissance import Head, initialize_linear
 class MLP(Head):
     """Dense layer of twice the input size, layer norm, GELU, linear layer.
 
-    The head of ViLT's and METER's classification tasks (Kim et al., 2021). Made as
-    `MLP(options, input_size, output_size)`.
+    The classification head of ViLT (Kim et al., 2021) and METER (Dou et al., 2022).
     """
 
     @attrs.frozen
@@ -26,6 +25,6 @@ class MLP(Head):
         self.apply(initialize_linear)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """See the base class."""
+        """Return the logits, (..., output_size)."""
         logits: Tensor = self.decoder(F.gelu(self.layer_norm(self.dense(hidden_states))))
         return logits

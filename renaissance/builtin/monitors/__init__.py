@@ -1,1 +1,1 @@
-"""Plugins that follow a run through the lifecycle hooks."""
+"""The built-in monitors: on the console, as JSON lines, in TensorBoard."""

@@ -1,104 +1,133 @@
-"""The console: a progress bar on a terminal, plain lines otherwise, rank 0 only."""
+"""The console: one line per event, and on a terminal a progress bar below."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
+import attrs
 from rich.console import Console as RichConsole
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
-from renaissance import hookimpl
-from renaissance.contracts.monitor import Evaluation, RunInfo, StepReport
+from renaissance import Evaluation, Monitor, RunInfo, StepReport
 
+# Modules to name before the rest is counted.
 NUM_NAMED = 4
+INDENT = "    "
 
 
-class Console:
-    """Says what happens, as it happens."""
+class Console(Monitor):
+    """Prints what happens; on a terminal, it also shows a progress bar with the time left."""
 
-    def __init__(self) -> None:
+    @attrs.frozen
+    class Options:
+        """Nothing to set."""
+
+    def __init__(self, options: Options) -> None:
         self._console = RichConsole(highlight=False, soft_wrap=True)
-        self._progress: Progress | None = None
-        self._bar: Any = None
+        self._bar: ProgressBar | None = None
 
-    @hookimpl
     def run_started(self, run: RunInfo) -> None:
-        """Say what is about to run."""
-        if run.rank != 0:
-            return
+        """Print what is about to run, and start the progress bar."""
         verb = "resuming" if run.start_step else "starting"
         self._say(f"{verb} {run.folder}: step {run.start_step} of {run.total_steps}")
-        self._say(f"{run.batch_plan}; {run.samples_per_epoch} samples an epoch")
+        self._say(run.batch_plan, f"{run.samples_per_epoch} samples per epoch")
         if run.unused_parameters:
-            self._say(
-                f"not trained, since no objective reads them: {_shortened(run.unused_parameters)}"
-            )
+            names = _shortened(run.unused_parameters)
+            self._say(f"not trained, since no objective uses them: {names}")
         if self._console.is_terminal:
-            self._progress = Progress(
-                TextColumn("step"),
-                MofNCompleteColumn(),
-                BarColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.description}"),
-                console=self._console,
-            )
-            self._bar = self._progress.add_task("", total=run.total_steps, completed=run.start_step)
-            self._progress.start()
+            self._bar = ProgressBar(self._console, run.start_step, run.total_steps)
 
-    @hookimpl
     def step_finished(self, run: RunInfo, report: StepReport) -> None:
-        """Show a training step."""
-        figures = f"{_figures(report.metrics)}  {report.samples_per_second:.1f} samples/s"
-        if self._progress is not None:
-            self._progress.update(self._bar, completed=report.step, description=figures)
-        else:
-            self._say(
-                f"step {report.step}/{run.total_steps}  {figures}  data wait {report.data_wait:.0%}"
-            )
+        """Print a training step."""
+        speed = f"{report.samples_per_second:.1f} samples/s", f"data wait {report.data_wait:.0%}"
+        self._say(f"step {report.step}/{run.total_steps}", *_figures(report.metrics), *speed)
+        if self._bar is not None:
+            self._bar.move_to(report.step)
 
-    @hookimpl
-    def evaluated(self, evaluation: Evaluation) -> None:
-        """Show an evaluation."""
-        self._say(f"step {evaluation.step}  {evaluation.split}: {_figures(evaluation.metrics)}")
+    def evaluated(self, run: RunInfo, evaluation: Evaluation) -> None:
+        """Print an evaluation."""
+        self._say(f"step {evaluation.step}", evaluation.split, *_figures(evaluation.metrics))
 
-    @hookimpl
-    def checkpoint_saved(self, step: int, folder: Path) -> None:
-        """Say where a checkpoint is."""
+    def checkpoint_saved(self, run: RunInfo, step: int, folder: Path) -> None:
+        """Print where a checkpoint is."""
         self._say(f"step {step}  saved {folder}")
 
-    @hookimpl
-    def run_finished(self, run: RunInfo, reason: str, summary: dict[str, Any]) -> None:
-        """Say how it ended."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+    def run_finished(self, run: RunInfo, reason: str, summary: Mapping[str, object]) -> None:
+        """Print how the run ended."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
         text = f"{reason} at step {summary['step']} of {run.total_steps}: {run.folder}"
         if reason.startswith("stopped"):
-            text += "; the same command goes on from here"
+            text += "; the same command resumes from here"
         self._say(text)
 
-    def _say(self, text: str) -> None:
-        self._console.print(text, markup=False)
+    def _say(self, *pieces: str) -> None:
+        """Print pieces on one line; on a terminal, wrap them to its width."""
+        width = self._console.width if self._console.is_terminal else None
+        for line in _lines(pieces, width):
+            self._console.print(line, markup=False)
 
 
-def _figures(metrics: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+class ProgressBar:
+    """The last line of a terminal: steps, a bar, and the time left.
+
+    Args:
+        console: Where it is drawn.
+        step: Steps done.
+        total_steps: Steps of the whole run.
+    """
+
+    def __init__(self, console: RichConsole, step: int, total_steps: int) -> None:
+        self._progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            # None: as wide as the other columns allow.
+            BarColumn(bar_width=None),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            expand=True,
+        )
+        self._task: TaskID = self._progress.add_task("", total=total_steps, completed=step)
+        self._progress.start()
+
+    def move_to(self, step: int) -> None:
+        """Show that these steps are done."""
+        self._progress.update(self._task, completed=step)
+
+    def stop(self) -> None:
+        """Leave the bar as it is."""
+        self._progress.stop()
+
+
+def _figures(metrics: Mapping[str, float]) -> list[str]:
+    return [f"{name} {value:.4f}" for name, value in metrics.items()]
+
+
+def _lines(pieces: Iterable[str], width: int | None) -> list[str]:
+    """Join pieces to lines of at most this width, later ones indented; None for one line."""
+    first, *rest = pieces
+    lines = [first]
+    for piece in rest:
+        longer = f"{lines[-1]}  {piece}"
+        if width is None or len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(INDENT + piece)
+    return lines
 
 
 def _shortened(names: tuple[str, ...]) -> str:
-    """Name the modules rather than each of their weights and biases."""
+    """Return the names of the modules rather than those of all their parameters."""
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
     more = f" and {len(modules) - NUM_NAMED} more modules" if len(modules) > NUM_NAMED else ""
     return ", ".join(modules[:NUM_NAMED]) + more
-
-
-plugin = Console()

@@ -1,116 +1,75 @@
-"""TensorBoard: losses, metrics, learning rates, speed, the spec as text, pictures."""
+"""TensorBoard: losses, metrics, learning rates, speed, the spec as text, and pictures."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import attrs
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 from torch.utils.tensorboard import SummaryWriter
 
-from renaissance import hookimpl
-from renaissance.contracts.monitor import Evaluation, PanelImage, RunInfo, StepReport
-
-COLUMNS = 4
-CELL_WIDTH = 280
-LINE_HEIGHT = 16
-MAX_LINES = 9
-MARGIN = 8
+from renaissance import Evaluation, Monitor, RunInfo, StepReport, draw_panel, option
 
 
-class TensorBoard:
-    """Writes event files into `tensorboard/` of the run folder."""
+class TensorBoard(Monitor):
+    """Writes event files to `tensorboard/` in the run folder.
 
-    def __init__(self) -> None:
-        self._writer: SummaryWriter | None = None
+    Each split has its own folder there, with the same tags, so TensorBoard shows training and
+    validation in one chart. Figures that belong to no split are in the folder of training.
+    """
 
-    @hookimpl
+    @attrs.frozen
+    class Options:
+        """Options of `tensorboard`."""
+
+        panel: bool = option(True, help="Write the picture panel of each evaluation.")
+
+    def __init__(self, options: Options) -> None:
+        self._panel = options.panel
+        self._writers: dict[str, SummaryWriter] = {}
+
     def run_started(self, run: RunInfo) -> None:
-        """Open the event file; steps after a resumed checkpoint are purged from view."""
-        if run.rank != 0:
-            return
-        self._writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.start_step + 1)
-        # Indented text is shown as it is.
+        """Open the event file, and write the spec."""
+        # TensorBoard renders Markdown, which leaves indented text as it is.
         text = "".join(f"    {line}\n" for line in run.spec_text.splitlines())
-        self._call("add_text", "spec", text, run.start_step)
+        self._writer(run, "train").add_text("spec", text, run.start_step)
 
-    @hookimpl
-    def step_finished(self, report: StepReport) -> None:
+    def step_finished(self, run: RunInfo, report: StepReport) -> None:
         """Write a training step."""
-        for name, value in report.metrics.items():
-            self._call("add_scalar", f"train/{name}", value, report.step)
-        for name, value in report.learning_rates.items():
-            self._call("add_scalar", f"learning_rate/{name}", value, report.step)
-        for name, value in {
-            "gradient_norm": report.gradient_norm,
-            "epoch": report.epoch,
-            "samples_per_second": report.samples_per_second,
-            "data_wait_share": report.data_wait,
-            "peak_memory_gib": report.peak_memory,
-        }.items():
-            self._call("add_scalar", f"run/{name}", value, report.step)
+        figures = {name.removeprefix("train/"): value for name, value in report.figures().items()}
+        self._write(run, "train", report.step, figures)
 
-    @hookimpl
-    def evaluated(self, evaluation: Evaluation) -> None:
+    def evaluated(self, run: RunInfo, evaluation: Evaluation) -> None:
         """Write an evaluation, with its picture panel."""
-        for name, value in evaluation.metrics.items():
-            self._call("add_scalar", f"{evaluation.split}/{name}", value, evaluation.step)
-        if evaluation.panel and self._writer is not None:
+        self._write(run, evaluation.split, evaluation.step, evaluation.metrics)
+        writer = self._writer(run, evaluation.split)
+        if self._panel and evaluation.panel:
             pixels = np.asarray(draw_panel(evaluation.panel))
-            name = f"{evaluation.split}/panel"
-            self._call("add_image", name, pixels, evaluation.step, dataformats="HWC")
-        if self._writer is not None:
-            self._writer.flush()
+            writer.add_image("panel", pixels, evaluation.step, dataformats="HWC")
+        self._flush()
 
-    @hookimpl
-    def checkpoint_saved(self, step: int, folder: Path) -> None:
-        """Flush, so that what is shown is never behind what can be resumed."""
-        if self._writer is not None:
-            self._writer.flush()
+    def checkpoint_saved(self, run: RunInfo, step: int, folder: Path) -> None:
+        """Flush, so that the figures on disk are never behind the checkpoint."""
+        self._flush()
 
-    @hookimpl
-    def run_finished(self) -> None:
-        """Close the event file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+    def run_finished(self, run: RunInfo, reason: str, summary: Mapping[str, object]) -> None:
+        """Close the event files."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
 
-    def _call(self, method: str, *arguments: Any, **options: Any) -> None:
-        if self._writer is not None:
-            getattr(self._writer, method)(*arguments, **options)
+    def _write(self, run: RunInfo, split: str, step: int, figures: Mapping[str, float]) -> None:
+        writer = self._writer(run, split)
+        for name, value in figures.items():
+            writer.add_scalar(name, value, step)
 
+    def _writer(self, run: RunInfo, split: str) -> SummaryWriter:
+        if split not in self._writers:
+            # Hides the steps after the checkpoint from which the run resumes: they come again.
+            self._writers[split] = SummaryWriter(
+                str(run.folder / "tensorboard" / split), purge_step=run.start_step + 1
+            )
+        return self._writers[split]
 
-def draw_panel(images: list[PanelImage] | tuple[PanelImage, ...] | Any) -> Image.Image:
-    """Draw images in a grid, each with its lines of text below."""
-    font = ImageFont.load_default(12)
-    cell_height = 224 + MAX_LINES * LINE_HEIGHT + 2 * MARGIN
-    rows = -(-len(images) // COLUMNS)
-    sheet = Image.new("RGB", (min(len(images), COLUMNS) * CELL_WIDTH, rows * cell_height), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, entry in enumerate(images):
-        x = number % COLUMNS * CELL_WIDTH + MARGIN
-        y = number // COLUMNS * cell_height + MARGIN
-        sheet.paste(entry.image, (x, y))
-        y += 224 + 4
-        for line in _wrapped(entry.lines, font):
-            draw.text((x, y), line, fill="black", font=font)
-            y += LINE_HEIGHT
-    return sheet
-
-
-def _wrapped(lines: tuple[str, ...], font: Any) -> list[str]:
-    wrapped: list[str] = []
-    for line in lines:
-        current = ""
-        for word in line.split():
-            longer = f"{current} {word}".strip()
-            if current and font.getlength(longer) > CELL_WIDTH - 2 * MARGIN:
-                wrapped.append(current)
-                longer = word
-            current = longer
-        wrapped.append(current)
-    if len(wrapped) > MAX_LINES:
-        wrapped = [*wrapped[: MAX_LINES - 1], "..."]
-    return wrapped
-
-
-plugin = TensorBoard()
+    def _flush(self) -> None:
+        for writer in self._writers.values():
+            writer.flush()

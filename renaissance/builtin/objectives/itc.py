@@ -1,6 +1,6 @@
-"""Image-text contrastive learning: each text finds its image among all, and each image its text.
+"""Image-text contrastive learning: find each text's image among all images, and vice versa.
 
-Radford et al., "CLIP", ICML 2021; several positives a sample as in Li et al., "ALBEF", NeurIPS
+Radford et al., "CLIP", ICML 2021; several positives per sample as in Li et al., "ALBEF", NeurIPS
 2021.
 """
 
@@ -8,14 +8,13 @@ import hashlib
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
 
 from renaissance import (
     BatchBuilder,
@@ -26,10 +25,14 @@ from renaissance import (
     ObjectiveContext,
     ObjectiveOutput,
     Tokens,
+    accuracy,
     initialize_linear,
     option,
     positive,
 )
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 INITIAL_SCALE, MAX_SCALE = 1 / 0.07, 100.0
 
@@ -37,8 +40,8 @@ INITIAL_SCALE, MAX_SCALE = 1 / 0.07, 100.0
 class ITC(Objective):
     """Image-text contrastive learning, before fusion.
 
-    In training each sample is compared with those of all ranks; in evaluation, where ranks have
-    different numbers of micro-batches, with those of its micro-batch.
+    In training, each sample is compared with the samples of all ranks; in evaluation, where ranks
+    may have different numbers of micro-batches, only with those of its own micro-batch.
     """
 
     requires = frozenset({"text", "image"})
@@ -48,9 +51,7 @@ class ITC(Objective):
     class Options:
         """Options of `itc`."""
 
-        projection_size: int = option(
-            256, help="Size of the vectors that are compared.", validator=positive
-        )
+        projection_size: int = option(256, help="Size of the compared vectors.", validator=positive)
 
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
@@ -58,15 +59,15 @@ class ITC(Objective):
         self.text_projection = nn.Linear(sizes.text, size, bias=False)
         self.image_projection = nn.Linear(sizes.image, size, bias=False)
         self.apply(initialize_linear)
-        # Its logarithm is learned, so that it stays positive.
+        # The logarithm is learned, so that the scale stays positive.
         self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
-        """Note each sample's rows, and which samples have the same image."""
+        """Collect each sample's rows, and a key of its image."""
         rows = {
             "text_rows": [builder.text(sample) for sample in samples],
             "image_rows": [builder.image(sample) for sample in samples],
-            "image_keys": [_key(sample.sample.image_ids[0]) for sample in samples],
+            "image_keys": [_key(sample.image_ids[0]) for sample in samples],
         }
         return ObjectiveBatch(
             num_targets=len(samples),
@@ -74,18 +75,16 @@ class ITC(Objective):
         )
 
     def similarity(self, text: Tokens, image: Tokens) -> Tensor:
-        """Return the cosine of every text with every image, (texts, images), float32, detached."""
-        # Detached, because a view that is made where gradients are off still asks for one, which
-        # hooks of modules (those that count operations, for one) cannot handle.
+        """Return the cosine of every text and every image, (texts, images), float32, detached."""
+        # Detached, because a view made while gradients are off still requires a gradient, which
+        # module hooks (such as those that count operations) cannot handle.
         texts = self._project(self.text_projection, text.hidden_states.detach())
         images = self._project(self.image_projection, image.hidden_states.detach())
         with _full_precision(texts):
             return texts @ images.transpose(0, 1)
 
     def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
-        """Compare this rank's samples, one way and the other, with all samples."""
-        assert features.text is not None
-        assert features.image is not None
+        """Compare this rank's texts with all images, and its images with all texts."""
         tensors = batch.tensors
         # (samples, projection)
         text = self._project(self.text_projection, features.text.hidden_states)[
@@ -99,10 +98,11 @@ class ITC(Objective):
         if self.training and dist.is_initialized():
             all_text, all_image, all_keys = _gather_samples(text, image, keys)
         with torch.no_grad():
-            # CLIP's limit, kept on the parameter itself: beyond it there would be no gradient.
+            # CLIP's limit. It is applied to the parameter itself: if only the value in use were
+            # clamped, a parameter beyond the limit would get no gradient and stay there.
             self.log_scale.clamp_(max=math.log(MAX_SCALE))
         scale = self.log_scale.exp()
-        # Every sample with the same image is as right as the sample itself.
+        # All samples with the same image count as positives.
         positives = keys[:, None] == all_keys
         with _full_precision(text):
             to_image = scale * text @ all_image.transpose(0, 1)
@@ -116,36 +116,34 @@ class ITC(Objective):
             },
         )
 
-    def metrics(self) -> dict[str, Metric]:
-        """Share of the samples whose nearest neighbour is right, each way."""
-        return {
-            "text_to_image_accuracy": MeanMetric(nan_strategy="disable"),
-            "image_to_text_accuracy": MeanMetric(nan_strategy="disable"),
-        }
+    def metrics(self) -> "dict[str, Metric]":
+        """Return the accuracy of the nearest neighbour, in both directions."""
+        return {"text_to_image_accuracy": accuracy(), "image_to_text_accuracy": accuracy()}
 
     def update_metrics(
-        self, metrics: Mapping[str, Metric], batch: ObjectiveBatch, output: ObjectiveOutput
+        self, metrics: "Mapping[str, Metric]", batch: ObjectiveBatch, output: ObjectiveOutput
     ) -> None:
-        """See the base class."""
-        for way in ("text_to_image", "image_to_text"):
-            metrics[f"{way}_accuracy"].update(output.predictions[f"{way}_right"].float())
+        """Add one micro-batch."""
+        for direction in ("text_to_image", "image_to_text"):
+            right = output.predictions[f"{direction}_right"]
+            metrics[f"{direction}_accuracy"].update(right.float())
 
     @staticmethod
     def _project(projection: nn.Linear, hidden_states: Tensor) -> Tensor:
-        """Return the first token of each row as a vector of length 1, (rows, projection)."""
+        """Project the first token of each row to a unit vector, (rows, projection)."""
         with _full_precision(hidden_states):
             return F.normalize(projection(hidden_states[:, 0].float()), dim=-1)
 
 
 def _full_precision(tensor: Tensor) -> AbstractContextManager[object]:
-    """Return a context without autocast: a scale of 100 makes much of small differences."""
+    """Return a context without autocast, since a scale of 100 magnifies rounding errors."""
     device_type = tensor.device.type
-    # The meta device, where `renaissance check` computes shapes, has no autocast to leave.
+    # The meta device, on which `renaissance check` computes shapes, has no autocast.
     return nullcontext() if device_type == "meta" else torch.autocast(device_type, enabled=False)
 
 
 def _key(image_id: Hashable) -> int:
-    """Return a number for an image identifier, the same in every process: 63 bits."""
+    """Return a 63-bit hash of an image identifier, the same in every process."""
     digest = hashlib.blake2b(repr(image_id).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -163,12 +161,12 @@ def _is_right(logits: Tensor, positives: Tensor) -> Tensor:
 
 def _gather_samples(text: Tensor, image: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the vectors and keys of all ranks' samples, with gradient to all ranks."""
-    # Ranks may differ: a record that cannot be read is left out of its micro-batch.
+    # Sizes may differ between ranks, since unreadable records are left out.
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size())]
     dist.all_gather(sizes, torch.tensor([len(keys)]))
     counts = [int(size) for size in sizes]
     missing = max(counts) - len(keys)
-    # (ranks, longest, 2 * projection): one exchange for both.
+    # (ranks, longest, 2 * projection): one exchange for texts and images.
     padded = F.pad(torch.cat([text, image], dim=1), (0, 0, 0, missing))
     vectors: Tensor = _AllGather.apply(padded)  # type: ignore[no-untyped-call]
     padded_keys = F.pad(keys, (0, missing))
@@ -183,19 +181,19 @@ def _gather_samples(text: Tensor, image: Tensor, keys: Tensor) -> tuple[Tensor, 
 class _AllGather(torch.autograd.Function):
     """Stack the tensors of all ranks: (...) to (ranks, ...), the same shape on every rank.
 
-    Every rank's loss depends on every rank's tensor; backward adds these gradients up.
+    Every rank's loss depends on every rank's tensor, so the backward pass adds up their gradients.
     """
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        """Exchange."""
+    def forward(ctx: object, tensor: Tensor) -> Tensor:
+        """Gather all ranks' tensors."""
         parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, tensor.contiguous())
         return torch.stack(parts)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """Add up, and keep this rank's part."""
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        """Add up the gradients of all ranks, and return this rank's part."""
         total = gradients[0].contiguous()
         dist.all_reduce(total)
         return total[dist.get_rank()]

@@ -4,18 +4,17 @@ Chen et al., "UNITER", ECCV 2020; Kim et al., "ViLT", ICML 2021; hard negatives:
 NeurIPS 2021.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import attrs
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
 
 from renaissance import (
     BatchBuilder,
+    Classification,
     Features,
     KeyedSample,
     Objective,
@@ -28,16 +27,18 @@ from renaissance import (
     option,
     positive,
 )
-from renaissance.builtin.objectives.text import readable
 
 FALSE, TRUE = 0, 1
 
 
-class ITM(Objective):
-    """Image-text matching: half of the pairs are broken, never with an equal image."""
+class ITM(Classification):
+    """Image-text matching: one half of a pair is replaced in half of the pairs.
+
+    The replacement always comes from a sample with a different image.
+    """
 
     requires = frozenset({"text", "image"})
-
+    classes = ("false", "true")
     default_head = "linear"
 
     @attrs.frozen
@@ -46,32 +47,31 @@ class ITM(Objective):
 
         negatives: Literal["batch", "dataset", "hard"] = option(
             "batch",
-            help="Where the false half comes from: the micro-batch (no further image to decode and "
-            "encode), or a random sample of the dataset; hard: from the micro-batch, the likelier "
-            "the more similar, which needs an objective that learns a similarity, such as itc. "
-            "Evaluation always draws from the dataset, so that its result does not depend on how "
-            "samples are batched.",
+            help="Where replacements come from. batch: the micro-batch, so that no further image "
+            "is decoded and encoded. dataset: a random sample of the dataset. hard: the "
+            "micro-batch, preferring similar samples, which requires an objective that learns a "
+            "similarity, such as itc. Evaluation always draws from the dataset, so that its result "
+            "does not depend on how samples are batched.",
         )
         replace: Literal["image", "text", "either"] = option(
-            "image", help="Which half of a broken pair is the false one."
+            "image", help="Which half of a pair is replaced."
         )
         temperature: float = option(
             0.07,
-            help="Of hard negatives: the lower, the more surely the most similar is chosen.",
+            help="For hard negatives: the lower, the more often the most similar sample is chosen.",
             validator=positive,
         )
 
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
         self.options = options
-        self.tokenizer = context.tokenizer
-        self.head = context.make_head(context.sizes.pooled, 2)
+        self.head = context.make_head(context.sizes.pooled, len(self.classes))
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
-        """Pair each text with its image or a false one."""
+        """Pair each sample's text and image, or replace one of the two."""
         text_rows, image_rows, labels = [], [], []
         broken, replaces_text = [], []
-        for number, sample in enumerate(samples):
+        for index, sample in enumerate(samples):
             text_of, image_of = sample, sample
             generator = sample.generator("itm")
             if generator.random() < 0.5:
@@ -80,8 +80,9 @@ class ITM(Objective):
                     self.options.replace == "either" and generator.random() < 0.5
                 )
                 text_of, image_of = (false, sample) if replace_text else (sample, false)
+                # A micro-batch of one image has no replacement: the pair stays true.
                 if false is not sample:
-                    broken.append(number)
+                    broken.append(index)
                     replaces_text.append(replace_text)
             text_rows.append(builder.text(text_of))
             image_rows.append(builder.image(image_of))
@@ -102,13 +103,13 @@ class ITM(Objective):
         )
 
     def pairs(self, batch: ObjectiveBatch, similarity: Tensor | None) -> Pairs | None:
-        """Give the broken pairs hard negatives, if that is wanted.
+        """Choose hard negatives for the broken pairs, if `negatives` is "hard".
 
-        The largest of similarity / temperature + Gumbel noise is a draw from the softmax of the
-        similarities.
+        The argmax of similarity / temperature + Gumbel noise is a draw from the softmax of
+        similarity / temperature.
 
         Raises:
-            SpecError: If hard negatives are wanted and no objective learns a similarity.
+            SpecError: If hard negatives are chosen and no objective learns a similarity.
         """
         tensors = batch.tensors
         if "noise" not in tensors:
@@ -119,20 +120,20 @@ class ITM(Objective):
                 "of this run learns; add [[objectives]] with type = 'itc', or set "
                 "negatives = 'batch'"
             )
-        assert batch.pairs is not None
+        pairs = batch.fused_pairs
         texts, images = tensors["text_rows"], tensors["image_rows"]
         broken, replaces_text = tensors["broken"], tensors["replaces_text"]
-        # Every sample's text with every sample's image.
-        own = similarity[texts][:, images].float()
-        # How alike is the half that stays to what may replace the other half, (broken, samples).
-        likeness = torch.where(replaces_text[:, None], own[:, broken].T, own[broken])
-        chosen = (likeness / self.options.temperature + tensors["noise"]).argmax(1)
+        # Each sample's text with each sample's image, (samples, samples).
+        by_sample = similarity[texts][:, images].float()
+        # Similarity of the kept half to each candidate replacement, (broken, samples).
+        candidates = torch.where(replaces_text[:, None], by_sample[:, broken].T, by_sample[broken])
+        chosen = (candidates / self.options.temperature + tensors["noise"]).argmax(1)
         return attrs.evolve(
-            batch.pairs,
-            text_rows=batch.pairs.text_rows.index_copy(
+            pairs,
+            text_rows=pairs.text_rows.index_copy(
                 0, broken, texts[torch.where(replaces_text, chosen, broken)]
             ),
-            image_rows=batch.pairs.image_rows.index_copy(
+            image_rows=pairs.image_rows.index_copy(
                 0, broken, images[torch.where(replaces_text, broken, chosen)]
             ),
         )
@@ -140,64 +141,48 @@ class ITM(Objective):
     def _negative(
         self, sample: KeyedSample, samples: Sequence[KeyedSample], builder: BatchBuilder
     ) -> KeyedSample:
-        """Return a sample with another image, or the sample itself if the micro-batch has none."""
+        """Return a sample with a different image, or the sample itself if there is none."""
         if self.options.negatives == "dataset" or not builder.training:
             return builder.other_sample(sample, "itm/negative")
-        own = set(sample.sample.image_ids)
-        others = [other for other in samples if own.isdisjoint(other.sample.image_ids)]
+        image_ids = set(sample.image_ids)
+        others = [other for other in samples if image_ids.isdisjoint(other.image_ids)]
         if not others:
             return sample
         return others[int(sample.generator("itm/negative").integers(len(others)))]
 
-    def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
-        """Classify the pooled pairs as true or false."""
-        assert features.fused is not None
-        logits: Tensor = self.head(features.fused.pooled)
-        loss_sum = F.cross_entropy(logits.float(), batch.tensors["labels"], reduction="sum")
-        return ObjectiveOutput(loss_sum, {"logits": logits.detach()})
+    def logits(self, batch: ObjectiveBatch, features: Features) -> Tensor:
+        """Classify the pooled pairs as false or true."""
+        return self.head(features.pooled)
 
-    def metrics(self) -> dict[str, Metric]:
-        """Share of the pairs that are decided right."""
-        return {"accuracy": MeanMetric(nan_strategy="disable")}
-
-    def update_metrics(
-        self, metrics: Mapping[str, Metric], batch: ObjectiveBatch, output: ObjectiveOutput
-    ) -> None:
-        """See the base class."""
-        right = output.predictions["logits"].argmax(-1) == batch.tensors["labels"]
-        metrics["accuracy"].update(right.float())
+    # Not Classification's: the pairs are made up, so there is nothing to predict.
+    predictions = Objective.predictions
 
     def panel(
-        self, batch: ObjectiveBatch, output: ObjectiveOutput, input_ids: Tensor | None
+        self, batch: ObjectiveBatch, output: ObjectiveOutput, texts: Sequence[str]
     ) -> list[PanelEntry]:
-        """Each pair's text, its match score, and whether it is a true pair."""
-        assert batch.pairs is not None
-        assert input_ids is not None
+        """Return each pair's text, its match score, and whether the pair is true."""
         scores = output.predictions["logits"].float().softmax(-1)[:, TRUE].tolist()
-        entries = []
-        for text_row, image_row, score, label in zip(
-            batch.pairs.text_rows.tolist(),
-            batch.pairs.image_rows.tolist(),
-            scores,
-            batch.tensors["labels"].tolist(),
-            strict=True,
-        ):
-            truth = "true" if label == TRUE else "false"
-            text = readable(self.tokenizer, input_ids[text_row])
-            entries.append(PanelEntry(image_row, (f"match {score:.2f} ({truth} pair): {text}",)))
-        return entries
+        labels = batch.tensors["labels"].tolist()
+        return [
+            PanelEntry(
+                image_row, (f"match {score:.2f} ({self.classes[label]} pair): {texts[text_row]}",)
+            )
+            for (text_row, image_row), score, label in zip(
+                batch.fused_pairs.rows(), scores, labels, strict=True
+            )
+        ]
 
 
 def _noise(samples: Sequence[KeyedSample], broken: Sequence[int]) -> np.ndarray[Any, Any]:
-    """Return Gumbel noise of each broken pair for each sample that may break it.
+    """Return Gumbel noise for each broken pair and each sample that may replace a half of it.
 
     Returns:
-        (broken, samples), float32; minus infinity where the sample has an equal image.
+        (broken, samples), float32; minus infinity if the sample has the same image.
     """
     noise = np.full((len(broken), len(samples)), -np.inf, np.float32)
-    for row, number in enumerate(broken):
-        own = set(samples[number].sample.image_ids)
-        allowed = [own.isdisjoint(other.sample.image_ids) for other in samples]
-        drawn = samples[number].generator("itm/hard").gumbel(size=len(samples))
+    for row, index in enumerate(broken):
+        image_ids = set(samples[index].image_ids)
+        allowed = [image_ids.isdisjoint(other.image_ids) for other in samples]
+        drawn = samples[index].generator("itm/hard").gumbel(size=len(samples))
         noise[row, allowed] = drawn[allowed]
     return noise

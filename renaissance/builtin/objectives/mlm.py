@@ -1,17 +1,16 @@
-"""Masked language modelling: predict masked words from the text around them and the image.
+"""Masked language modelling: predict masked words from the surrounding text and the image.
 
 Devlin et al., "BERT", NAACL 2019; whole words masked together as in the authors' later release.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torchmetrics import MeanMetric, Metric
+from numpy.typing import NDArray
 
 from renaissance import (
     BatchBuilder,
@@ -24,22 +23,24 @@ from renaissance import (
     Pairs,
     PanelEntry,
     PluginError,
+    accuracy,
     fraction,
     option,
 )
-from renaissance.builtin.objectives.text import readable
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 MASKED, RANDOM = 0.8, 0.1
 NUM_SHOWN_PREDICTIONS = 3
 
-Ids = np.ndarray[Any, np.dtype[np.int64]]
+Ids = NDArray[np.int64]
 
 
 class MLM(Objective):
     """Masked language modelling on image-text pairs."""
 
     requires = frozenset({"text", "image"})
-
     default_head = "mlm"
 
     @attrs.frozen
@@ -49,9 +50,7 @@ class MLM(Objective):
         probability: float = option(
             0.15, help="Share of the tokens (or words) to predict.", validator=fraction
         )
-        whole_word: bool = option(
-            False, help="Mask whole words: all tokens of a word together, with any fast tokenizer."
-        )
+        whole_word: bool = option(False, help="Mask whole words: all tokens of a word together.")
 
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
@@ -63,12 +62,12 @@ class MLM(Objective):
                 "model, or set data.tokenizer"
             )
         vocab_size = len(self.tokenizer)
-        # A separator where none belongs would begin a second text.
+        # Random replacements are never special tokens: a stray separator would begin a second text.
         self.ordinary_ids = np.setdiff1d(np.arange(vocab_size), self.tokenizer.all_special_ids)
         self.head = context.make_head(context.sizes.fused, vocab_size)
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
-        """Mask each text and note where its targets are."""
+        """Mask each text, and collect the positions and ids of the masked tokens."""
         text_rows, image_rows = [], []
         pair_indices, positions, labels = [], [], []
         for pair, sample in enumerate(samples):
@@ -98,17 +97,15 @@ class MLM(Objective):
     def mask(
         self, input_ids: Ids, word_ids: Ids, generator: np.random.Generator
     ) -> tuple[Ids, Ids]:
-        """Choose targets and hide them: 80% [MASK], 10% a random token, 10% left as they are.
+        """Choose targets and hide them: 80% become [MASK], 10% a random token, 10% stay.
 
-        A random token is never a special one.
-
-        At least one token (or word) of a text that has any is chosen: a short caption would
-        otherwise often teach nothing.
+        At least one token (or word) of each text is chosen, if it has any: otherwise short captions
+        would often have no target.
 
         Args:
-            input_ids: (tokens,).
-            word_ids: Word of each token, -1 for special tokens, (tokens,).
-            generator: Decides everything.
+            input_ids: Token ids, (tokens,).
+            word_ids: Index of each token's word, -1 for special tokens, (tokens,).
+            generator: For all random choices.
 
         Returns:
             The masked ids, (tokens,), and the target positions, (targets,).
@@ -122,58 +119,55 @@ class MLM(Objective):
         if len(chosen) == 0:
             chosen = generator.choice(candidates, size=1)
         targets = np.flatnonzero(np.isin(units, chosen))
-        fate = generator.random(len(targets))
+        draw = generator.random(len(targets))
         random_ids = self.ordinary_ids[
             generator.integers(len(self.ordinary_ids), size=len(targets))
         ]
         masked = input_ids.copy()
-        hide = fate < MASKED
+        hide = draw < MASKED
         masked[targets[hide]] = self.tokenizer.mask_token_id
-        replace = (fate >= MASKED) & (fate < MASKED + RANDOM)
+        replace = (draw >= MASKED) & (draw < MASKED + RANDOM)
         masked[targets[replace]] = random_ids[replace]
         return masked, targets
 
     def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
-        """Project masked positions, and no others, to the vocabulary."""
-        assert features.fused is not None
-        assert features.fused.text is not None
+        """Project the masked positions, and only these, to the vocabulary."""
         tensors = batch.tensors
         # (targets, hidden)
         states = features.fused.text.hidden_states[tensors["pair_indices"], tensors["positions"]]
-        logits: Tensor = self.head(states)
+        logits = self.head(states)
         loss_sum = F.cross_entropy(logits.float(), tensors["labels"], reduction="sum")
         return ObjectiveOutput(loss_sum, {"logits": logits.detach()})
 
-    def metrics(self) -> dict[str, Metric]:
-        """Share of the targets whose token is predicted right."""
-        return {"accuracy": MeanMetric(nan_strategy="disable")}
+    def metrics(self) -> "dict[str, Metric]":
+        """Return the accuracy over the masked tokens."""
+        return {"accuracy": accuracy()}
 
     def update_metrics(
-        self, metrics: Mapping[str, Metric], batch: ObjectiveBatch, output: ObjectiveOutput
+        self, metrics: "Mapping[str, Metric]", batch: ObjectiveBatch, output: ObjectiveOutput
     ) -> None:
-        """See the base class."""
+        """Add one micro-batch."""
         right = output.predictions["logits"].argmax(-1) == batch.tensors["labels"]
         metrics["accuracy"].update(right.float())
 
     def panel(
-        self, batch: ObjectiveBatch, output: ObjectiveOutput, input_ids: Tensor | None
+        self, batch: ObjectiveBatch, output: ObjectiveOutput, texts: Sequence[str]
     ) -> list[PanelEntry]:
-        """The text with its gaps, and the best guesses for each gap."""
-        assert batch.pairs is not None
-        assert input_ids is not None
+        """Return the masked text, and the best guesses for each masked token."""
         logits = output.predictions["logits"]
-        best = logits.topk(min(NUM_SHOWN_PREDICTIONS, logits.shape[-1])).indices
-        entries = []
-        for pair, (text_row, image_row) in enumerate(
-            zip(batch.pairs.text_rows.tolist(), batch.pairs.image_rows.tolist(), strict=True)
+        best = logits.topk(min(NUM_SHOWN_PREDICTIONS, logits.shape[-1])).indices.tolist()
+        lines = [[texts[text_row]] for text_row, _ in batch.fused_pairs.rows()]
+        for pair, label, guesses in zip(
+            batch.tensors["pair_indices"].tolist(),
+            batch.tensors["labels"].tolist(),
+            best,
+            strict=True,
         ):
-            lines = [readable(self.tokenizer, input_ids[text_row])]
-            for target in torch.nonzero(batch.tensors["pair_indices"] == pair)[:, 0].tolist():
-                label = self._word(batch.tensors["labels"][target])
-                guesses = ", ".join(self._word(token) for token in best[target])
-                lines.append(f"{label}: {guesses}")
-            entries.append(PanelEntry(image_row, tuple(lines)))
-        return entries
+            lines[pair].append(f"{self._word(label)}: {', '.join(map(self._word, guesses))}")
+        return [
+            PanelEntry(image_row, tuple(pair_lines))
+            for pair_lines, (_, image_row) in zip(lines, batch.fused_pairs.rows(), strict=True)
+        ]
 
-    def _word(self, token: Tensor) -> str:
-        return str(self.tokenizer.decode([int(token)])).strip()
+    def _word(self, token: int) -> str:
+        return str(self.tokenizer.decode([token])).strip()

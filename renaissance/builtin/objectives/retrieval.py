@@ -1,15 +1,15 @@
-"""Image-text retrieval: score pairs by fusing them, and find texts by images and images by texts.
+"""Image-text retrieval: find texts by image and images by text, scoring fused pairs.
 
-Trained as in Kim et al., "ViLT", ICML 2021: the true text against drawn false ones.
+Trained as in Kim et al., "ViLT", ICML 2021: the true text against random false ones.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
 
 from renaissance import (
     BatchBuilder,
@@ -22,12 +22,15 @@ from renaissance import (
     Pairs,
     PanelEntry,
     SplitEvaluator,
+    accuracy,
     non_negative,
     option,
     positive,
 )
 from renaissance.builtin.objectives.ranking import recall, score_split
-from renaissance.builtin.objectives.text import readable
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
 
 FALSE, TRUE = 0, 1
 
@@ -35,12 +38,12 @@ FALSE, TRUE = 0, 1
 class Retrieval(Objective):
     """Image-text retrieval by the match score of fused pairs.
 
-    The score is the logit of "true" less that of "false", of a head as image-text matching has it.
+    The score is the logit of "true" minus that of "false", from a head like that of image-text
+    matching.
     """
 
     requires = frozenset({"text", "image"})
     compatible_heads = ("itm",)
-
     default_head = "linear"
 
     @attrs.frozen
@@ -49,35 +52,34 @@ class Retrieval(Objective):
 
         num_negatives: int = option(
             15,
-            help="False texts that the true one is compared with, drawn from the dataset.",
+            help="Number of false texts, drawn from the dataset, per true text.",
             validator=positive,
         )
         recall_in_training: bool = option(
             False,
-            help="Measure recall over the whole split at every evaluation of a training run too, "
-            "which fuses every image with every text; `renaissance evaluate` always does.",
+            help="Measure recall at each evaluation during training, too, which fuses every image "
+            "of the split with every text; `renaissance evaluate` always does.",
         )
         shortlist: int = option(
             0,
-            help="For recall, fuse only each text's so many most similar images and each image's "
-            "so many most similar texts, by an objective that learns a similarity, such as itc; "
-            "the others keep their order by similarity, behind these. 0 fuses every pair.",
+            help="For recall: k > 0 fuses only the k most similar images of each text and vice "
+            "versa; the other pairs rank below, by similarity. Requires an objective that learns a "
+            "similarity, such as itc. 0 fuses all pairs.",
             validator=non_negative,
         )
 
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
         self.options = options
-        self.tokenizer = context.tokenizer
         self.head = context.make_head(context.sizes.pooled, 2)
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
-        """Pair each image with its text and, after it, with false ones."""
+        """Pair each image with its true text, and then with false texts."""
         text_rows, image_rows = [], []
         for sample in samples:
             text_rows.append(builder.text(sample))
-            for number in range(self.options.num_negatives):
-                text_rows.append(builder.text(builder.other_sample(sample, f"retrieval/{number}")))
+            for index in range(self.options.num_negatives):
+                text_rows.append(builder.text(builder.other_sample(sample, f"retrieval/{index}")))
             image_rows += [builder.image(sample)] * self._num_candidates
         return ObjectiveBatch(
             num_targets=len(samples),
@@ -86,62 +88,53 @@ class Retrieval(Objective):
 
     def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
         """Tell the true text, which is the first, from the false ones."""
-        assert features.fused is not None
-        assert features.fused.pooled is not None
-        scores = self.score(features.fused.pooled).view(-1, self._num_candidates)
+        scores = self.score(features.pooled).view(-1, self._num_candidates)
         targets = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
         loss_sum = F.cross_entropy(scores, targets, reduction="sum")
         return ObjectiveOutput(loss_sum, {"scores": scores.detach()})
 
     def score(self, pooled: Tensor) -> Tensor:
         """Return how well pairs match: (pairs, pooled_size) to (pairs,), float32."""
-        logits: Tensor = self.head(pooled).float()
+        logits = self.head(pooled).float()
         return logits[:, TRUE] - logits[:, FALSE]
 
-    def metrics(self) -> dict[str, Metric]:
-        """Share of the images whose true text scores highest among the candidates."""
-        return {"accuracy": MeanMetric(nan_strategy="disable")}
+    def metrics(self) -> "dict[str, Metric]":
+        """Return the share of images whose true text scores highest among the candidates."""
+        return {"accuracy": accuracy()}
 
     def update_metrics(
-        self, metrics: Mapping[str, Metric], batch: ObjectiveBatch, output: ObjectiveOutput
+        self, metrics: "Mapping[str, Metric]", batch: ObjectiveBatch, output: ObjectiveOutput
     ) -> None:
-        """See the base class."""
+        """Add one micro-batch."""
         metrics["accuracy"].update((output.predictions["scores"].argmax(1) == 0).float())
 
     def evaluate_split(self, split: SplitEvaluator) -> dict[str, float]:
-        """Return recall at 1, 5 and 10 and the median rank, both ways, over the whole split.
+        """Return recall at 1, 5 and 10 and the median rank in both directions, over the split.
 
-        Texts are all samples, images the distinct ones of them. An image's rank is that of the
-        best of its texts. Equal scores rank in the order of the split.
+        The candidates are the texts of all samples and their distinct images. An image's rank is
+        that of its best text. Equal scores rank in the order of the split.
 
         Raises:
-            SpecError: If a shortlist is wanted and no objective learns a similarity.
+            SpecError: If a shortlist is set and no objective learns a similarity.
         """
         if not (split.is_final or self.options.recall_in_training):
             return {}
-        # As many pairs at once as a micro-batch of the ordinary pass has.
+        # As many pairs at once as in a micro-batch of the ordinary pass, so memory suffices.
         batch_size = split.micro_batch_size * self._num_candidates
         return recall(score_split(split, self.score, batch_size, self.options.shortlist), split)
 
     def panel(
-        self, batch: ObjectiveBatch, output: ObjectiveOutput, input_ids: Tensor | None
+        self, batch: ObjectiveBatch, output: ObjectiveOutput, texts: Sequence[str]
     ) -> list[PanelEntry]:
-        """The text that scores highest, and whether it is the true one."""
-        assert batch.pairs is not None
-        assert input_ids is not None
-        text_rows = batch.pairs.text_rows.view(-1, self._num_candidates).tolist()
-        image_rows = batch.pairs.image_rows.view(-1, self._num_candidates)[:, 0].tolist()
-        best = output.predictions["scores"].argmax(1).tolist()
-        return [
-            PanelEntry(
-                image_row,
-                (
-                    f"best of {self._num_candidates} ({'wrong' if place else 'right'}): "
-                    + readable(self.tokenizer, input_ids[candidates[place]]),
-                ),
-            )
-            for image_row, candidates, place in zip(image_rows, text_rows, best, strict=True)
-        ]
+        """Return each image's highest-scoring text, and whether it is the true one."""
+        rows = batch.fused_pairs.rows()
+        entries = []
+        for sample, best in enumerate(output.predictions["scores"].argmax(1).tolist()):
+            text_row, image_row = rows[sample * self._num_candidates + best]
+            verdict = "wrong" if best else "right"
+            line = f"best of {self._num_candidates} ({verdict}): {texts[text_row]}"
+            entries.append(PanelEntry(image_row, (line,)))
+        return entries
 
     @property
     def _num_candidates(self) -> int:

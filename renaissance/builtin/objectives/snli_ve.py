@@ -4,41 +4,26 @@ Xie et al., "Visual Entailment: A Novel Task for Fine-Grained Image Understandin
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from pathlib import Path
+from typing import TextIO
 
 import attrs
-import torch
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
 
-from renaissance import (
-    BatchBuilder,
-    Features,
-    KeyedSample,
-    Objective,
-    ObjectiveBatch,
-    ObjectiveContext,
-    ObjectiveOutput,
-    PanelEntry,
-)
-from renaissance.builtin.objectives.classification import (
-    cross_entropy_sum,
-    labelled,
-    one_pair_a_sample,
-    update_accuracy,
-    write_csv,
-)
-from renaissance.builtin.objectives.text import readable
+from renaissance import Classification, Features, ObjectiveBatch, ObjectiveContext, Submission
+from renaissance.arrow import ArrowTable, CaptionIndex
+from renaissance.builtin.objectives import submissions
 
-CLASSES = ("contradiction", "neutral", "entailment")
+HEADER = ("identifier", "prediction")
 
 
-class SNLIVE(Objective):
-    """Visual entailment: three classes from the pooled pair of hypothesis and image."""
+class SNLIVE(Classification):
+    """Visual entailment: three classes from the fused hypothesis and image."""
 
     requires = frozenset({"text", "image", "identifier"})
     labels = frozenset({"entailment"})
-
+    classes = ("contradiction", "neutral", "entailment")
+    identifier = "identifier"
     default_head = "mlp"
 
     @attrs.frozen
@@ -47,63 +32,30 @@ class SNLIVE(Objective):
 
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
-        self.tokenizer = context.tokenizer
-        self.head = context.make_head(context.sizes.pooled, len(CLASSES))
+        self.head = context.make_head(context.sizes.pooled, len(self.classes))
 
-    def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
-        """Pair each hypothesis with its image."""
-        known = labelled(samples, self.labels)
-        labels = [sample.sample.labels["entailment"] for sample in samples] if known else []
-        return ObjectiveBatch(
-            num_targets=len(labels),
-            pairs=one_pair_a_sample(samples, builder),
-            tensors={"labels": torch.tensor(labels)} if known else {},
-            identifiers=tuple(sample.sample.labels["identifier"] for sample in samples),
+    def logits(self, batch: ObjectiveBatch, features: Features) -> Tensor:
+        """Classify the pooled pairs."""
+        return self.head(features.pooled)
+
+    def write_predictions(self, rows: Sequence[Mapping[str, object]], file: TextIO) -> None:
+        """Write lines of identifier,prediction below a header."""
+        submissions.write_csv(
+            [HEADER, *(tuple(row[name] for name in HEADER) for row in rows)], file
         )
 
-    def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
-        """Classify the pooled pairs."""
-        assert features.fused is not None
-        logits: Tensor = self.head(features.fused.pooled)
-        loss_sum = cross_entropy_sum(logits, batch.tensors.get("labels"))
-        return ObjectiveOutput(loss_sum, {"logits": logits.detach()})
+    @classmethod
+    def check_predictions(cls, file: Path, questions: Path) -> Submission:
+        """Read predictions, and the questions from the prepared Arrow file of the split.
 
-    def metrics(self) -> dict[str, Metric]:
-        """Share of the hypotheses that are classified right."""
-        return {"accuracy": MeanMetric(nan_strategy="disable")}
-
-    def update_metrics(
-        self, metrics: Mapping[str, Metric], batch: ObjectiveBatch, output: ObjectiveOutput
-    ) -> None:
-        """See the base class."""
-        update_accuracy(metrics, batch, output)
-
-    def predictions(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[dict[str, Any]]:
-        """Return each hypothesis's class by name."""
-        predicted = output.predictions["logits"].argmax(-1).tolist()
-        return [
-            {"identifier": identifier, "prediction": CLASSES[label]}
-            for identifier, label in zip(batch.identifiers, predicted, strict=True)
-        ]
-
-    def write_predictions(self, rows: Sequence[Mapping[str, Any]], file: TextIO) -> None:
-        """Write lines of identifier,prediction under a header."""
-        header = ("identifier", "prediction")
-        write_csv([header, *(tuple(row[name] for name in header) for row in rows)], file)
-
-    def panel(
-        self, batch: ObjectiveBatch, output: ObjectiveOutput, input_ids: Tensor | None
-    ) -> list[PanelEntry]:
-        """Each hypothesis, its predicted class, and the true one."""
-        assert batch.pairs is not None
-        assert input_ids is not None
-        predicted = output.predictions["logits"].argmax(-1).tolist()
-        labels = batch.tensors["labels"].tolist() if "labels" in batch.tensors else None
-        entries = []
-        for place, (text_row, image_row) in enumerate(
-            zip(batch.pairs.text_rows.tolist(), batch.pairs.image_rows.tolist(), strict=True)
-        ):
-            truth = f" (truth: {CLASSES[labels[place]]})" if labels else ""
-            text = readable(self.tokenizer, input_ids[text_row])
-            entries.append(PanelEntry(image_row, (f"{CLASSES[predicted[place]]}{truth}: {text}",)))
-        return entries
+        The questions have no official identifiers, so they are named by row and position, as in
+        the dataset.
+        """
+        index = CaptionIndex(ArrowTable([questions], ["sentences"]).column("sentences"))
+        identifiers = [":".join(map(str, index.locate(i))) for i in range(len(index))]
+        expected = f"lines of identifier,prediction under the header {','.join(HEADER)}"
+        rows = submissions.csv_rows(file, expected)
+        _, header = next(rows, (1, []))
+        if header != list(HEADER):
+            raise submissions.wrong_form(file, f"the first line is {','.join(header)!r}", expected)
+        return Submission(identifiers, submissions.csv_answers(rows, cls.classes))

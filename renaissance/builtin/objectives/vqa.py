@@ -5,45 +5,43 @@ Goyal et al., "Making the V in VQA Matter", CVPR 2017; soft scores as targets af
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import attrs
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
 
 from renaissance import (
-    BatchBuilder,
+    Answer,
+    Classification,
     DataError,
     Features,
     KeyedSample,
-    Objective,
     ObjectiveBatch,
     ObjectiveContext,
-    ObjectiveOutput,
-    PanelEntry,
+    Submission,
     option,
 )
-from renaissance.builtin.objectives.classification import labelled, one_pair_a_sample
-from renaissance.builtin.objectives.text import readable
+from renaissance.builtin.objectives import submissions
 
 
-class VQA(Objective):
-    """Soft scores of all answers of the vocabulary, each by binary cross-entropy.
+class VQA(Classification):
+    """Predicts the soft scores of all answers in the vocabulary, by binary cross-entropy.
 
-    The loss of a question is summed over the answers. Accuracy is the official one, over the
-    questions of the split's files: an answer that n of ten people gave counts min(n / 3, 1),
-    averaged over the ten ways to leave one of them out, which is 0.3, 0.6, 0.9 and 1 for one, two,
-    three and more: the soft score. Preparation leaves out questions none of whose answers is in
+    The loss of a question is summed over the answers. Accuracy is the mean soft score of the
+    predicted answers, as in the official evaluation: an answer that n of ten people gave scores
+    min(n / 3, 1), averaged over the ten ways to leave one person out, which is 0.3, 0.6 and 0.9 for
+    one, two and three people, and 1 for more. Preparation leaves out questions with no answer in
     the vocabulary; the official figure counts them as 0.
     """
 
     requires = frozenset({"text", "image", "question_id"})
     labels = frozenset({"answer_labels", "answer_scores"})
-
+    identifier = "question_id"
+    prediction = "answer"
     default_head = "mlp"
 
     @attrs.frozen
@@ -52,106 +50,77 @@ class VQA(Objective):
 
         answers: str = option(
             "vqav2_answers.json",
-            help="JSON list of the answers by class, relative to data.root, as "
-            "`renaissance data prepare vqav2` writes it.",
+            help="JSON list of the answers by class, relative to data.root, as written by "
+            "`renaissance data prepare vqav2`.",
         )
 
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
-        self.tokenizer = context.tokenizer
         self.path = context.root / options.answers
-        self.answers = _read_answers(self.path)
-        self.head = context.make_head(context.sizes.pooled, len(self.answers))
+        self.classes = _read_answers(self.path)
+        self.head = context.make_head(context.sizes.pooled, len(self.classes))
 
-    def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
-        """Pair each question with its image.
+    def target(self, sample: KeyedSample) -> Tensor:
+        """Return the score of every answer, (answers,).
 
         Raises:
-            DataError: If a label is no class of the vocabulary.
+            DataError: If a label is not a class of the vocabulary.
         """
-        known = labelled(samples, self.labels)
-        scores = [self._scores(sample) for sample in samples] if known else []
-        return ObjectiveBatch(
-            num_targets=len(scores),
-            pairs=one_pair_a_sample(samples, builder),
-            tensors={"scores": torch.stack(scores)} if known else {},
-            identifiers=tuple(sample.sample.labels["question_id"] for sample in samples),
-        )
-
-    def _scores(self, sample: KeyedSample) -> Tensor:
-        """Return the score of every answer, (answers,)."""
-        scores = torch.zeros(len(self.answers))
-        labels = sample.sample.labels
+        count, labels = len(self.classes), sample.labels
+        scores = torch.zeros(count)
         for label, score in zip(labels["answer_labels"], labels["answer_scores"], strict=True):
-            if not 0 <= label < len(self.answers):
+            if not 0 <= label < count:
                 raise DataError(
-                    f"{sample.sample.source}: answer label {label}; expected 0 to "
-                    f"{len(self.answers) - 1}, for {self.path} has {len(self.answers)} answers. "
-                    "Set answers to the list that was prepared with this file"
+                    f"{sample.source}: answer label {label}; expected 0 to {count - 1}, because "
+                    f"{self.path} has {count} answers. Set answers to the list that was prepared "
+                    "with this file"
                 )
             scores[label] = score
         return scores
 
-    def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
-        """Score the answers of each pooled pair."""
-        assert features.fused is not None
-        logits: Tensor = self.head(features.fused.pooled).float()
-        if "scores" in batch.tensors:
-            loss_sum = F.binary_cross_entropy_with_logits(
-                logits, batch.tensors["scores"], reduction="sum"
-            )
-        else:
-            loss_sum = logits.sum() * 0
-        return ObjectiveOutput(loss_sum, {"logits": logits.detach()})
+    def logits(self, batch: ObjectiveBatch, features: Features) -> Tensor:
+        """Return the logit of every answer for each pooled pair."""
+        return self.head(features.pooled)
 
-    def metrics(self) -> dict[str, Metric]:
-        """Mean score of the predicted answers."""
-        return {"accuracy": MeanMetric(nan_strategy="disable")}
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the binary cross-entropy, summed over questions and answers."""
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
 
-    def update_metrics(
-        self, metrics: Mapping[str, Metric], batch: ObjectiveBatch, output: ObjectiveOutput
-    ) -> None:
-        """See the base class."""
-        if "scores" in batch.tensors:
-            predicted = output.predictions["logits"].argmax(-1, keepdim=True)
-            metrics["accuracy"].update(batch.tensors["scores"].gather(-1, predicted))
+    def score(self, predicted: Tensor, labels: Tensor) -> Tensor:
+        """Return the scores of the predicted answers."""
+        return labels.gather(-1, predicted[:, None])[:, 0]
 
-    def predictions(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[dict[str, Any]]:
-        """Return each question's answer."""
-        predicted = output.predictions["logits"].argmax(-1).tolist()
-        return [
-            {"question_id": question_id, "answer": self.answers[label]}
-            for question_id, label in zip(batch.identifiers, predicted, strict=True)
-        ]
+    def true_classes(self, labels: Tensor) -> Tensor:
+        """Return the answers with the highest scores."""
+        return labels.argmax(-1)
 
-    def write_predictions(self, rows: Sequence[Mapping[str, Any]], file: TextIO) -> None:
-        """Write one JSON list, the official form of a submission."""
+    def describe(self, text: str, verdict: str) -> str:
+        """Return the question, followed by the answers."""
+        return f"{text} {verdict}"
+
+    def write_predictions(self, rows: Sequence[Mapping[str, object]], file: TextIO) -> None:
+        """Write one JSON list, the official format of a submission."""
         json.dump(list(rows), file)
 
-    def panel(
-        self, batch: ObjectiveBatch, output: ObjectiveOutput, input_ids: Tensor | None
-    ) -> list[PanelEntry]:
-        """Each question, its predicted answer, and the best one."""
-        assert batch.pairs is not None
-        assert input_ids is not None
-        predicted = output.predictions["logits"].argmax(-1).tolist()
-        best = batch.tensors["scores"].argmax(-1).tolist() if "scores" in batch.tensors else None
-        entries = []
-        for place, (text_row, image_row) in enumerate(
-            zip(batch.pairs.text_rows.tolist(), batch.pairs.image_rows.tolist(), strict=True)
-        ):
-            truth = f" (truth: {self.answers[best[place]]})" if best else ""
-            text = readable(self.tokenizer, input_ids[text_row])
-            line = f"{text} {self.answers[predicted[place]]}{truth}"
-            entries.append(PanelEntry(image_row, (line,)))
-        return entries
+    @classmethod
+    def check_predictions(cls, file: Path, questions: Path) -> Submission:
+        """Read predictions, and the questions from the official file of VQA v2."""
+        expected = "a JSON list of {question_id, answer}"
+        try:
+            content = json.loads(submissions.read_text(file))
+        except ValueError as error:
+            raise submissions.wrong_form(file, f"not valid JSON ({error})", expected) from error
+        if not isinstance(content, list):
+            raise submissions.wrong_form(file, f"a JSON {type(content).__name__}", expected)
+        answers = [_read_answer(f"entry {i}", entry) for i, entry in enumerate(content)]
+        return Submission(list(_questions(questions)), answers)
 
 
 def _read_answers(path: Path) -> list[str]:
     """Return the answers by class.
 
     Raises:
-        DataError: If the file is missing, or no list of different texts.
+        DataError: If the file is missing, or is not a list of distinct texts.
     """
     try:
         answers = json.loads(path.read_text(encoding="utf-8"))
@@ -172,7 +141,41 @@ def _read_answers(path: Path) -> list[str]:
         or len(set(answers)) != len(answers)
     ):
         raise DataError(
-            f"{path}: expected a JSON list of different texts, the answers of vqa by class. Run "
+            f"{path}: expected a JSON list of distinct texts, the answers of vqa by class. Run "
             "'renaissance data prepare vqav2' again"
         )
     return answers
+
+
+def _read_answer(where: str, entry: object) -> Answer:
+    if not isinstance(entry, dict) or not entry.keys() >= {"question_id", "answer"}:
+        fault = f"{submissions.shorten(entry)}; expected an object of question_id and answer"
+        return Answer(where, None, fault)
+    question_id, answer = entry["question_id"], entry["answer"]
+    if type(question_id) is not int:
+        fault = f"question_id is {submissions.shorten(question_id)}; expected a whole number"
+        return Answer(where, None, fault)
+    if not isinstance(answer, str) or not answer.strip():
+        fault = f"answer is {submissions.shorten(answer)}; expected a text"
+        return Answer(where, question_id, fault)
+    return Answer(where, question_id)
+
+
+def _questions(path: Path) -> Iterator[int]:
+    """Yield the ids of the official questions."""
+    expected = "the official questions of VQA v2"
+    try:
+        content = json.loads(submissions.read_text(path, expected))
+    except ValueError as error:
+        raise DataError(
+            f"{path}: not valid JSON ({error}); expected {expected}. Download the file again"
+        ) from error
+    questions = content.get("questions", []) if isinstance(content, dict) else []
+    for index, question in enumerate(questions):
+        question_id = question.get("question_id") if isinstance(question, dict) else None
+        if type(question_id) is not int:
+            raise DataError(
+                f"{path}: questions[{index}]: question_id is {question_id!r}; expected {expected}, "
+                "each with a whole number. Download the file again"
+            )
+        yield question_id

@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 
 from renaissance import Pooler, Tokens
-from renaissance.builtin.poolers.dense import DenseTanh
+from renaissance.builtin.poolers.dense import DenseTanh, needed
 
 
 class Double(Pooler):
     """First text token and first image token, each through its own dense layer, concatenated.
 
-    As in METER (Dou et al., 2022). Made as `Double(options, hidden_size)`.
+    As in METER (Dou et al., 2022).
     """
 
     text_use = "first"
@@ -28,9 +28,7 @@ class Double(Pooler):
         self.image = DenseTanh(hidden_size)
 
     def forward(self, text: Tokens | None, image: Tokens | None) -> Tensor:
-        """See the base class."""
-        assert text is not None
-        assert image is not None
-        pooled_text = self.text(text.hidden_states[:, 0])
-        pooled_image = self.image(image.hidden_states[:, 0])
+        """Return (pairs, 2 * hidden): text first, then image."""
+        pooled_text = self.text(needed(text).hidden_states[:, 0])
+        pooled_image = self.image(needed(image).hidden_states[:, 0])
         return torch.cat([pooled_text, pooled_image], dim=-1)

@@ -1,18 +1,15 @@
-"""The mean token of each modality."""
+"""The mean of the tokens of each modality."""
 
 import attrs
 import torch
 from torch import Tensor
 
 from renaissance import Pooler, Tokens
-from renaissance.builtin.poolers.dense import DenseTanh
+from renaissance.builtin.poolers.dense import DenseTanh, needed
 
 
 class Mean(Pooler):
-    """Mean of the real tokens of each modality, each through its own dense layer, concatenated.
-
-    Made as `Mean(options, hidden_size)`.
-    """
+    """Mean of the real tokens of each modality, each through its own dense layer, concatenated."""
 
     @attrs.frozen
     class Options:
@@ -25,12 +22,12 @@ class Mean(Pooler):
         self.image = DenseTanh(hidden_size)
 
     def forward(self, text: Tokens | None, image: Tokens | None) -> Tensor:
-        """See the base class."""
-        assert text is not None
-        assert image is not None
-        return torch.cat([self.text(_mean(text)), self.image(_mean(image))], dim=-1)
+        """Return (pairs, 2 * hidden): text first, then image."""
+        pooled_text = self.text(_mean(needed(text)))
+        pooled_image = self.image(_mean(needed(image)))
+        return torch.cat([pooled_text, pooled_image], dim=-1)
 
 
 def _mean(tokens: Tokens) -> Tensor:
-    weights = tokens.attention_mask.to(tokens.hidden_states.dtype)[:, :, None]
-    return (tokens.hidden_states * weights).sum(1) / weights.sum(1)
+    is_real = tokens.attention_mask.to(tokens.hidden_states.dtype)[:, :, None]
+    return (tokens.hidden_states * is_real).sum(1) / is_real.sum(1)

@@ -1,17 +1,16 @@
-"""The first token alone."""
+"""The first text token."""
 
 import attrs
 from torch import Tensor
 
 from renaissance import Pooler, Tokens
-from renaissance.builtin.poolers.dense import DenseTanh
+from renaissance.builtin.poolers.dense import DenseTanh, needed
 
 
 class Single(Pooler):
     """First text token, through a dense layer.
 
-    As in ViLT (Kim et al., 2021), where one stack runs over both modalities. Made as
-    `Single(options, hidden_size)`.
+    As in ViLT (Kim et al., 2021), where one stack runs over both modalities.
     """
 
     text_use = "first"
@@ -27,7 +26,6 @@ class Single(Pooler):
         self.text = DenseTanh(hidden_size)
 
     def forward(self, text: Tokens | None, image: Tokens | None) -> Tensor:
-        """See the base class."""
-        assert text is not None
-        pooled: Tensor = self.text(text.hidden_states[:, 0])
+        """Return (pairs, hidden)."""
+        pooled: Tensor = self.text(needed(text).hidden_states[:, 0])
         return pooled

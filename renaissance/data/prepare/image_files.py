@@ -1,10 +1,14 @@
-"""Image files as they are prepared: whether they are whole, and smaller copies of them."""
+"""Image files in preparation: reading them, checking them, and making smaller copies."""
 
+import functools
 import io
+import os
 
 from PIL import Image
 
+from renaissance.contracts.source import ImageFile
 from renaissance.data.images import open_image, to_rgb, upright
+from renaissance.data.prepare.remote import is_address, read_address
 from renaissance.errors import DataError
 
 JPEG_START = b"\xff\xd8"
@@ -12,13 +16,48 @@ JPEG_SCAN = 0xDA
 JPEG_END = b"\xff\xd9"
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB`\x82"
-# The end mark is searched for here first: most files end with it.
+# The end mark is searched for in this many last bytes first: most files end with it.
 TAIL_BYTES = 64
 JPEG_QUALITY = 95
 
 
+def stamp(file: ImageFile) -> str | None:
+    """Return a string that changes when the image file does; None if the file is missing."""
+    if is_address(file.path):
+        return ""
+    # Members of a tar follow each other, so its status is read once for all of them.
+    return _cached_stamp(file.path) if file.size is not None else _stamp(file.path)
+
+
+def _stamp(path: str) -> str | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return f"{status.st_size}/{status.st_mtime_ns}"
+
+
+_cached_stamp = functools.lru_cache(maxsize=8)(_stamp)
+
+
+def read_image(file: ImageFile) -> bytes:
+    """Return the bytes of an image.
+
+    Raises:
+        DataError: If it is at an address that cannot be reached without further packages.
+        OSError: If it cannot be read.
+    """
+    if is_address(file.path):
+        end = None if file.size is None else file.offset + file.size
+        return read_address(file.path, file.offset or None, end)
+    with open(file.path, "rb", buffering=0) as opened:
+        if file.size is None:
+            return opened.read()
+        return os.pread(opened.fileno(), file.size, file.offset)
+
+
 def image_fault(data: bytes) -> str | None:
-    """Say what is wrong with an image file, or None if it looks whole.
+    """Return what is wrong with an image file, or None if it looks whole.
 
     The header is parsed, and JPEG and PNG files must have their end mark; pixels are not decoded,
     which would take most of the time of preparing a dataset.
@@ -28,7 +67,7 @@ def image_fault(data: bytes) -> str | None:
     try:
         open_image(data, "")
     except DataError:
-        return f"no picture that Pillow reads: it starts with {data[:8]!r}"
+        return f"not an image that Pillow can read: it starts with {data[:8]!r}"
     if data.startswith(JPEG_START) and not _has_jpeg_end(data):
         return "cut short: no JPEG end mark"
     if data.startswith(PNG_START) and PNG_END not in data:
@@ -37,13 +76,13 @@ def image_fault(data: bytes) -> str | None:
 
 
 def decode_fault(data: bytes) -> str | None:
-    """Say what is wrong with an image file, or None; every pixel is decoded."""
+    """Return what is wrong with an image file, or None; every pixel is decoded."""
     fault = image_fault(data)
     if fault is not None:
         return fault
     try:
         open_image(data, "").load()
-    # Decoders raise all manner of errors over damaged data.
+    # Decoders raise all kinds of errors on damaged data.
     except Exception as error:
         return f"cannot be decoded ({type(error).__name__}: {error})"
     return None
@@ -54,7 +93,7 @@ def resized(data: bytes, shorter_side: int) -> bytes:
 
     Args:
         data: The image file.
-        shorter_side: Of the copy, pixels.
+        shorter_side: Shorter side of the copy, pixels.
 
     Raises:
         DataError: If the image cannot be decoded.
@@ -65,19 +104,19 @@ def resized(data: bytes, shorter_side: int) -> bytes:
         return data
     size = (round(image.width * scale), round(image.height * scale))
     try:
-        # Twice the size is decoded where the file allows less than all of it.
+        # Where the format allows it, only twice the target size is decoded.
         image.draft(None, (2 * size[0], 2 * size[1]))
-        picture = upright(image, to_rgb(image).resize(size, Image.Resampling.LANCZOS))
+        copy = upright(image, to_rgb(image).resize(size, Image.Resampling.LANCZOS))
     except Exception as error:
         raise DataError(f"cannot be decoded ({type(error).__name__}: {error})") from error
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=JPEG_QUALITY)
+    copy.save(file, "JPEG", quality=JPEG_QUALITY)
     return file.getvalue()
 
 
 def _has_jpeg_end(data: bytes) -> bool:
-    # Segments before the first scan are stepped over by their lengths: a thumbnail among them has
-    # an end mark of its own. Within scans, 0xFF is escaped, so the mark cannot occur by chance.
+    # Segments before the first scan are skipped by their lengths: a thumbnail among them has an
+    # end mark too. Within scans 0xFF is escaped, so the mark cannot occur by chance.
     position = len(JPEG_START)
     while position + 4 <= len(data):
         marker = data[position + 1]

@@ -29,8 +29,8 @@ def json_elements(
     """
     try:
         with path.open(encoding="utf-8") as file:
-            for found, element in _Parser(file, object_hook).elements():
-                if found == key:
+            for array_key, element in _Parser(file, object_hook).elements():
+                if array_key == key:
                     yield element
     except (OSError, ValueError) as error:
         raise DataError(
@@ -56,7 +56,7 @@ class _Parser:
         else:
             yield from self._object()
         if self._peek():
-            raise ValueError(f"more text after its end, at character {self._place()}")
+            raise ValueError(f"more text after its end, at character {self._offset()}")
 
     def _object(self) -> Iterator[tuple[str | None, Any]]:
         self._expect("{")
@@ -87,16 +87,16 @@ class _Parser:
                 value, end = self._decoder.raw_decode(self._buffer, self._position)
             except json.JSONDecodeError as error:
                 if not self._read_more():
-                    place = self._consumed + error.pos
-                    raise ValueError(f"{error.msg} at character {place}") from None
+                    offset = self._consumed + error.pos
+                    raise ValueError(f"{error.msg} at character {offset}") from None
                 continue
-            # A number at the end of the buffer may go on behind it: 1 of 12, -3 of -3.5e2.
+            # A number at the end of the buffer may go on after it: 1 of 12, -3 of -3.5e2.
             if self._buffer[end : end + 1] in DELIMITERS or not self._read_more():
                 self._position = end
                 return value
 
     def _peek(self) -> str:
-        """Step over space; return the next character, or "" at the end."""
+        """Skip white space; return the next character, or "" at the end."""
         while True:
             while self._position < len(self._buffer):
                 character = self._buffer[self._position]
@@ -107,13 +107,13 @@ class _Parser:
                 return ""
 
     def _expect(self, character: str) -> None:
-        found = self._peek()
-        if found != character:
-            shown = repr(found) if found else "the end of the file"
-            raise ValueError(f"expected {character!r}, found {shown} at character {self._place()}")
+        actual = self._peek()
+        if actual != character:
+            shown = repr(actual) if actual else "the end of the file"
+            raise ValueError(f"expected {character!r}, got {shown} at character {self._offset()}")
         self._position += 1
 
-    def _place(self) -> int:
+    def _offset(self) -> int:
         return self._consumed + self._position
 
     def _read_more(self) -> bool:

@@ -1,4 +1,4 @@
-"""Reading pickles from the web without running what they say."""
+"""Reading pickles from the web without executing them."""
 
 import pickle
 from pathlib import Path
@@ -8,19 +8,19 @@ from renaissance.errors import DataError
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Makes lists, tuples, dicts, sets, strings and numbers; has no name for anything else."""
+    """Makes lists, tuples, dicts, sets, strings and numbers; refuses to look up anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: object) -> object:
         raise pickle.UnpicklingError(f"it asks for the persistent object {pid!r}")
 
 
 def load_plain_pickle(path: Path) -> Any:
-    """Read a pickle of plain containers, strings and numbers; those of Python 2, too.
+    """Read a pickle of plain containers, strings and numbers, written by Python 2 or 3.
 
-    Strings of Python 2 are taken as UTF-8, bytes that are none of it replaced.
+    Strings of Python 2 are decoded as UTF-8; bytes that are not valid UTF-8 are replaced.
 
     Raises:
         DataError: If it cannot be read, or asks for anything else.
@@ -28,10 +28,10 @@ def load_plain_pickle(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             return _PlainUnpickler(file, encoding="utf-8", errors="replace").load()
-    # Damaged pickles raise all manner of errors.
+    # Damaged pickles raise all kinds of errors.
     except Exception as error:
         raise DataError(
-            f"{path}: not read ({type(error).__name__}: {error}); expected a pickle of plain "
-            "lists, dicts, strings and numbers, and loads no other. Download it again from a "
+            f"{path}: cannot be read ({type(error).__name__}: {error}); expected a pickle of plain "
+            "lists, dicts, strings and numbers: no other is loaded. Download it again from a "
             "source that you trust"
         ) from error

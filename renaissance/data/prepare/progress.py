@@ -14,7 +14,7 @@ from rich.text import Text
 
 
 def progress_bars(shown: bool) -> Progress:
-    """Return bars of records done, records a second and time left; or ones that stay hidden."""
+    """Return bars of records done, records per second and time left; hidden ones if not shown."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -27,7 +27,7 @@ def progress_bars(shown: bool) -> Progress:
 
 
 class _Rate(ProgressColumn):
-    """Records a second."""
+    """Records per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed

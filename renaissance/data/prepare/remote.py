@@ -6,12 +6,12 @@ from renaissance.errors import DataError
 
 
 def is_address(path: str) -> bool:
-    """Say whether a path is an address and not a local file."""
+    """Return whether a path is an address rather than a local path."""
     return "://" in path
 
 
 def read_address(address: str, start: int | None = None, end: int | None = None) -> bytes:
-    """Read a file, or the part of it from byte `start` to before byte `end`.
+    """Read a file, or its bytes from `start` up to, but not including, `end`.
 
     Raises:
         DataError: If fsspec, or what it needs for this kind of address, is not installed.
@@ -21,14 +21,16 @@ def read_address(address: str, start: int | None = None, end: int | None = None)
     return bytes(filesystem.cat_file(path, start=start, end=end))
 
 
-def open_address(address: str) -> IO[bytes]:
-    """Open a file for reading.
+def open_file(path: str) -> IO[bytes]:
+    """Open a local file, or one at an address, for reading.
 
     Raises:
         DataError: If fsspec, or what it needs for this kind of address, is not installed.
         OSError: If it cannot be read.
     """
-    filesystem, path = _resolve(address)
+    if not is_address(path):
+        return open(path, "rb")
+    filesystem, path = _resolve(path)
     return cast(IO[bytes], filesystem.open(path, "rb"))
 
 
@@ -40,7 +42,7 @@ def list_addresses(pattern: str) -> list[str]:
         OSError: If they cannot be listed.
     """
     filesystem, path = _resolve(pattern)
-    return sorted(str(filesystem.unstrip_protocol(found)) for found in filesystem.glob(path))
+    return sorted(str(filesystem.unstrip_protocol(match)) for match in filesystem.glob(path))
 
 
 def _resolve(address: str) -> tuple[Any, str]:
@@ -51,7 +53,7 @@ def _resolve(address: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise DataError(
             f"{address}: cannot be reached ({error}); expected fsspec with what this kind of "
-            "address needs. pip install 'renaissance[remote]' (and s3fs for s3://, gcsfs for "
+            "address needs. Run pip install 'renaissance[remote]' (and s3fs for s3://, gcsfs for "
             "gs://, aiohttp for https://), or copy the files to a local folder"
         ) from error
     return filesystem, str(path)

@@ -7,17 +7,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from renaissance.data.prepare.records import ImageFile, LeftOut, Record, captioned
-from renaissance.data.prepare.remote import is_address, open_address
+from renaissance.contracts.source import ImageFile, LeftOut, Record
+from renaissance.data.prepare.remote import open_file
+from renaissance.data.prepare.rows import captioned
 from renaissance.errors import DataError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
-# Where the JSON of a sample has its caption, if it has no text file.
+# Keys under which the JSON of a sample may hold its caption, if it has no text file.
 CAPTION_KEYS = ("caption", "text")
 
 
 def tar_records(table: str, path: str) -> Iterator[Record | LeftOut]:
-    """Yield the records of one tar; images stay in it, and are read by their place.
+    """Yield the records of one tar; images are read from the tar later.
 
     Args:
         table: Name of the table.
@@ -27,10 +28,7 @@ def tar_records(table: str, path: str) -> Iterator[Record | LeftOut]:
         DataError: If it is not a whole tar.
     """
     try:
-        with (
-            open_address(path) if is_address(path) else open(path, "rb") as file,
-            tarfile.open(fileobj=file, mode="r:") as tar,
-        ):
+        with open_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for key, members in itertools.groupby(_members(tar), key=_key):
                 parts = {_suffix(member): member for member in members}
                 yield from _sample(table, path, key, tar, parts)
@@ -43,7 +41,7 @@ def tar_records(table: str, path: str) -> Iterator[Record | LeftOut]:
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := tar.next()) is not None:
-        # It would keep them all.
+        # tarfile would keep all members in memory.
         tar.members.clear()  # type: ignore[attr-defined]
         if member.isfile():
             yield member

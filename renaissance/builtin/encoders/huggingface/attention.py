@@ -1,13 +1,13 @@
-"""From the mask of real tokens to what Hugging Face models and layers take."""
+"""From the mask of real tokens to the masks that Hugging Face models and layers take."""
 
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 
 def pairwise_mask(attention_mask: Tensor) -> Tensor:
-    """Let every token attend to the real ones: (rows, tokens) to (rows, 1, tokens, tokens), bool.
+    """Let each token attend to all real ones: (rows, tokens) to (rows, 1, tokens, tokens), bool.
 
-    Nothing is copied: the new axes are views.
+    The result is a view; nothing is copied.
     """
     num_tokens = attention_mask.shape[1]
     return attention_mask[:, None, None, :].expand(-1, 1, num_tokens, num_tokens)
@@ -16,9 +16,9 @@ def pairwise_mask(attention_mask: Tensor) -> Tensor:
 def mask_argument(config: PreTrainedConfig, attention_mask: Tensor) -> Tensor | None:
     """Return the `attention_mask` argument for a Hugging Face text model.
 
-    Given the plain mask, the library looks into it to see whether it can be left out: that waits
-    for the device in every step. A pairwise mask it takes as it is. Models with local attention
-    and those without SDPA need the plain one, because they make other masks of it.
+    Given a plain mask, the library checks its values to see whether it can be dropped, which
+    synchronizes with the device at every step. It uses a pairwise mask unchanged. Models with local
+    attention and models without SDPA need the plain mask, because they build other masks from it.
 
     Args:
         config: The model's config.
@@ -26,5 +26,5 @@ def mask_argument(config: PreTrainedConfig, attention_mask: Tensor) -> Tensor | 
     """
     if config._attn_implementation == "sdpa" and not hasattr(config, "layer_types"):
         return pairwise_mask(attention_mask)
-    # On the meta device there is nothing to look into.
+    # On the meta device there are no values to check.
     return None if attention_mask.is_meta else attention_mask

@@ -1,19 +1,28 @@
-"""Making Hugging Face models: with random weights, or with those of a checkpoint."""
+"""Building Hugging Face models with random weights or with those of a checkpoint."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig
 from transformers.utils import logging
 
 from renaissance import CheckpointError, SpecError
 from renaissance.builtin.encoders.huggingface.configs import unreadable
 
+if TYPE_CHECKING:
+    # Importing it takes two seconds, and only building a model needs it.
+    from transformers import PreTrainedModel
 
-def build_model(where: str, config: PreTrainedConfig, model_class: type[Any]) -> PreTrainedModel:
+# transformers has no type for its model classes; PreTrainedModel lacks the private attributes.
+ModelClass: TypeAlias = type[Any]
+
+
+def build_model(where: str, config: PreTrainedConfig, model_class: ModelClass) -> PreTrainedModel:
     """Build a model with random weights.
 
     Raises:
@@ -22,23 +31,23 @@ def build_model(where: str, config: PreTrainedConfig, model_class: type[Any]) ->
     try:
         with _quiet():
             return AutoModel.from_config(config, **_arguments(model_class)).eval()
-    # The library reports an odd config by whatever error it runs into.
+    # The library does not validate configs: a bad one can raise any error.
     except Exception as error:
         raise SpecError(
             f"{where}: config: no {config.model_type!r} model can be built with it "
-            f"({type(error).__name__}: {error}); mend the keys that you override"
+            f"({type(error).__name__}: {error}); fix the keys that you override"
         ) from error
 
 
 def read_model(
-    where: str, checkpoint: str, config: PreTrainedConfig, model_class: type[Any]
+    where: str, checkpoint: str, config: PreTrainedConfig, model_class: ModelClass
 ) -> tuple[PreTrainedModel, frozenset[str]]:
     """Load a model with the weights of a checkpoint.
 
-    Only safetensors files are read: the older format is a pickle, which may run code.
+    Only safetensors files are read, since the older format is a pickle, which can run code.
 
     Returns:
-        The model, and the names of parameters and buffers that the checkpoint does not have.
+        The model, and the names of parameters and buffers that are missing from the checkpoint.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read, or has tensors of other shapes.
@@ -62,13 +71,12 @@ def read_model(
     return model, frozenset(info["missing_keys"])
 
 
-def _arguments(model_class: type[Any]) -> dict[str, Any]:
+def _arguments(model_class: ModelClass) -> dict[str, Any]:
     arguments: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
-    # Encoders return token states, so the library's pooler would only hold parameters that
-    # get no gradient.
+    # Encoders return token states, so the parameters of the library's pooler would be unused.
     if "add_pooling_layer" in signature(model_class).parameters:
         arguments["add_pooling_layer"] = False
-    # Asking for SDPA is an error where a family has none (convolutions, mostly).
+    # Requesting SDPA is an error for families without it, mostly convolutional ones.
     if model_class._supports_sdpa:
         arguments["attn_implementation"] = "sdpa"
     return arguments
@@ -76,7 +84,7 @@ def _arguments(model_class: type[Any]) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the library's advice and progress bars: what matters is raised as an error here."""
+    """Silence the library's warnings and progress bars: what matters is raised as an error."""
     verbosity = logging.get_verbosity()
     had_progress_bar = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -1,14 +1,14 @@
 """Hugging Face configs: read from a checkpoint or an architecture's defaults, and overridden."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from renaissance import CheckpointError, SpecError, did_you_mean
 
-# Set by the run spec in one place for the whole model, so not here again.
+# Keys that the run spec sets elsewhere, once for the whole model.
 SET_BY_DATA = {"image_size": "data.image_size"}
 
 
@@ -40,21 +40,21 @@ def read_config(where: str, checkpoint: str | None, architecture: str | None) ->
 
 
 def override_config(
-    where: str, config: PreTrainedConfig, overrides: dict[str, Any]
+    where: str, config: PreTrainedConfig, overrides: Mapping[str, object]
 ) -> PreTrainedConfig:
     """Return the config with some keys replaced.
 
     Raises:
-        SpecError: If a key is unknown or set elsewhere, or a value is refused.
+        SpecError: If a key is unknown or set elsewhere, or a value is invalid.
     """
     if not overrides:
         return config
     family = config.model_type
     names = _field_names(type(config))
-    # Fields that every config has are about outputs and labels, none about the encoder.
-    own_names = names - _field_names(PreTrainedConfig)
-    synonyms = {key: own for key, own in config.attribute_map.items() if own in own_names}
-    known = sorted(own_names | set(synonyms))
+    # The fields that all configs share are about outputs and labels, not about the encoder.
+    family_names = names - _field_names(PreTrainedConfig)
+    synonyms = {key: name for key, name in config.attribute_map.items() if name in family_names}
+    known = sorted(family_names | set(synonyms))
     faults = []
     for key in overrides:
         if key in SET_BY_DATA:
@@ -66,12 +66,12 @@ def override_config(
             )
     if faults:
         raise SpecError(*faults)
-    # Built anew from its fields, because attributes that are no fields are derived from them.
+    # Build a new config from the fields, since its other attributes are derived from them.
     values = {key: value for key, value in config.to_dict().items() if key in names}
     values |= {synonyms.get(key, key): value for key, value in overrides.items()}
     try:
         return type(config)(**values)
-    # The library reports a value that it does not take by many classes of error.
+    # The library rejects values with errors of many classes.
     except Exception as error:
         raise SpecError(f"{where}: config: refused by the {family!r} config: {error}") from error
 
@@ -81,7 +81,7 @@ def _field_names(config_class: type[PreTrainedConfig]) -> set[str]:
 
 
 def unreadable(where: str, checkpoint: str, error: Exception) -> CheckpointError:
-    """Say that a checkpoint cannot be read, and what to do about it."""
+    """Return the error for a checkpoint that cannot be read."""
     reason = str(error).strip().partition("\n")[0].rstrip(".")
     if is_local(checkpoint):
         return CheckpointError(
@@ -89,7 +89,8 @@ def unreadable(where: str, checkpoint: str, error: Exception) -> CheckpointError
             "config.json and model.safetensors as save_pretrained writes them"
         )
     return CheckpointError(
-        f"{where}: checkpoint: '{checkpoint}' is no local folder (looked for "
+        f"{where}: checkpoint: '{checkpoint}' is not a local folder (looked for "
         f"{Path(checkpoint).absolute()}) and could not be fetched from the hub: {reason}; "
-        "check the spelling, or without network download the model elsewhere and give its folder"
+        "check the spelling, or, without network access, download the model elsewhere and give its "
+        "folder"
     )

@@ -1,14 +1,19 @@
-"""One small forward pass when a model is loaded, to learn what it does with its parameters."""
+"""A small forward pass after loading a model, to find out which parameters it uses."""
 
-from typing import Literal
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from renaissance import EncoderContext, PluginError
 from renaissance.builtin.encoders.huggingface.attention import mask_argument
 from renaissance.builtin.encoders.huggingface.segments import segment_argument
+
+if TYPE_CHECKING:
+    # Importing it takes two seconds, and only building a model needs it.
+    from transformers import PreTrainedModel
 
 Modality = Literal["text", "image"]
 
@@ -23,7 +28,7 @@ def example_text(context: EncoderContext, device: torch.device) -> tuple[Tensor,
 
 
 def example_image(context: EncoderContext, device: torch.device) -> Tensor:
-    """Return the pixel values of an image, (1, 3, height, width)."""
+    """Return the pixel values of one image, (1, 3, height, width)."""
     size = context.image_size
     return torch.linspace(-1, 1, 3 * size * size, device=device).view(1, 3, size, size)
 
@@ -31,14 +36,14 @@ def example_image(context: EncoderContext, device: torch.device) -> Tensor:
 def dry_run(
     where: str, model: PreTrainedModel, modality: Modality, context: EncoderContext
 ) -> Tensor:
-    """Return the model's last hidden states of an example, with the graph that made them.
+    """Return the model's last hidden states for an example, with their autograd graph.
 
-    Works on the meta device too, where nothing is computed. Indices that a family keeps for later
-    calls, as BEiT does, are real even then: left on the meta device, they would make later models
-    of this process read arbitrary memory.
+    This works on the meta device too. New tensors are still made on the CPU: some families, such as
+    BEiT, cache index tensors for later calls, and cached meta tensors would make later models in
+    this process read arbitrary memory.
 
     Raises:
-        PluginError: If the model cannot be called like its kin.
+        PluginError: If the model cannot be called like other models of its modality.
     """
     try:
         with torch.enable_grad(), torch.device("cpu"):
@@ -51,11 +56,11 @@ def dry_run(
                 output = model(input_ids=input_ids, attention_mask=mask, **segments)
             else:
                 output = model(pixel_values=example_image(context, model.device))
-    # The library reports inputs that a family does not take by whatever error it runs into.
+    # A family that does not accept these inputs can raise any error.
     except Exception as error:
         raise PluginError(
             f"{where}: {model.config.model_type!r} cannot encode a plain {modality} "
-            f"({type(error).__name__}: {error}); mend the config keys that you override, or use "
+            f"({type(error).__name__}: {error}); fix the config keys that you override, or use "
             "another family"
         ) from error
     states: Tensor = output.last_hidden_state
@@ -65,8 +70,8 @@ def dry_run(
 def unused_parameters(model: nn.Module, output: Tensor) -> dict[str, nn.Parameter]:
     """Return the parameters that an output does not depend on, by name.
 
-    Distributed training waits for a gradient of every parameter, so one that never gets any must
-    not ask for it. Which those are is read off the graph that made the output.
+    DDP waits for a gradient of every parameter that requires one, so parameters that never get any
+    must not require one. They are those that do not occur in the output's autograd graph.
     """
     used = set()
     seen = set()
@@ -76,7 +81,7 @@ def unused_parameters(model: nn.Module, output: Tensor) -> dict[str, nn.Paramete
         if node is None or node in seen:
             continue
         seen.add(node)
-        # Leaves of the graph, and they alone, hold the parameter that they accumulate into.
+        # Only leaves of the graph have this attribute: the parameter whose gradient they add up.
         if hasattr(node, "variable"):
             used.add(id(node.variable))
         pending.extend(before for before, _ in node.next_functions)

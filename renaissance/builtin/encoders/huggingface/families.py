@@ -1,27 +1,26 @@
-"""Which Hugging Face families can serve as text or image encoders, and why others cannot."""
-
-from typing import Any
+"""Which Hugging Face families can be text or image encoders, and why others cannot."""
 
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, MODEL_MAPPING, PreTrainedConfig
 
 from renaissance import PluginError
+from renaissance.builtin.encoders.huggingface.building import ModelClass
 
 _TEXT_REMEDY = "use a bidirectional text encoder such as BERT, RoBERTa, ELECTRA or DistilBERT"
 
 
 def is_image_config(config: PreTrainedConfig) -> bool:
-    """Return whether a config is of a model that reads images, or has a part that does."""
+    """Return whether a config belongs to a model that reads images, or that has such a part."""
     if hasattr(config, "vision_config"):
         return True
     model_class = MODEL_MAPPING.get(type(config), None)
     return getattr(model_class, "main_input_name", None) == "pixel_values"
 
 
-def text_model_class(where: str, config: PreTrainedConfig) -> type[Any]:
+def text_model_class(where: str, config: PreTrainedConfig) -> ModelClass:
     """Return the class of a text encoder.
 
     Raises:
-        PluginError: If the family reads no text, or reads it in one direction.
+        PluginError: If the family does not read text, or reads it in one direction only.
     """
     family = config.model_type
     if hasattr(config, "vision_config"):
@@ -39,20 +38,20 @@ def text_model_class(where: str, config: PreTrainedConfig) -> type[Any]:
             f"{where}: {family!r} is an encoder-decoder, whose output states belong to the "
             f"decoder; {_TEXT_REMEDY}"
         )
-    # What the library provides a masked language model for attends in both directions.
+    # Families with a masked language model attend in both directions.
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or getattr(config, "is_decoder", False):
         raise PluginError(
-            f"{where}: {family!r} is a decoder or no text model: its tokens do not see the tokens "
+            f"{where}: {family!r} is a decoder or not a text model: its tokens do not see those "
             f"after them; {_TEXT_REMEDY}"
         )
     return _model_class(where, config)
 
 
-def image_model_class(where: str, config: PreTrainedConfig) -> type[Any]:
+def image_model_class(where: str, config: PreTrainedConfig) -> ModelClass:
     """Return the class of an image encoder.
 
     Raises:
-        PluginError: If the family reads no images.
+        PluginError: If the family does not read images.
     """
     if not is_image_config(config):
         raise PluginError(
@@ -67,7 +66,7 @@ def image_model_class(where: str, config: PreTrainedConfig) -> type[Any]:
     return _model_class(where, config)
 
 
-def _model_class(where: str, config: PreTrainedConfig) -> type[Any]:
+def _model_class(where: str, config: PreTrainedConfig) -> ModelClass:
     model_class = MODEL_MAPPING.get(type(config), None)
     if not isinstance(model_class, type):
         raise PluginError(

@@ -1,23 +1,28 @@
-"""BEiT's relative position bias, in a stack that text tokens run through too."""
+"""BEiT's relative position bias, in a stack that also runs over text tokens."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from transformers import PreTrainedModel
 
 from renaissance.builtin.encoders.huggingface.sizes import patch_grid
 
+if TYPE_CHECKING:
+    # Importing it takes two seconds, and only building a model needs it.
+    from transformers import PreTrainedModel
+
 
 class ImageBias(nn.Module):
-    """Adds the bias of a layer to its mask, between image tokens; zero wherever text takes part.
+    """Adds a layer's bias to its mask between image tokens; the bias is 0 where text is involved.
 
-    Image tokens are the last ones. A sequence that is too short to hold an image is text alone.
+    Image tokens come last. A sequence too short to include an image is text alone.
 
     Args:
-        biases: One a layer, or a single one that all layers share; each takes the grid and
-            returns (1, heads, image_tokens, image_tokens).
+        biases: One per layer, or one that all layers share; each takes the grid and returns
+            (1, heads, image_tokens, image_tokens).
         grid: Height and width of the image in patches.
 
     Attributes:
@@ -31,30 +36,30 @@ class ImageBias(nn.Module):
         self.num_image_tokens = grid[0] * grid[1] + 1
 
     @classmethod
-    def take_from(cls, model: PreTrainedModel, layers: nn.ModuleList) -> "ImageBias | None":
-        """Take the biases out of a model and its layers; None if it has none."""
+    def take_from(cls, model: PreTrainedModel, layers: nn.ModuleList) -> ImageBias | None:
+        """Take the biases out of a model and its layers; return None if it has none."""
         shared = getattr(model, "shared_position_bias", None)
         if shared is not None:
             model.shared_position_bias = None
             return cls([shared], patch_grid(model.config))
         biases = []
-        layer: Any
         for layer in layers:
-            if getattr(layer, "relative_position_bias", None) is None:
+            bias = getattr(layer, "relative_position_bias", None)
+            if bias is None:
                 return None
-            biases.append(layer.relative_position_bias)
-            layer.relative_position_bias = None
+            biases.append(bias)
+            layer.relative_position_bias = None  # type: ignore[assignment]
         return cls(biases, patch_grid(model.config))
 
     def forward(self, index: int, mask: Tensor) -> Tensor:
         """Return the mask to add to the attention scores of a layer.
 
         Args:
-            index: Number of the layer.
+            index: Index of the layer.
             mask: True where attended, (rows, 1, tokens, tokens), bool.
 
         Returns:
-            (rows, heads, tokens, tokens), float; or the mask as it came, for text alone.
+            (rows, heads, tokens, tokens), float; for text alone, the mask unchanged.
         """
         num_text_tokens = mask.shape[-1] - self.num_image_tokens
         if num_text_tokens < 0:

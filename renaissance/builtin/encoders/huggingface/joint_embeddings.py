@@ -1,4 +1,4 @@
-"""New embeddings for the modality that a pretrained joint stack has none for."""
+"""New embeddings for the modality that a pretrained stack cannot embed."""
 
 import attrs
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 @attrs.frozen
 class NewWeights:
-    """How new embeddings are made to fit a stack.
+    """Sizes and initialization of new embeddings for a stack.
 
     Attributes:
         hidden_size: Width of the stack.
@@ -23,11 +23,11 @@ class NewWeights:
 class ImageEmbeddings(nn.Module):
     """Patches, class token and learned positions, for a stack made from a text model.
 
-    As in ViLT (Kim et al., 2021), with the norm that text models end their embeddings with, so
-    that both modalities enter the stack on one scale.
+    As in ViLT (Kim et al., 2021), followed by a layer norm as in text models, so that both
+    modalities enter the stack at the same scale.
 
     Args:
-        new: Width, dropout and scale.
+        new: Width, dropout and initialization.
         image_size: Side of the images, pixels; a multiple of the patch size.
         patch_size: Side of the patches, pixels.
 
@@ -57,12 +57,12 @@ class ImageEmbeddings(nn.Module):
 
 
 class TextEmbeddings(nn.Module):
-    """Words, learned positions and norm, for a stack made from an image model; as in BERT.
+    """Words, learned positions and norm, as in BERT, for a stack made from an image model.
 
     Args:
-        new: Width, dropout and scale.
+        new: Width, dropout and initialization.
         vocab_size: Size of the tokenizer's vocabulary.
-        max_text_length: Longest text, tokens.
+        max_text_length: Length of the longest text, tokens.
     """
 
     def __init__(self, new: NewWeights, vocab_size: int, max_text_length: int) -> None:

@@ -1,18 +1,23 @@
-"""The layers of a Hugging Face model, taken out of it to run over tokens of both modalities."""
+"""The layers of a Hugging Face model, taken out to run over tokens of both modalities."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 import transformers
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 
 from renaissance import PluginError, Tokens
 from renaissance.builtin.encoders.huggingface.attention import pairwise_mask
 from renaissance.builtin.encoders.huggingface.image_bias import ImageBias
+
+if TYPE_CHECKING:
+    # Importing it takes two seconds, and only building a model needs it.
+    from transformers import PreTrainedModel
 
 REMEDY = (
     "use one of BERT, RoBERTa, ELECTRA, DistilBERT, ViT, DeiT, BEiT and CLIP, or this one in a "
@@ -21,12 +26,12 @@ REMEDY = (
 
 
 class JointStack(nn.Module):
-    """Layers, and the norm that a pre-norm model ends with.
+    """Layers, and the final norm of a pre-norm model.
 
     Args:
         layers: Each takes states, (rows, tokens, hidden), and a pairwise `attention_mask`.
-        final_norm: Applied once, after the last layer.
-        image_bias: Relative position bias between image tokens, of models that have one.
+        final_norm: Applied after the last layer.
+        image_bias: Relative position bias between image tokens, if the model has one.
     """
 
     def __init__(
@@ -39,7 +44,7 @@ class JointStack(nn.Module):
         self.gradient_checkpointing = False
 
     def forward(self, tokens: Tokens) -> Tokens:
-        """Run the stack; every layer is given the mask."""
+        """Run the stack; every layer gets the mask."""
         states = tokens.hidden_states
         mask = pairwise_mask(tokens.attention_mask)
         for index in range(len(self.layers)):
@@ -59,22 +64,22 @@ class JointStack(nn.Module):
 def take_stack(
     where: str, model: PreTrainedModel, run: Callable[[], Tensor]
 ) -> tuple[JointStack, Tensor]:
-    """Take the layers out of a model, which is left as the embedder of its own modality.
+    """Take the layers out of a model, which then only embeds its own modality.
 
-    Nothing is found by its name, because the library renames attributes between releases: layers
-    are the list of as many modules of one class as the config says, and the final norm is what
-    makes the model's output of the last layer's.
+    Modules are found by structure, not by name, because the library renames attributes between
+    releases: the layers are the list of `num_hidden_layers` modules of one class, and the final
+    norm is the module that turns the last layer's output into the model's.
 
     Args:
-        where: Name of the encoder, to begin messages with.
-        model: Called without its layers and final norm, it will return its embeddings.
+        where: Name of the encoder, with which messages begin.
+        model: The model; without its layers and final norm, it returns its embeddings.
         run: Runs the model on an example and returns its last hidden states.
 
     Returns:
-        The stack, and what the whole model made of the example before it was taken apart.
+        The stack, and the output of the whole model for the example.
 
     Raises:
-        PluginError: If the model is built in another way.
+        PluginError: If the model is built differently.
     """
     layers_name, layers = _find_layers(where, model)
     _check_layer(where, model, layers[0])
@@ -101,11 +106,13 @@ def _find_layers(where: str, model: PreTrainedModel) -> tuple[str, nn.ModuleList
             and len({type(layer) for layer in module}) == 1
         ):
             return name, module
-    raise PluginError(f"{where}: {family!r} is no stack of {num_layers} layers of a kind; {REMEDY}")
+    raise PluginError(
+        f"{where}: {family!r} is not a stack of {num_layers} layers of one class; {REMEDY}"
+    )
 
 
 def _check_layer(where: str, model: PreTrainedModel, layer: nn.Module) -> None:
-    # Without a mask in every layer, padding would be attended to.
+    # Without a mask in every layer, tokens would attend to padding.
     lacking = []
     if "attention_mask" not in signature(layer.forward).parameters:
         lacking.append("take no attention mask")
@@ -120,8 +127,8 @@ def _check_layer(where: str, model: PreTrainedModel, layer: nn.Module) -> None:
 
 @attrs.frozen
 class _Call:
-    taken: Any
-    returned: Any
+    argument: object
+    output: object
 
 
 def _find_final_norm(
@@ -129,9 +136,9 @@ def _find_final_norm(
 ) -> tuple[str | None, Tensor]:
     calls: dict[str, _Call] = {}
 
-    def recorder(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def record(module: nn.Module, taken: tuple[Any, ...], returned: Any) -> None:
-            calls[name] = _Call(taken[0] if taken else None, returned)
+    def recorder(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
+        def record(module: nn.Module, arguments: tuple[object, ...], output: object) -> None:
+            calls[name] = _Call(arguments[0] if arguments else None, output)
 
         return record
 
@@ -142,11 +149,11 @@ def _find_final_norm(
     finally:
         for hook in hooks:
             hook.remove()
-    last_states = calls[names[last_layer]].returned
+    last_states = calls[names[last_layer]].output
     if output is last_states:
         return None, output
     for name, call in calls.items():
-        if call.taken is last_states and call.returned is output:
+        if call.argument is last_states and call.output is output:
             return name, output
     raise PluginError(
         f"{where}: {model.config.model_type!r} does more than one thing between its last layer "

@@ -1,29 +1,35 @@
-"""Position tables fitted to another image size or text length, once, when weights are loaded.
+"""Resizing position tables to another image size or text length, once, when weights are loaded.
 
-Resized tables are trained at the run's size and cost nothing a step, unlike interpolation in
-every forward pass. The rules are those that the library's models themselves interpolate by.
+Unlike interpolation in every forward pass, this costs nothing per step, and the tables are trained
+at the run's size. The interpolation is the one that the library's models use themselves.
 """
+
+from __future__ import annotations
 
 from copy import deepcopy
 from math import prod, sqrt
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from transformers import PreTrainedModel
 
 from renaissance.builtin.encoders.huggingface.building import build_model
 from renaissance.builtin.encoders.huggingface.sizes import patch_grid
 
-# From the class token, to the class token, and from the class token to itself.
+if TYPE_CHECKING:
+    # Importing it takes two seconds, and only building a model needs it.
+    from transformers import PreTrainedModel
+
+# Distances from the class token, to it, and between it and itself.
 NUM_CLASS_DISTANCES = 3
 
 
 def resize_positions(where: str, model: PreTrainedModel, image_size: int) -> PreTrainedModel:
     """Return the model with its position tables interpolated to an image size.
 
-    A model of the new size is built and given the weights, so that whatever else a family derives
-    from the image size is right as well. Position tables are the tensors whose shape differs.
+    The weights are loaded into a new model of that size, so that everything else that a family
+    derives from the image size is right, too. Position tables are the tensors whose shape differs.
     """
     if getattr(model.config, "image_size", image_size) == image_size:
         return model
@@ -39,59 +45,61 @@ def resize_positions(where: str, model: PreTrainedModel, image_size: int) -> Pre
 
 
 def resized_image_table(
-    name: str, table: Tensor, own: Tensor, grid: tuple[int, int]
+    name: str, table: Tensor, target: Tensor, grid: tuple[int, int]
 ) -> Tensor | None:
-    """Return a position table interpolated from another image size; None if it is none.
+    """Interpolate a position table to this image size; None if it is not a position table.
 
     Args:
         name: Its name in the state dict.
-        table: As it is for the other size, (..., rows, dim).
-        own: As it is for this size, (..., own rows, dim).
-        grid: Height and width of an image of this size in patches.
+        table: The table for another image size, (..., rows, dim).
+        target: The table for this image size, (..., target rows, dim).
+        grid: Height and width of an image of this size, patches.
     """
-    old = _old_grid(table.shape[-2], own.shape[-2], grid) if _is_table(name, table, own) else None
+    if not _is_table(name, table, target):
+        return None
+    old = _old_grid(table.shape[-2], target.shape[-2], grid)
     return None if old is None else _resize_table(table, old, grid)
 
 
-def resized_text_table(name: str, table: Tensor, own: Tensor) -> Tensor | None:
-    """Return a table of learned text positions for another length; None if it is none.
+def resized_text_table(name: str, table: Tensor, target: Tensor) -> Tensor | None:
+    """Fit a table of learned text positions to this length; None if it is not a position table.
 
-    Positions that the table does not have keep the values that they have here.
+    Positions that the table lacks keep their values in `target`.
 
     Args:
         name: Its name in the state dict.
-        table: As it is for the other length, (positions, dim).
-        own: As it is for this length, (own positions, dim).
+        table: The table for another length, (positions, dim).
+        target: The table for this length, (target positions, dim).
     """
-    if not _is_table(name, table, own):
+    if not _is_table(name, table, target):
         return None
-    num_common = min(len(table), len(own))
-    resized = own.clone()
+    num_common = min(len(table), len(target))
+    resized = target.clone()
     resized[:num_common] = table[:num_common]
     return resized
 
 
-def _is_table(name: str, table: Tensor, own: Tensor) -> bool:
+def _is_table(name: str, table: Tensor, target: Tensor) -> bool:
     return (
         "position" in name
         and table.dim() >= 2
-        and table.shape[:-2] == own.shape[:-2]
-        and table.shape[-1] == own.shape[-1]
+        and table.shape[:-2] == target.shape[:-2]
+        and table.shape[-1] == target.shape[-1]
     )
 
 
-def _old_grid(num_rows: int, num_own_rows: int, grid: tuple[int, int]) -> tuple[int, int] | None:
-    """Return the grid that a table is for, given the rows that this grid makes."""
-    own_distances = _distances(grid)
-    if num_own_rows == prod(own_distances) + NUM_CLASS_DISTANCES:
-        distances = _scaled(own_distances, num_rows - NUM_CLASS_DISTANCES)
+def _old_grid(num_rows: int, num_target_rows: int, grid: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the grid of a table, given the number of rows of the table for `grid`."""
+    target_distances = _distances(grid)
+    if num_target_rows == prod(target_distances) + NUM_CLASS_DISTANCES:
+        distances = _scaled(target_distances, num_rows - NUM_CLASS_DISTANCES)
         return distances and ((distances[0] + 1) // 2, (distances[1] + 1) // 2)
-    num_special = num_own_rows - prod(grid)
+    num_special = num_target_rows - prod(grid)
     return _scaled(grid, num_rows - num_special) if num_special >= 0 else None
 
 
 def _scaled(sides: tuple[int, int], area: int) -> tuple[int, int] | None:
-    """Return sides of the same proportions with another area, if there are any."""
+    """Return sides in the same proportion with another area, if there are any."""
     scale = sqrt(max(area, 0) / prod(sides))
     scaled = round(sides[0] * scale), round(sides[1] * scale)
     return scaled if area > 0 and prod(scaled) == area else None
@@ -100,7 +108,7 @@ def _scaled(sides: tuple[int, int], area: int) -> tuple[int, int] | None:
 def _resize_table(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     old_distances, new_distances = _distances(old), _distances(new)
     if table.shape[-2] == prod(old_distances) + NUM_CLASS_DISTANCES:
-        # BEiT: one row a distance between two patches, then rows for the class token.
+        # BEiT: one row per distance between two patches, then rows for the class token.
         return torch.cat(
             [
                 _resize_rows(
@@ -109,7 +117,7 @@ def _resize_table(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> 
                 table[-NUM_CLASS_DISTANCES:],
             ]
         )
-    # ViT and the rest: rows for class, distillation and register tokens, then one row a patch.
+    # ViT and others: rows for class, distillation and register tokens, then one row per patch.
     num_special = table.shape[-2] - prod(old)
     special, patches = table[..., :num_special, :], table[..., num_special:, :]
     return torch.cat([special, _resize_rows(patches, old, new, "bicubic")], dim=-2)

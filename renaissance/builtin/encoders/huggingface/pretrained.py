@@ -1,9 +1,11 @@
-"""Hugging Face models as encoders: the options they share, and loading a model from them."""
+"""Hugging Face models as encoders: their common options, and loading a model."""
 
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import attrs
-from transformers import PreTrainedModel
 
 from renaissance import CheckpointError, EncoderContext, option
 from renaissance.builtin.encoders.huggingface.building import build_model, read_model
@@ -17,22 +19,24 @@ from renaissance.builtin.encoders.huggingface.families import (
 from renaissance.builtin.encoders.huggingface.positions import resize_positions
 from renaissance.builtin.encoders.huggingface.sizes import check_image_size, check_text_size
 
+if TYPE_CHECKING:
+    # Importing it takes two seconds, and only building a model needs it.
+    from transformers import PreTrainedModel
 
-def _one_source(
-    options: "PretrainedOptions", attribute: "attrs.Attribute[Any]", checkpoint: str | None
-) -> None:
+
+def _one_source(options: PretrainedOptions, attribute: object, checkpoint: str | None) -> None:
     if (checkpoint is None) == (options.architecture is None):
-        found = "neither" if checkpoint is None else "both"
+        actual = "neither" if checkpoint is None else "both"
         raise ValueError(
-            f"got {found} of checkpoint and architecture, expected exactly one: checkpoint is a "
+            f"got {actual} of checkpoint and architecture, expected exactly one: checkpoint is a "
             "hub id or local folder, architecture a Hugging Face model_type for random weights"
         )
 
 
 def _random_or_dropout(
-    options: "PretrainedOptions", attribute: "attrs.Attribute[Any]", config: dict[str, Any]
+    options: PretrainedOptions, attribute: object, config: Mapping[str, object]
 ) -> None:
-    # Dropout and drop-path rates hold no weights, so they alone may differ from the checkpoint's.
+    # Only dropout and drop-path rates may differ from the checkpoint's: no weights depend on them.
     fixed = [key for key in config if "drop" not in key]
     if fixed and not options.has_random_weights:
         raise ValueError(
@@ -43,7 +47,7 @@ def _random_or_dropout(
 
 @attrs.frozen
 class PretrainedOptions:
-    """Options of every encoder that is a Hugging Face model."""
+    """Options of all encoders that are Hugging Face models."""
 
     checkpoint: str | None = option(
         None, help="Hub id or local folder of a Hugging Face model.", validator=_one_source
@@ -53,18 +57,18 @@ class PretrainedOptions:
         help="Hugging Face model_type, such as 'bert', for random weights without a checkpoint.",
     )
     random_init: bool = option(
-        False, help="Take only the config of the checkpoint and start from random weights."
+        False, help="Use only the config of the checkpoint and start from random weights."
     )
     config: dict[str, Any] = option(
         factory=dict,
-        help="Hugging Face config keys to override: any where the weights are random, "
-        "dropout rates alone where they are pretrained.",
+        help="Hugging Face config keys to override: any keys with random weights, only dropout "
+        "rates with pretrained ones.",
         validator=_random_or_dropout,
     )
 
     @property
     def has_random_weights(self) -> bool:
-        """Whether the weights are drawn, not read."""
+        """Whether the weights are random rather than pretrained."""
         return self.random_init or self.architecture is not None
 
     @property
@@ -72,8 +76,8 @@ class PretrainedOptions:
         """Where the weights come from, in words."""
         if self.architecture is not None:
             return f"random, architecture {self.architecture}"
-        place = "local folder" if is_local(str(self.checkpoint)) else "hub id"
-        source = f"{place} {self.checkpoint}"
+        kind = "local folder" if is_local(str(self.checkpoint)) else "hub id"
+        source = f"{kind} {self.checkpoint}"
         return f"random, config of {source}" if self.random_init else source
 
 
@@ -88,13 +92,14 @@ def load_text_model(
     """Load a text model, in evaluation mode and float32.
 
     Args:
-        where: Name of the encoder, to begin messages with.
+        where: Name of the encoder, with which messages begin.
         options: The encoder's options.
-        context: The run; its texts must fit the model's positions and vocabulary.
+        context: What to know about the run, whose texts must fit the model's positions and
+            vocabulary.
 
     Raises:
-        PluginError: If the model is no bidirectional text encoder.
-        SpecError: If an option or the text length does not suit the model.
+        PluginError: If the model is not a bidirectional text encoder.
+        SpecError: If an option is invalid, or the texts do not fit the model.
         CheckpointError: If the checkpoint is missing or incomplete.
     """
     config = read_config(where, options.checkpoint, options.architecture)
@@ -116,16 +121,16 @@ def load_image_model(
 ) -> PreTrainedModel:
     """Load an image model, in evaluation mode and float32, for images of `context.image_size`.
 
-    Of a model of several modalities, such as CLIP, only the image part is loaded.
+    For a model of several modalities, such as CLIP, only the image part is loaded.
 
     Args:
-        where: Name of the encoder, to begin messages with.
+        where: Name of the encoder, with which messages begin.
         options: The encoder's options.
-        context: The run.
+        context: What to know about the run.
 
     Raises:
-        PluginError: If the model is no image encoder.
-        SpecError: If an option or the image size does not suit the model.
+        PluginError: If the model is not an image encoder.
+        SpecError: If an option is invalid, or the model does not support the image size.
         CheckpointError: If the checkpoint is missing or incomplete.
     """
     config = read_config(where, options.checkpoint, options.architecture)
@@ -144,17 +149,17 @@ def load_image_model(
 
 
 def enable_checkpointing(model: PreTrainedModel) -> None:
-    """Recompute the activations of each layer in backward.
+    """Recompute the activations of each layer in the backward pass.
 
     Raises:
-        ValueError: If the family cannot.
+        ValueError: If the family does not support it.
     """
     if not model.supports_gradient_checkpointing:
         raise ValueError(
             f"{model.config.model_type!r} models have no gradient checkpointing; set "
             "train.gradient_checkpointing = false"
         )
-    # The library renamed the method in the middle of version 5.
+    # The library renamed this method within version 5.
     name = "activation_checkpointing_enable"
     enable = getattr(model, name, None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
@@ -167,7 +172,7 @@ def _freeze_unused(
     context: EncoderContext,
     missing: frozenset[str],
 ) -> None:
-    """Freeze the parameters that the output ignores; all others the checkpoint must have."""
+    """Freeze the parameters that the output does not depend on; the others must not be missing."""
     unused = unused_parameters(model, dry_run(where, model, modality, context))
     for parameter in unused.values():
         parameter.requires_grad_(False)
@@ -176,6 +181,6 @@ def _freeze_unused(
         names = ", ".join(needed[:5]) + (", ..." if len(needed) > 5 else "")
         raise CheckpointError(
             f"{where}: checkpoint: {len(needed)} of the weights that {model.config.model_type!r} "
-            f"needs are missing: {names}; the file is incomplete or of another architecture than "
-            "its config.json says; get it again, or set random_init = true"
+            f"needs are missing: {names}; the file is incomplete, or of another architecture than "
+            "its config.json says; download it again, or set random_init = true"
         )

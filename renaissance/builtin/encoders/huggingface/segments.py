@@ -1,9 +1,9 @@
-"""Which of two texts a token belongs to, for models that have an embedding for each."""
+"""Which of two texts a token belongs to, for models that embed this."""
 
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-# Rows of the table that tell two texts apart.
+# Rows of a token type table for two texts.
 NUM_SEGMENTS = 2
 
 
@@ -15,13 +15,14 @@ def segment_argument(
     The second text begins after the first separator (Devlin et al., "BERT", NAACL 2019).
 
     Args:
-        config: The model's config; RoBERTa's and DistilBERT's have no such types.
+        config: The model's config; RoBERTa and DistilBERT have no types for two texts.
         input_ids: Token ids, (texts, tokens), int64.
         attention_mask: True where real, (texts, tokens), bool.
-        separator_id: What stands between the two texts; None if nothing tells them apart.
+        separator_id: Id of the token between two texts; None if the tokenizer has no types.
 
     Returns:
-        The argument by name: 0 in the first text, 1 in the second one, (texts, tokens), int64.
+        The argument by name, 0 in the first text and 1 in the second, (texts, tokens), int64; empty
+        if the model takes none.
     """
     if separator_id is None or getattr(config, "type_vocab_size", 0) < NUM_SEGMENTS:
         return {}

@@ -1,21 +1,28 @@
-"""Whether the run's texts and images suit a model, and which sizes would."""
+"""Checks that a model supports the run's text lengths and image sizes."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from renaissance import EncoderContext, SpecError
 
-# Convolutional networks without a patch size halve the image twice before their first stage.
+if TYPE_CHECKING:
+    # Importing it takes two seconds, and only building a model needs it.
+    from transformers import PreTrainedModel
+
+# Convolutional networks have no patch size; they halve the image twice before their first stage.
 STEM_STRIDE = 4
 
 
 def check_text_size(where: str, model: PreTrainedModel, context: EncoderContext) -> None:
-    """Check that a text model has positions and word embeddings enough.
+    """Check that a text model has enough positions and word embeddings.
 
     Raises:
-        SpecError: If it has not; the message names both numbers.
+        SpecError: If it does not; the message names both numbers.
     """
     faults = []
     family = model.config.model_type
@@ -38,17 +45,17 @@ def check_text_size(where: str, model: PreTrainedModel, context: EncoderContext)
 
 
 def count_text_positions(model: PreTrainedModel) -> int | None:
-    """Return how many tokens a text model has positions for; None where there is no table."""
+    """Return the number of tokens a text model has positions for; None if it has no table."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and "position" in name.rpartition(".")[2]:
-            # RoBERTa and its kin count positions from padding_idx + 1.
+            # RoBERTa and its relatives count positions from padding_idx + 1.
             first = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - first
     return None
 
 
 def check_image_size(where: str, config: PreTrainedConfig, image_size: int) -> None:
-    """Check that images divide into the model's patches and stages without rest.
+    """Check that images divide evenly into the model's patches and stages.
 
     Raises:
         SpecError: If they do not; the message names the nearest sizes that do.
@@ -58,13 +65,13 @@ def check_image_size(where: str, config: PreTrainedConfig, image_size: int) -> N
     # Each stage after the first halves the grid.
     num_halvings = len(config.depths) - 1 if hasattr(config, "depths") else 0
     step = side * 2**num_halvings
-    # A Swin of a fixed window has a window in its last stage too.
+    # Swin's last stage must still be at least as large as one window.
     smallest = step * (config.window_size if config.model_type == "swin" else 1)
     _check_multiple(where, f"this {config.model_type!r}", image_size, step, smallest)
 
 
 def check_patch_size(where: str, patch_size: int, image_size: int) -> None:
-    """Check that images divide into patches without rest.
+    """Check that images divide evenly into patches.
 
     Raises:
         SpecError: If they do not; the message names the nearest sizes that do.
@@ -84,7 +91,7 @@ def _check_multiple(where: str, what: str, image_size: int, step: int, smallest:
 
 
 def patch_grid(config: PreTrainedConfig) -> tuple[int, int]:
-    """Return height and width of an image in patches."""
+    """Return the height and width of an image, patches."""
     height, width = _pair(config.image_size)
     patch_height, patch_width = _pair(config.patch_size)
     return height // patch_height, width // patch_width

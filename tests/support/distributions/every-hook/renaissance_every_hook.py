@@ -6,7 +6,9 @@ from typing import Any
 
 import attrs
 import numpy as np
+import pyarrow as pa
 import torch
+from PIL import Image
 from torch import Tensor
 
 from renaissance import (
@@ -19,13 +21,20 @@ from renaissance import (
     Fusion,
     Head,
     KeyedSample,
+    Monitor,
     Objective,
     ObjectiveBatch,
     ObjectiveContext,
     ObjectiveOutput,
+    Optimizer,
     Pooler,
+    Record,
     Sample,
+    Source,
+    SourceContext,
     Tokens,
+    Transform,
+    TransformContext,
     hookimpl,
     option,
     positive,
@@ -138,6 +147,65 @@ class NoLoss(Objective):
         return ObjectiveOutput(torch.zeros(()))
 
 
+class Silent(Monitor):
+    """Says nothing."""
+
+    @attrs.frozen
+    class Options:
+        pass
+
+    def __init__(self, options: Options) -> None: ...
+
+
+class Black(Transform):
+    """Every picture is black."""
+
+    mean = (0.5, 0.5, 0.5)
+    std = (0.5, 0.5, 0.5)
+    is_deterministic = True
+
+    @attrs.frozen
+    class Options:
+        pass
+
+    def __init__(self, options: Options, context: TransformContext) -> None:
+        self.size = context.image_size
+
+    def pixels(self, image: Image.Image, generator: np.random.Generator) -> Any:
+        return np.zeros((3, self.size, self.size), np.uint8)
+
+
+class Still(Optimizer):
+    """Never moves."""
+
+    states_per_parameter = 0
+
+    @attrs.frozen
+    class Options:
+        pass
+
+    def __init__(self, options: Options) -> None: ...
+
+    def make(self, groups: Sequence[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD(list(groups), lr=0.0)
+
+
+class Empty(Source):
+    """Lists nothing."""
+
+    name = "nothing"
+    schema = pa.schema([("image", pa.binary())])
+
+    @attrs.frozen
+    class Options:
+        pass
+
+    def __init__(self, options: Options, context: SourceContext) -> None: ...
+
+    def records(self) -> list[Record]:
+        return []
+
+
 @hookimpl
 def register_encoders(register: Callable[..., None]) -> None:
     register("text-lengths", TextLengths)
@@ -166,6 +234,26 @@ def register_datasets(register: Callable[..., None]) -> None:
 @hookimpl
 def register_heads(register: Callable[..., None]) -> None:
     register("zero", ZeroHead)
+
+
+@hookimpl
+def register_monitors(register: Callable[..., None]) -> None:
+    register("silent", Silent)
+
+
+@hookimpl
+def register_transforms(register: Callable[..., None]) -> None:
+    register("black", Black)
+
+
+@hookimpl
+def register_optimizers(register: Callable[..., None]) -> None:
+    register("still", Still)
+
+
+@hookimpl
+def register_sources(register: Callable[..., None]) -> None:
+    register("empty", Empty)
 
 
 @hookimpl

@@ -1,0 +1,166 @@
+"""The files and folders in a run folder.
+
+runs/NAME/
+  spec.toml         the resolved spec
+  tokenizer/        the tokenizer
+  encoders/         the configurations of the encoders
+  plugins.json      plugins named by path, with their digests (written by plugins/files.py)
+  metrics.jsonl     figures, one JSON object per line (written by the monitor `jsonl`)
+  results.json      what `renaissance evaluate` measured, by split
+  checkpoints/
+    step-00001000/  see checkpoint.py
+    best            a link to one of them
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import attrs
+
+from renaissance.engine.checkpoint import MANIFEST, is_checkpoint
+from renaissance.errors import CheckpointError, SpecError
+from renaissance.files import PARTIAL
+
+CHECKPOINT = re.compile(r"step-(\d{8,})")
+
+
+@attrs.frozen
+class RunFolder:
+    """A run folder, which need not exist yet.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def spec(self) -> Path:
+        """The file with the resolved spec."""
+        return self.path / "spec.toml"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder with the tokenizer."""
+        return self.path / "tokenizer"
+
+    @property
+    def encoders(self) -> Path:
+        """The folder with the configurations of the encoders."""
+        return self.path / "encoders"
+
+    @property
+    def plugins(self) -> Path:
+        """The file that lists the plugins named by path."""
+        return self.path / "plugins.json"
+
+    @property
+    def metrics(self) -> Path:
+        """The file with the figures of training."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def results(self) -> Path:
+        """The file with what `renaissance evaluate` measured."""
+        return self.path / "results.json"
+
+    @property
+    def last(self) -> Path | None:
+        """The checkpoint of the latest step, if there is one."""
+        checkpoints = self.checkpoints()
+        return checkpoints[-1] if checkpoints else None
+
+    @property
+    def best(self) -> Path | None:
+        """The checkpoint with the best value of the watched metric, if one is marked."""
+        link = self._checkpoints / "best"
+        return link.resolve() if is_checkpoint(link) else None
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            SpecError: If it cannot be made or written to.
+        """
+        try:
+            self._checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SpecError(
+                f"run.output_dir: cannot create {self.path}: {error}; choose a writable folder"
+            ) from error
+        if not os.access(self._checkpoints, os.W_OK):
+            raise SpecError(
+                f"run.output_dir: {self.path} is not writable; choose a writable folder"
+            )
+
+    def checkpoint(self, step: int) -> Path:
+        """Return the folder for the checkpoint of a step, whether or not there is one."""
+        return self._checkpoints / f"step-{step:08d}"
+
+    def checkpoints(self) -> list[Path]:
+        """Return the whole checkpoints, oldest first."""
+        if not self._checkpoints.is_dir():
+            return []
+        paths = [p for p in self._checkpoints.iterdir() if CHECKPOINT.fullmatch(p.name)]
+        return sorted(filter(is_checkpoint, paths), key=_step_of)
+
+    def find(self, prefer_best: bool) -> Path:
+        """Return a checkpoint.
+
+        Args:
+            prefer_best: Return the best checkpoint if one is marked; otherwise the last.
+
+        Raises:
+            CheckpointError: If there is none.
+        """
+        checkpoint = (self.best if prefer_best else None) or self.last
+        if checkpoint is None:
+            raise CheckpointError(
+                f"{self.path}: no checkpoint there; expected a folder with {MANIFEST}, or a run "
+                "folder with checkpoints/step-*"
+            )
+        return checkpoint
+
+    def mark_best(self, step: int) -> None:
+        """Make the checkpoint of a step the best one, atomically."""
+        link = self._checkpoints / ".best.partial-link"
+        link.unlink(missing_ok=True)
+        link.symlink_to(self.checkpoint(step).name)
+        link.replace(self._checkpoints / "best")
+
+    def keep(self, num_last: int) -> None:
+        """Delete all checkpoints but the last ones and the best, and unfinished ones.
+
+        Args:
+            num_last: How many of the last ones to keep, at least 1.
+        """
+        kept = {path.name for path in self.checkpoints()[-num_last:]}
+        if self.best is not None:
+            kept.add(self.best.name)
+        for path in list(self._checkpoints.iterdir()):
+            is_old = CHECKPOINT.fullmatch(path.name) and path.name not in kept
+            if is_old or path.name.endswith(PARTIAL):
+                shutil.rmtree(path)
+
+
+def find_checkpoint(path: Path, prefer_best: bool) -> Path:
+    """Return a checkpoint, given its folder or a run folder.
+
+    Args:
+        path: The folder of a checkpoint or of a run.
+        prefer_best: In a run folder, the best checkpoint if one is marked; otherwise the last.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    return path if is_checkpoint(path) else RunFolder(path).find(prefer_best)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))

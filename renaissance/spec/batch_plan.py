@@ -1,0 +1,64 @@
+"""How the samples of a step are divided among ranks and micro-batches."""
+
+from collections.abc import Sequence
+
+import attrs
+
+from renaissance.errors import SpecError
+from renaissance.spec.sections import TrainSection
+
+
+@attrs.frozen
+class BatchPlan:
+    """The batch arithmetic of a run.
+
+    Attributes:
+        global_batch_size: Samples per step.
+        micro_batch_size: Samples that one rank sends through the model at once.
+        grad_accum_steps: Micro-batches per rank and step.
+        world_size: Number of ranks.
+    """
+
+    global_batch_size: int
+    micro_batch_size: int
+    grad_accum_steps: int
+    world_size: int
+
+    @staticmethod
+    def of(section: TrainSection, world_size: int) -> "BatchPlan":
+        """Work out the plan.
+
+        Raises:
+            SpecError: If the global batch does not divide evenly among ranks and micro-batches.
+        """
+        total = section.global_batch_size
+        if total % world_size:
+            raise SpecError(
+                f"train.global_batch_size: got {total}, which {world_size} ranks cannot share "
+                f"equally; the nearest sizes that they can: {_near(total, world_size)}"
+            )
+        share = total // world_size
+        micro = section.micro_batch_size or share
+        if share % micro:
+            raise SpecError(
+                f"train.micro_batch_size: got {micro}, but each of {world_size} ranks has "
+                f"{total} / {world_size} = {share} samples per step, which is not a multiple; "
+                f"use a divisor of {share}: {_divisors(share)}"
+            )
+        return BatchPlan(total, micro, share // micro, world_size)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.global_batch_size} samples per step = {self.micro_batch_size} (micro-batch) x "
+            f"{self.grad_accum_steps} (accumulation) x {self.world_size} (ranks)"
+        )
+
+
+def _near(total: int, world_size: int) -> str:
+    below = total // world_size * world_size
+    candidates: Sequence[int] = (below, below + world_size) if below else (world_size,)
+    return ", ".join(map(str, candidates))
+
+
+def _divisors(size: int) -> str:
+    return ", ".join(str(d) for d in range(1, size + 1) if size % d == 0)

@@ -1,0 +1,64 @@
+"""`metrics.jsonl`: what is written, and what is dropped where a run resumes."""
+
+import json
+from pathlib import Path
+
+from support.running import metrics
+
+from renaissance.builtin.monitors.jsonl import JsonLines
+from renaissance.testing.made_up_run import make_evaluation, make_run_info, make_step_report
+
+
+def start(folder: Path, start_step: int = 0) -> JsonLines:
+    monitor = JsonLines(JsonLines.Options())
+    monitor.run_started(make_run_info(folder, start_step))
+    return monitor
+
+
+def log(monitor: JsonLines, folder: Path, *steps: int) -> None:
+    run = make_run_info(folder)
+    for step in steps:
+        monitor.step_finished(run, make_step_report(step))
+        monitor.evaluated(run, make_evaluation(step))
+
+
+def test_a_line_per_step_and_evaluation_without_timings(tmp_path: Path) -> None:
+    log(start(tmp_path), tmp_path, 2)
+    assert metrics(tmp_path) == [
+        {
+            "step": 2,
+            "epoch": 0.4,
+            "split": "train",
+            "loss": 1.0,
+            "itm/loss": 1.0,
+            "itm/accuracy": 0.75,
+            "learning_rate/encoder": 2e-4,
+            "learning_rate/fusion": 1e-3,
+            "learning_rate/head": 2e-3,
+            "gradient_norm": 1.5,
+        },
+        {
+            "step": 2,
+            "epoch": 0.4,
+            "split": "validate",
+            "loss": 1.5,
+            "itm/loss": 1.5,
+            "itm/accuracy": 0.7,
+        },
+    ]
+
+
+def test_a_resumed_run_writes_the_same_as_one_that_was_not_interrupted(tmp_path: Path) -> None:
+    for name in ("whole", "resumed"):
+        (tmp_path / name).mkdir()
+    log(start(tmp_path / "whole"), tmp_path / "whole", 2, 4, 6, 8)
+    resumed = tmp_path / "resumed"
+    log(start(resumed), resumed, 2, 4, 6)
+    # Killed while it wrote.
+    with (resumed / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "spl')
+    log(start(resumed, start_step=4), resumed, 6, 8)
+    whole = (tmp_path / "whole" / "metrics.jsonl").read_text()
+    assert (resumed / "metrics.jsonl").read_text() == whole
+    assert [json.loads(line)["step"] for line in whole.splitlines()] == [2, 2, 4, 4, 6, 6, 8, 8]
+    assert [path.name for path in resumed.iterdir()] == ["metrics.jsonl"]

@@ -1,0 +1,194 @@
+"""Resolving: every default that depends on something else, and the record that a run keeps."""
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import tomli
+from support.spec_components import (
+    BASE,
+    COMPONENTS,
+    SomeFusion,
+    SomeObjective,
+    SomeTransform,
+    TextEncoder,
+    write,
+)
+
+from renaissance import SpecError, option
+from renaissance.plugins.loading import Plugins
+from renaissance.spec import ResolvedSpec, load_spec, resolve, spec_to_toml
+from renaissance.spec.choice import Choice, shared_keys
+from renaissance.spec.describe import table_class
+from renaissance.spec.resolve import Facts
+
+FACTS = Facts(num_samples=1000, world_size=2)
+
+
+class Checkpointed(TextEncoder):
+    @classmethod
+    def checkpoint_of(cls, options: Any) -> str | None:
+        return str(options.checkpoint)
+
+
+class Headed(SomeObjective):
+    default_head = "some-head"
+
+
+REPLACED = {"text": Checkpointed, "mlm": Headed}
+
+
+@pytest.fixture
+def plugins(plugins_with: Any) -> Plugins:
+    made: Plugins = plugins_with(
+        *((kind, name, REPLACED.get(name, component)) for kind, name, component in COMPONENTS)
+    )
+    return made
+
+
+@pytest.fixture(autouse=True)
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("base.toml", BASE)
+
+
+def resolved(plugins: Plugins, *settings: str, facts: Facts = FACTS) -> ResolvedSpec:
+    return resolve(load_spec(["base.toml", *settings], plugins), facts)
+
+
+def test_what_depends_on_data_ranks_and_encoders(plugins: Plugins) -> None:
+    spec = resolved(plugins, "train.global_batch_size=64")
+    assert spec.train.max_steps == 100_000
+    assert spec.train.micro_batch_size == 32  # 64 samples on 2 ranks
+    assert spec.evaluate.every_steps == 16  # 1000 / 64 = 15.6 steps per epoch
+    assert spec.checkpoint.every_steps == 16
+    assert spec.data.tokenizer == "google/electra"
+    assert spec.data.transform.mean == SomeTransform.mean
+    assert spec.data.transform.std == SomeTransform.std
+    assert [objective.name for objective in spec.objectives] == ["mlm", "itm"]
+    assert spec.objectives[0].head is not None
+    assert spec.objectives[0].head.type == "some-head"
+    assert spec.objectives[1].head is None  # it makes none
+
+
+@pytest.mark.parametrize(
+    ("settings", "max_steps", "evaluation", "checkpoint"),
+    [
+        (["train.max_epochs=3"], 12, 4, 4),  # 3000 / 256 = 11.7, rounded up
+        (["train.max_epochs=3", "train.max_steps=5"], 5, 4, 4),
+        (["train.max_epochs=3", "train.max_steps=50"], 12, 4, 4),
+        (["evaluate.every_epochs=0.5"], 100_000, 2, 2),
+        (["evaluate.every_epochs=0.01"], 100_000, 1, 1),
+        (["evaluate.every_steps=7", "evaluate.every_epochs=0.5"], 100_000, 7, 7),
+        (["evaluate.every_steps=7", "checkpoint.every_steps=3"], 100_000, 7, 3),
+    ],
+)
+def test_steps(
+    plugins: Plugins, settings: list[str], max_steps: int, evaluation: int, checkpoint: int
+) -> None:
+    spec = resolved(plugins, *settings)
+    assert spec.train.max_steps == max_steps
+    assert spec.evaluate.every_steps == evaluation
+    assert spec.checkpoint.every_steps == checkpoint
+
+
+def test_normalization_is_the_spec_s_or_the_encoder_s_or_the_transform_s(plugins: Plugins) -> None:
+    encoder = attrs.evolve(FACTS, normalization=((0.7, 0.7, 0.7), (0.8, 0.8, 0.8)))
+    actual = resolved(plugins, facts=encoder).data.transform
+    assert (actual.mean, actual.std) == encoder.normalization
+    actual = resolved(plugins, "data.transform.std=[1, 2, 3]", facts=encoder).data.transform
+    assert (actual.mean, actual.std) == ((0.7, 0.7, 0.7), (1.0, 2.0, 3.0))
+    actual = resolved(plugins, "data.transform.mean=[0, 0, 0]").data.transform
+    assert (actual.mean, actual.std) == ((0.0, 0.0, 0.0), SomeTransform.std)
+
+
+def test_without_a_tokenizer_to_take(plugins_with: Any) -> None:
+    plain = plugins_with(*COMPONENTS)
+    with pytest.raises(SpecError, match=r"data\.tokenizer: absent, and the text encoder has no"):
+        resolved(plain)
+    assert resolved(plain, "data.tokenizer=dataset").data.tokenizer == "dataset"
+
+
+def test_a_batch_that_does_not_divide(plugins: Plugins) -> None:
+    facts = attrs.evolve(FACTS, world_size=3)
+    with pytest.raises(SpecError, match=r"256, which 3 ranks cannot share equally.*: 255, 258"):
+        resolved(plugins, facts=facts)
+
+
+def test_reading_the_record_back_gives_an_equal_object(plugins: Plugins) -> None:
+    spec = resolved(plugins, "train.max_epochs=3", "data.transform.type=clip", "optimizer.type=sgd")
+    Path("spec.toml").write_text(spec_to_toml(spec))
+    again = load_spec(["spec.toml"], plugins)
+    # Whatever the facts are by then: nothing is left to fill in.
+    other = Facts(num_samples=7, world_size=1, normalization=((0, 0, 0), (1, 1, 1)))
+    assert resolve(again, attrs.evolve(FACTS, normalization=other.normalization)) == spec
+    settings = ["train.max_steps", "evaluate.every_steps", "checkpoint.every_steps"]
+    kept = resolve(load_spec(["spec.toml", "train.max_epochs=1000"], plugins), other)
+    for setting in settings:
+        section, key = setting.split(".")
+        assert getattr(getattr(kept, section), key) == getattr(getattr(spec, section), key)
+
+
+def keys_without_a_value(value: Any, table: Any, path: str) -> set[str]:
+    """Return the keys of a section's class, and of the classes in it, that a table lacks."""
+    if isinstance(value, Choice):
+        names = ["type", *shared_keys(type(value))]
+        names += [field.name for field in attrs.fields(type(value.options))]
+        values = [
+            getattr(value, name) if hasattr(value, name) else getattr(value.options, name)
+            for name in names
+        ]
+    else:
+        names = [field.name for field in attrs.fields(type(value))]
+        values = [getattr(value, name) for name in names]
+    missing = {f"{path}{name}" for name in names if name not in table}
+    for name, inner in zip(names, values, strict=True):
+        if name in table and table_class(type(inner)) is not None:
+            missing |= keys_without_a_value(inner, table[name], f"{path}{name}.")
+    return missing
+
+
+def test_every_key_of_the_classes_is_in_the_record(plugins: Plugins) -> None:
+    spec = resolved(plugins)
+    table = tomli.loads(spec_to_toml(spec))
+    assert keys_without_a_value(spec, table, "") == {
+        "model.encoder",  # of the other architecture
+        "model.init_from",
+        "model.image_encoder.checkpoint",  # an option without a value
+        "train.max_epochs",
+        "train.gradient_clip",
+        "evaluate.every_epochs",
+    }
+    for dataset, written in zip(spec.data.train, table["data"]["train"], strict=True):
+        assert keys_without_a_value(dataset, written, "") == {"weight", "crop"}
+    for objective, written in zip(spec.objectives, table["objectives"], strict=True):
+        assert keys_without_a_value(objective, written, "") <= {"head"}
+    for monitor, written in zip(spec.monitors, table["monitors"], strict=True):
+        assert keys_without_a_value(monitor, written, "") == set()
+
+
+def test_a_default_that_changes_later_changes_no_old_run(
+    plugins: Plugins, plugins_with: Any
+) -> None:
+    class Later(SomeFusion):
+        @attrs.frozen
+        class Options:
+            num_layers: int = option(12, help="Layers.")
+
+    Path("spec.toml").write_text(spec_to_toml(resolved(plugins)))
+    changed = plugins_with(
+        *(
+            (kind, name, Later if name == "co-attention" else REPLACED.get(name, component))
+            for kind, name, component in COMPONENTS
+        )
+    )
+    fusion = load_spec(["spec.toml"], changed).model.fusion
+    assert fusion is not None
+    assert fusion.options.num_layers == 6
+
+
+def test_silence(plugins: Plugins) -> None:
+    spec = resolved(plugins, "monitors=[]")
+    assert spec.monitors == ()
+    assert "monitors = []" in spec_to_toml(spec)
