@@ -26,6 +26,7 @@ MAX_DRAWS = 100
 
 Ids = NDArray[np.int64]
 T = TypeVar("T")
+Leaf = TypeVar("Leaf")
 
 
 @attrs.frozen
@@ -65,14 +66,19 @@ class MicroBatch:
 
 def map_tensors(function: Callable[[Tensor], Tensor], value: T) -> T:
     """Apply a function to every tensor in nested attrs objects and mappings."""
-    if isinstance(value, Tensor):
+    return map_leaves(Tensor, function, value)
+
+
+def map_leaves(kind: type[Leaf], function: Callable[[Leaf], object], value: T) -> T:
+    """Replace every value of a type in nested attrs objects and mappings."""
+    if isinstance(value, kind):
         return function(value)  # type: ignore[return-value]
     if isinstance(value, Mapping):
-        return {k: map_tensors(function, v) for k, v in value.items()}  # type: ignore[return-value]
+        return {k: map_leaves(kind, function, v) for k, v in value.items()}  # type: ignore[return-value]
     if isinstance(value, MicroBatch | ObjectiveBatch | Pairs):
         fields = attrs.fields_dict(type(value))
         return attrs.evolve(
-            value, **{name: map_tensors(function, getattr(value, name)) for name in fields}
+            value, **{name: map_leaves(kind, function, getattr(value, name)) for name in fields}
         )
     return value
 

@@ -1,104 +1,80 @@
-"""Which samples a rank reads, and the loader that reads them ahead of time."""
+"""Micro-batches, made ahead of time by worker processes.
 
+Workers send what they make through pipes. Shared memory would need room in /dev/shm, of which a
+container has 64 MB, and an open file per tensor; and who waits for a pipe notices at once that the
+other end has died.
+"""
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import queue
 import signal
+import threading
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import TypeAlias
 
 import attrs
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from numpy.typing import NDArray
+from torch import Tensor
 
-from renaissance.data.collate import Collator, MicroBatch
-from renaissance.data.order import SampleStream
+from renaissance.data.collate import Collator, MicroBatch, map_leaves
+from renaissance.data.order import SampleKeys
 from renaissance.errors import DataError, RunError, describe
-from renaissance.spec.batch_plan import BatchPlan
 
-# (epoch, index) of each sample of a micro-batch.
-SampleKeys = list[tuple[int, int]]
-
-
-class TrainingOrder:
-    """The samples of each micro-batch of one rank, in the order of steps.
-
-    The stream of samples depends on the seed alone, and rank r of R takes the r-th part of each
-    global batch. So global batches are the same with any number of ranks.
-    """
-
-    def __init__(
-        self, plan: BatchPlan, rank: int, stream: SampleStream, start: int, stop: int
-    ) -> None:
-        self.plan = plan
-        self.rank = rank
-        self.stream = stream
-        self.start = start
-        self.stop = stop
-
-    def __iter__(self) -> Iterator[SampleKeys]:
-        for position in range(self.start, self.stop, self.plan.global_batch_size):
-            share = self.plan.global_batch_size // self.plan.world_size
-            first = position + self.rank * share
-            for begin in range(first, first + share, self.plan.micro_batch_size):
-                positions = range(begin, begin + self.plan.micro_batch_size)
-                yield [self.stream.at(position) for position in positions]
+# Micro-batches that a worker is asked for ahead of time.
+NUM_AHEAD = 4
+# Micro-batches that wait in the main process.
+NUM_READY = 2
+# Seconds between two looks at whether the run is to stop.
+POLL = 0.2
+# Seconds in which a killed process is gone.
+PATIENCE = 5
 
 
-def evaluation_order(
-    num_samples: int, micro_batch_size: int, rank: int, world_size: int
-) -> list[SampleKeys]:
-    """Return a rank's micro-batches for one pass; over all ranks, each sample comes exactly once.
-
-    Neighbours stay together, since they often share an image, which is then encoded once. The
-    epoch is always 0, so that evaluations of a run are comparable.
-    """
-    starts = np.arange(0, num_samples, micro_batch_size)[rank::world_size]
-    return [
-        [(0, index) for index in range(start, min(start + micro_batch_size, num_samples))]
-        for start in starts.tolist()
-    ]
+class StoppedWaitingError(RunError):
+    """The run was asked to stop while it waited for data."""
 
 
 @attrs.frozen
 class LoadFailure:
-    """Why a worker could not make a micro-batch; raised again in the main process.
+    """Why a micro-batch could not be made; raised where the run can act on it.
 
     Attributes:
-        message: The message for the user.
-        trace: The worker's traceback.
-        is_data_error: False for a bug in a component.
+        message: What to tell the user.
+        trace: Where it was raised.
+        is_data_error: False for a defect of a component, or of the machine.
     """
 
     message: str
-    trace: str
-    is_data_error: bool
+    trace: str = ""
+    is_data_error: bool = False
+
+    def error(self) -> Exception:
+        """Return the error that this stands for."""
+        error = DataError(self.message) if self.is_data_error else RunError(self.message)
+        error.__cause__ = RuntimeError(self.trace) if self.trace else None
+        return error
 
 
-class _Guarded:
-    """Returns failures instead of raising them.
-
-    An exception in a worker reaches the main process as a RuntimeError whose message is the
-    worker's traceback, so its type and its message for the user would be lost.
-    """
-
-    def __init__(self, collator: Collator) -> None:
-        self._collator = collator
-
-    def __getitem__(self, keys: SampleKeys) -> MicroBatch | LoadFailure:
-        try:
-            return self._collator[keys]
-        except Exception as error:
-            is_data_error = isinstance(error, DataError)
-            return LoadFailure(describe(error), traceback.format_exc(), is_data_error)
+Made: TypeAlias = MicroBatch | LoadFailure
 
 
 class MicroBatchLoader:
-    """Micro-batches in a given order, read ahead by worker processes.
+    """Micro-batches in a given order, made ahead of time by worker processes.
 
     Args:
         collator: Makes the micro-batches.
-        order: The samples of each micro-batch.
-        num_workers: Number of worker processes; 0 loads in this process.
-        device: Device of the run; memory is pinned if it is a GPU.
+        order: Which samples each of them holds.
+        num_workers: Worker processes; 0 makes them in this process.
+        device: Pins memory where this is a GPU.
+        is_stopping: Asked while data is awaited: whether to give up.
     """
 
     def __init__(
@@ -107,33 +83,220 @@ class MicroBatchLoader:
         order: Iterable[SampleKeys],
         num_workers: int,
         device: torch.device,
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._loader: DataLoader[MicroBatch | LoadFailure] = DataLoader(
-            _Guarded(collator),  # type: ignore[arg-type]
-            sampler=order,
-            batch_size=None,
-            num_workers=num_workers,
-            pin_memory=device.type == "cuda",
-            worker_init_fn=_start_worker,
-            prefetch_factor=4 if num_workers else None,
-        )
+        self._collator = collator
+        self._order = order
+        self._num_workers = num_workers
+        self._pin = device.type == "cuda"
+        self._is_stopping = is_stopping
 
     def __iter__(self) -> Iterator[MicroBatch]:
         """Yield micro-batches.
 
         Raises:
             DataError: If a record cannot be read.
-            RunError: If a component fails.
+            RunError: If a component fails over it, or a worker dies.
+            StoppedWaitingError: If the run was asked to stop while it waited.
         """
-        for micro_batch in self._loader:
-            if isinstance(micro_batch, LoadFailure):
-                kind = DataError if micro_batch.is_data_error else RunError
-                raise kind(micro_batch.message) from RuntimeError(micro_batch.trace)
-            yield micro_batch
+        for made in self._made():
+            if isinstance(made, LoadFailure):
+                raise made.error()
+            yield made
+
+    def _made(self) -> Iterator[Made]:
+        if not self._num_workers:
+            for keys in self._order:
+                if self._is_stopping():
+                    raise StoppedWaitingError("stopped while waiting for data")
+                made = _make(self._collator, keys)
+                yield made.pin_memory() if self._pin and isinstance(made, MicroBatch) else made
+            return
+        with _Workers(self._collator, self._order, self._num_workers, self._pin) as workers:
+            yield from workers.collected(self._is_stopping)
 
 
-def _start_worker(worker: int) -> None:
-    # Ctrl-C and SIGTERM reach the whole process group; only the main process should react.
+def _make(collator: Collator, keys: SampleKeys) -> Made:
+    try:
+        return collator[keys]
+    # A raised error would reach the main process without its type.
+    except Exception as error:
+        return LoadFailure(describe(error), traceback.format_exc(), isinstance(error, DataError))
+
+
+@attrs.frozen
+class _Packed:
+    """A tensor as bytes: torch would send its own tensors through shared memory."""
+
+    data: NDArray[np.uint8]
+    dtype: torch.dtype
+    shape: torch.Size
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "_Packed":
+        data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+        return cls(data, tensor.dtype, tensor.shape)
+
+    def unpacked(self) -> Tensor:
+        return torch.from_numpy(self.data).view(self.dtype).reshape(self.shape)
+
+
+class _Workers:
+    """Worker processes, which take turns, and a thread that collects what they make."""
+
+    def __init__(
+        self, collator: Collator, order: Iterable[SampleKeys], num_workers: int, pin: bool
+    ) -> None:
+        self._order = iter(order)
+        self._pin = pin
+        # None after the last.
+        self._ready: queue.Queue[Made | None] = queue.Queue(NUM_READY)
+        self._is_closed = threading.Event()
+        self._pipes: list[Connection] = []
+        self._processes: list[BaseProcess] = []
+        self._collector = threading.Thread(target=self._collect, daemon=True)
+        try:
+            for _ in range(num_workers):
+                self._start(collator)
+        except OSError as error:
+            self.close()
+            raise RunError(
+                f"data.num_workers = {num_workers}: worker {len(self._processes) + 1} cannot be "
+                f"started: {error}; use fewer, or raise the limit (ulimit -n for open files, "
+                "ulimit -u for processes)"
+            ) from error
+
+    def _start(self, collator: Collator) -> None:
+        ours, theirs = multiprocessing.Pipe()
+        # A forked worker inherits this process's ends of the pipes, and would keep them open.
+        inherited = [*self._pipes, ours]
+        process = multiprocessing.Process(
+            target=_work, args=(collator, theirs, inherited), daemon=True
+        )
+        try:
+            process.start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._pipes.append(ours)
+        self._processes.append(process)
+
+    def __enter__(self) -> "_Workers":
+        self._collector.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers, whatever they are doing: a read that hangs is not waited for."""
+        self._is_closed.set()
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.join(PATIENCE)
+        if self._collector.is_alive():
+            self._collector.join(PATIENCE)
+        for pipe in self._pipes:
+            pipe.close()
+
+    def collected(self, is_stopping: Callable[[], bool]) -> Iterator[Made]:
+        """Yield what the workers make, in order."""
+        while True:
+            try:
+                made = self._ready.get(timeout=POLL)
+            except queue.Empty:
+                if is_stopping():
+                    raise StoppedWaitingError("stopped while waiting for data") from None
+                continue
+            if made is None:
+                return
+            yield made
+
+    def _collect(self) -> None:
+        try:
+            for made in self._received():
+                self._put(made)
+            self._put(None)
+        # Whatever ends this thread must not leave the run waiting.
+        except Exception as error:
+            self._put(LoadFailure(f"loading failed: {describe(error)}", traceback.format_exc()))
+
+    def _received(self) -> Iterator[Made]:
+        num_asked = 0
+        for num_received in itertools.count():
+            num_ahead = num_received + NUM_AHEAD * len(self._pipes)
+            for keys in itertools.islice(self._order, num_ahead - num_asked):
+                # A worker that has died is found where its answer is read.
+                with contextlib.suppress(OSError):
+                    self._pipes[num_asked % len(self._pipes)].send(keys)
+                num_asked += 1
+            if num_received == num_asked:
+                return
+            worker = num_received % len(self._pipes)
+            try:
+                made: Made = self._pipes[worker].recv()
+            except (EOFError, OSError):
+                yield _death(self._processes[worker])
+                return
+            made = map_leaves(_Packed, _Packed.unpacked, made)
+            yield made.pin_memory() if self._pin and isinstance(made, MicroBatch) else made
+
+    def _put(self, made: Made | None) -> None:
+        while not self._is_closed.is_set():
+            with contextlib.suppress(queue.Full):
+                self._ready.put(made, timeout=POLL)
+                return
+
+
+def _death(process: BaseProcess) -> LoadFailure:
+    process.join(PATIENCE)
+    code = process.exitcode
+    how = f"ended with exit code {code}"
+    if code is not None and code < 0:
+        how = f"was killed by {signal.Signals(-code).name}"
+        if code == -signal.SIGKILL:
+            how += ", as the system does when memory runs out"
+    return LoadFailure(
+        f"a data worker {how}; use fewer data.num_workers or a smaller train.micro_batch_size, "
+        "or find out why with data.num_workers = 0, which reads in the main process"
+    )
+
+
+# What follows runs in the worker.
+
+
+def _work(collator: Collator, pipe: Connection, inherited: list[Connection]) -> None:
+    # Ctrl-C and SIGTERM reach the whole process group; the main process decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for other in inherited:
+        other.close()
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # A thread of its own sends, so that the next one is made while one is on its way.
+    outgoing: queue.Queue[Made] = queue.Queue(NUM_AHEAD)
+    threading.Thread(target=_send_all, args=(pipe, outgoing), daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            made = _make(collator, pipe.recv())
+            outgoing.put(map_leaves(Tensor, _Packed.of, made))
+
+
+def _end_with_parent() -> None:
+    """End this process when the main process does, even if a read hangs."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+    os._exit(1)
+
+
+def _send_all(pipe: Connection, outgoing: "queue.Queue[Made]") -> None:
+    try:
+        while True:
+            pipe.send(outgoing.get())
+    # The other end is gone, and nobody is left to tell.
+    except OSError:
+        os._exit(1)

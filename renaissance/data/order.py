@@ -6,7 +6,7 @@ the dataset (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from itertools import accumulate
@@ -16,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from renaissance.randomness import keyed_seed
+from renaissance.spec.batch_plan import BatchPlan
 
 NUM_ROUNDS = 8
 WORD_MASK = (1 << 64) - 1
 
 # An int or an array of uint64; NumPy's stubs give their sums and products other types.
 Word: TypeAlias = Any
+# (epoch, index) of each sample of a micro-batch.
+SampleKeys: TypeAlias = list[tuple[int, int]]
 
 
 class Permutation:
@@ -181,3 +184,43 @@ def _mix(word: Word, key: int) -> Word:
     word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 & WORD_MASK
     word = (word ^ (word >> 27)) * 0x94D049BB133111EB & WORD_MASK
     return word ^ (word >> 31)
+
+
+class TrainingOrder:
+    """The samples of each micro-batch of one rank, in the order of steps.
+
+    The stream of samples depends on the seed alone, and rank r of R takes the r-th part of each
+    global batch. So global batches are the same with any number of ranks.
+    """
+
+    def __init__(
+        self, plan: BatchPlan, rank: int, stream: SampleStream, start: int, stop: int
+    ) -> None:
+        self.plan = plan
+        self.rank = rank
+        self.stream = stream
+        self.start = start
+        self.stop = stop
+
+    def __iter__(self) -> Iterator[SampleKeys]:
+        for position in range(self.start, self.stop, self.plan.global_batch_size):
+            share = self.plan.global_batch_size // self.plan.world_size
+            first = position + self.rank * share
+            for begin in range(first, first + share, self.plan.micro_batch_size):
+                positions = range(begin, begin + self.plan.micro_batch_size)
+                yield [self.stream.at(position) for position in positions]
+
+
+def evaluation_order(
+    num_samples: int, micro_batch_size: int, rank: int, world_size: int
+) -> list[SampleKeys]:
+    """Return a rank's micro-batches for one pass; over all ranks, each sample comes exactly once.
+
+    Neighbours stay together, since they often share an image, which is then encoded once. The
+    epoch is always 0, so that evaluations of one run can be compared.
+    """
+    starts = np.arange(0, num_samples, micro_batch_size)[rank::world_size]
+    return [
+        [(0, index) for index in range(start, min(start + micro_batch_size, num_samples))]
+        for start in starts.tolist()
+    ]

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from renaissance.contracts.monitor import PanelImage
 from renaissance.contracts.objective import ObjectiveOutput
 from renaissance.data.collate import Collator, MicroBatch
-from renaissance.data.loader import MicroBatchLoader, evaluation_order
+from renaissance.data.loader import MicroBatchLoader
+from renaissance.data.order import evaluation_order
 from renaissance.data.tokenizer import readable
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.metrics import MetricBook

@@ -1,14 +1,16 @@
 """The training loop. It names no component, and is the only place that calls backward."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 
 import torch
 from torch import nn
 
 from renaissance.contracts.objective import ObjectiveOutput
 from renaissance.data.collate import MicroBatch
-from renaissance.data.loader import MicroBatchLoader, TrainingOrder
+from renaissance.data.loader import MicroBatchLoader, StoppedWaitingError
+from renaissance.data.order import TrainingOrder
 from renaissance.engine.after_step import AfterStep
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.data_parallel import exchange, wrap
@@ -66,8 +68,7 @@ class Loop:
             RunError: If a loss or gradient is not finite.
             DataError: If a record cannot be read.
         """
-        micro_batches = iter(self._loader())
-        with StopRequest() as request:
+        with StopRequest() as request, closing(self._micro_batches(request)) as micro_batches:
             while self.state.step < self.parts.total_steps:
                 started = time.perf_counter()
                 batches, num_targets, stop = self._next(micro_batches, request)
@@ -135,6 +136,8 @@ class Loop:
         error: Exception | None = None
         try:
             batches = [next(micro_batches) for _ in range(self.parts.plan.grad_accum_steps)]
+        except StoppedWaitingError:
+            pass  # The request says why.
         # Raised on all ranks after the exchange below, so that no rank waits for this one.
         except Exception as caught:
             error = caught
@@ -178,7 +181,7 @@ class Loop:
             outputs,
         )
 
-    def _loader(self) -> MicroBatchLoader:
+    def _micro_batches(self, request: StopRequest) -> Generator[MicroBatch]:
         plan = self.parts.plan
         order = TrainingOrder(
             plan,
@@ -187,8 +190,12 @@ class Loop:
             start=self.state.position,
             stop=self.parts.total_steps * plan.global_batch_size,
         )
-        return MicroBatchLoader(
-            self.parts.train, order, self.spec.data.num_workers, self.ranks.device
+        yield from MicroBatchLoader(
+            self.parts.train,
+            order,
+            self.spec.data.num_workers,
+            self.ranks.device,
+            is_stopping=lambda: request.signal > 0,
         )
 
 

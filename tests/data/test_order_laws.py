@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renaissance.data.loader import TrainingOrder, evaluation_order
-from renaissance.data.order import Permutation, SampleStream
+from renaissance.data.order import Permutation, SampleStream, TrainingOrder, evaluation_order
 from renaissance.spec.batch_plan import BatchPlan
 
 LENGTHS = st.integers(1, 400)

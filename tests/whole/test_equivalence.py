@@ -13,10 +13,11 @@ from support.asserting import assert_same_figures, assert_same_weights
 from support.running import environment as environment_of
 from support.running import metrics, run_here, torchrun, torchrun_command, weights, write_spec
 
-from renaissance.data.loader import BatchPlan, MicroBatchLoader, TrainingOrder
-from renaissance.data.order import SampleStream
+from renaissance.data.loader import MicroBatchLoader
+from renaissance.data.order import SampleStream, TrainingOrder
 from renaissance.engine.run_parts import build
 from renaissance.plugins.loading import load_plugins
+from renaissance.spec.batch_plan import BatchPlan
 from renaissance.spec.read import load_spec
 
 KEEP_ALL = ["checkpoint.every_steps=4", "checkpoint.keep_last=100"]

@@ -186,11 +186,7 @@ def test_a_signal_saves_and_leaves_and_the_same_command_goes_on(
     process = subprocess.Popen(
         command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "tiny/metrics.jsonl").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(process, tmp_path / "tiny/metrics.jsonl")
     os.kill(process.pid, number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, output
@@ -201,6 +197,72 @@ def test_a_signal_saves_and_leaves_and_the_same_command_goes_on(
     step = int(folder.name.removeprefix("step-"))
     assert run_here(spec, tmp_path, f"train.max_steps={step + 2}") == 0
     assert (tmp_path / f"tiny/checkpoints/step-{step + 2:08d}").is_dir()
+
+
+HANGING = '''
+"""The shapes, until a file says that the storage hangs."""
+
+import time
+from pathlib import Path
+
+from renaissance import hookimpl
+from renaissance.builtin.datasets.shapes import Shapes
+
+
+class Hanging(Shapes):
+    """Shapes on a storage that hangs."""
+
+    def sample(self, index, generator):
+        while Path("hangs").exists():
+            time.sleep(600)
+        return super().sample(index, generator)
+
+
+@hookimpl
+def register_datasets(register):
+    register("hanging", Hanging)
+'''
+
+
+def test_a_signal_is_heeded_while_data_is_awaited(tmp_path: Path) -> None:
+    data, end = TINY.index("[[data.train]]"), TINY.index("[[objectives]]")
+    own = '[[data.train]]\ntype = "hanging"\nnum_samples = 50\nimage_size = 32\n\n'
+    spec = write_spec(tmp_path, TINY[:data] + own + TINY[end:])
+    (tmp_path / "hanging.py").write_text(HANGING)
+    command = [sys.executable, "-m", "renaissance", str(spec), f"run.output_dir={tmp_path}"]
+    command += ["run.plugins=['./hanging.py']", "train.max_steps=100000", "data.num_workers=2"]
+    process = subprocess.Popen(
+        command,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+    )
+    wait_for(process, tmp_path / "tiny/metrics.jsonl")
+    (tmp_path / "hangs").touch()
+    # Until nothing is logged any more, since the steps have used up what was read before.
+    log = tmp_path / "tiny/metrics.jsonl"
+    size = -1
+    while size != (size := log.stat().st_size):
+        time.sleep(1)
+    started = time.monotonic()
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert time.monotonic() - started < 10
+    assert "stopped by SIGTERM" in output
+    last = max(line["step"] for line in metrics(tmp_path / "tiny"))
+    saved = max((tmp_path / "tiny/checkpoints").glob("step-*"))
+    assert int(saved.name.removeprefix("step-")) >= last
+
+
+def wait_for(process: "subprocess.Popen[str]", path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
