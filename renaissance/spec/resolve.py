@@ -56,6 +56,8 @@ def resolve(spec: RunSpec, facts: Facts) -> ResolvedSpec:
     )
     mean, std = facts.normalization or spec.data.transform.normalization
     transform = spec.data.transform
+    max_steps = _max_steps(spec, facts, plan)
+    _check_warmup(spec.schedule.warmup_steps, max_steps)
     return _as(
         ResolvedSpec,
         spec,
@@ -73,7 +75,7 @@ def resolve(spec: RunSpec, facts: Facts) -> ResolvedSpec:
         train=_as(
             ResolvedTrain,
             spec.train,
-            max_steps=_max_steps(spec, facts, plan),
+            max_steps=max_steps,
             micro_batch_size=plan.micro_batch_size,
         ),
         evaluate=_as(ResolvedEvaluate, spec.evaluate, every_steps=evaluation_interval),
@@ -110,6 +112,15 @@ def _max_steps(spec: RunSpec, facts: Facts, plan: BatchPlan) -> int:
         num_samples = spec.train.max_epochs * facts.num_samples
         limits.append(-(-num_samples // plan.global_batch_size))
     return min(limits, default=DEFAULT_MAX_STEPS)
+
+
+def _check_warmup(warmup: int | float, max_steps: int) -> None:
+    if isinstance(warmup, int) and warmup > max_steps:
+        raise SpecError(
+            f"schedule.warmup_steps: got {warmup:,}, but the run has {max_steps:,} steps "
+            "(train.max_steps, train.max_epochs), so the learning rate would never reach its "
+            "value; use fewer, or a fraction of all steps, such as 0.1"
+        )
 
 
 def _steps_in(epochs: float, facts: Facts, plan: BatchPlan) -> int:

@@ -118,7 +118,7 @@ class ScheduleSection:
     )
     power: float = option(1.0, help="Power of the polynomial; 1 is linear.", validator=positive)
     warmup_steps: int | float = option(
-        10_000,
+        0.1,
         help="Warm-up: steps (an integer), or a fraction of all steps (0.1).",
         validator=[non_negative, steps_or_fraction],
     )

@@ -233,7 +233,7 @@ def test_written_spec_reads_equal(plugins: Plugins) -> None:
 def test_written_spec_holds_every_default_and_no_absent_key(plugins: Plugins) -> None:
     text = spec_to_toml(load(plugins, "base.toml"))
     assert "global_batch_size = 256\n" in text
-    assert "warmup_steps = 10000\n" in text
+    assert "warmup_steps = 0.1\n" in text
     assert "width = 8\n" in text
     assert "gradient_clip" not in text
     assert '[model.fusion]\ntype = "co-attention"\nfrozen = false\nnum_layers = 6\n' in text

@@ -116,6 +116,18 @@ def test_a_batch_that_does_not_divide(plugins: Plugins) -> None:
         resolved(plugins, facts=facts)
 
 
+def test_a_warm_up_that_outlasts_the_run(plugins: Plugins) -> None:
+    settings = ["schedule.warmup_steps=13", "train.max_epochs=3"]
+    with pytest.raises(
+        SpecError,
+        match=r"schedule\.warmup_steps: got 13, but the run has 12 steps .*; use fewer, or a fract",
+    ):
+        resolved(plugins, *settings)
+    assert resolved(plugins, *settings, "schedule.warmup_steps=12").schedule.warmup_steps == 12
+    # The default is a fraction, so it suits a run of any length.
+    assert resolved(plugins, "train.max_steps=1").schedule.warmup_steps == 0.1
+
+
 def test_reading_the_record_back_gives_an_equal_object(plugins: Plugins) -> None:
     spec = resolved(plugins, "train.max_epochs=3", "data.transform.type=clip", "optimizer.type=sgd")
     Path("spec.toml").write_text(spec_to_toml(spec))

@@ -76,7 +76,7 @@ negatives = "dataset"
 learning_rate = 3e-3
 
 [schedule]
-warmup_steps = 2
+warmup_steps = 0.2
 
 [train]
 max_steps = 10
