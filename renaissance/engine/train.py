@@ -10,6 +10,7 @@ from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.fusion import Fusion
 from renaissance.contracts.monitor import RunInfo
 from renaissance.engine.after_step import AfterStep
+from renaissance.engine.agreement import check_agreement
 from renaissance.engine.checkpoint import TrainState, load_checkpoint
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.init_from import initialize, may_keep_encoder
@@ -65,6 +66,7 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
         if ranks.is_main:
             print("\n".join(report.lines()), flush=True)
     probe = ranks.on_all_ranks(lambda: parts.train[_probe_keys(parts)])
+    check_agreement(parts, probe, ranks)
     with autocast(spec.train.precision, ranks.device):
         unused = freeze_unused_parameters(network, probe, ranks)
     optimizer = make_optimizer(network, spec.optimizer)

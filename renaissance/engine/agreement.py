@@ -1,0 +1,85 @@
+"""What must be the same on every rank, compared before the first step.
+
+Each node reads its own copy of the spec and of the data. Where these differ, ranks would lose and
+repeat samples, train with different learning rates, or wait for each other for ever.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator, Mapping
+
+import torch
+import transformers
+
+import renaissance
+from renaissance.data.collate import MicroBatch
+from renaissance.engine.distributed import Ranks
+from renaissance.engine.run_parts import RunParts
+from renaissance.errors import SpecError
+from renaissance.spec.write import spec_tables
+
+MAX_SHOWN = 5
+MAX_LENGTH = 80
+
+
+def check_agreement(parts: RunParts, probe: MicroBatch, ranks: Ranks) -> None:
+    """Compare spec, data, vocabulary and versions; every rank must call it.
+
+    Args:
+        parts: The parts of the run.
+        probe: The first training samples.
+        ranks: The processes of the run.
+
+    Raises:
+        SpecError: On every rank, if a rank differs from rank 0.
+    """
+    mine = json.dumps([platform.node(), _values(parts, probe)])
+    (main_node, expected), *others = map(json.loads, ranks.gather_text(mine))
+    for rank, (node, actual) in enumerate(others, start=1):
+        differences = [
+            f"{name}: {_shown(actual.get(name))}, on rank 0 {_shown(expected.get(name))}"
+            for name in dict.fromkeys([*expected, *actual])
+            if actual.get(name) != expected.get(name)
+        ]
+        if differences:
+            more = len(differences) - MAX_SHOWN
+            raise SpecError(
+                f"rank {rank} ({node}) differs from rank 0 ({main_node}); start every node with "
+                "the same command, files and versions",
+                *differences[:MAX_SHOWN],
+                *([f"and {more} more"] if more > 0 else []),
+            )
+
+
+def _values(parts: RunParts, probe: MicroBatch) -> dict[str, str]:
+    vocabulary = json.dumps(sorted(parts.tokenizer.get_vocab().items()))
+    texts = b"" if probe.input_ids is None else probe.input_ids.numpy().tobytes()
+    validate = parts.validate
+    return {
+        **dict(_settings(spec_tables(parts.spec))),
+        "training samples": str(parts.train.datasets.lengths),
+        "validation samples": str(validate.datasets.lengths if validate else []),
+        "token ids of the first samples": hashlib.sha256(texts).hexdigest()[:16],
+        "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
+        "renaissance": renaissance.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _settings(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the key path and the text of each value in nested tables."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _settings(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
+        yield from _settings(dict(enumerate(value)), path)
+    else:
+        yield path, str(value)
+
+
+def _shown(value: str | None) -> str:
+    if value is None:
+        return "absent"
+    return value if len(value) <= MAX_LENGTH else f"{value[:MAX_LENGTH]}…"
