@@ -69,10 +69,13 @@ class GlueObjective(Classification):
 
     def metrics(self) -> "dict[str, Metric]":
         """Return the metrics with which GLUE scores the task."""
-        from torchmetrics.classification import BinaryF1Score, BinaryMatthewsCorrCoef
+        # Imported here because it takes a second, and only runs need it.
+        from torchmetrics.classification import BinaryF1Score
+
+        from renaissance_glue.matthews import Matthews
 
         if self.task == "cola":
-            return {"matthews": BinaryMatthewsCorrCoef(validate_args=False)}
+            return {"matthews": Matthews(validate_args=False)}
         if self.task in ("mrpc", "qqp"):
             return {"accuracy": accuracy(), "f1": BinaryF1Score(validate_args=False)}
         return super().metrics()

@@ -334,6 +334,42 @@ def test_metrics_are_those_of_glue(task: str) -> None:
     )
 
 
+ONE_CLASS = {"0s": [0] * 9, "1s": [1] * 9, "one 1": [0] * 8 + [1], "one 0": [0] + [1] * 8}
+
+
+@pytest.mark.filterwarnings("ignore:F-score is ill-defined", "ignore:.*single label was found")
+@pytest.mark.parametrize("labels", ONE_CLASS.values(), ids=ONE_CLASS)
+@pytest.mark.parametrize("predicted", [0, 1])
+@pytest.mark.parametrize("task", ["cola", "mrpc"])
+def test_a_model_that_always_predicts_one_class(
+    task: str, predicted: int, labels: list[int]
+) -> None:
+    objective = make(task)
+    found = objective.metrics()
+    logits = torch.eye(2)[[predicted] * len(labels)]
+    objective.update_metrics(found, *outcome(logits, torch.tensor(labels)))
+    values = {name: float(metric.compute()) for name, metric in found.items()}
+    expected = {
+        name: score(labels, [predicted] * len(labels)) for name, score in SCORES[task].items()
+    }
+    assert values == pytest.approx(expected)
+    assert values.get("matthews", 0) == 0
+
+
+def test_matthews_of_many_samples_keeps_its_digits() -> None:
+    # All labels but 5 of 400,000 are 1: in float32, products of the counts lose the difference.
+    labels = np.ones(400_000, np.int64)
+    labels[:5] = 0
+    predicted = labels.copy()
+    predicted[3:7] = 1 - predicted[3:7]
+    objective = make("cola")
+    found = objective.metrics()
+    logits = torch.eye(2)[torch.from_numpy(predicted)]
+    objective.update_metrics(found, *outcome(logits, torch.from_numpy(labels)))
+    expected = matthews_corrcoef(labels, predicted)
+    assert float(found["matthews"].compute()) == pytest.approx(expected, abs=1e-6)
+
+
 def test_predictions_are_handed_in_as_glue_wants_them(tmp_path: Path) -> None:
     objective = make("mnli")
     batch, output = outcome(torch.eye(3)[[2, 0, 1]], torch.zeros(3, dtype=torch.int64))
