@@ -295,6 +295,29 @@ def test_classes_are_frequent_answers_and_scores_grow_with_annotators() -> None:
     for count, score in ((1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)):
         given = ["x"] * count + ["rare"] * (10 - count)
         assert soft_scores(given, {"y": 0, "x": 1}) == [(1, score)]
+
+
+@pytest.mark.parametrize(
+    ("answers", "scores"),
+    [
+        # All alike: compared as written.
+        (["two"] * 10, {"two": 1.0}),
+        (["2"] * 10, {"2": 1.0}),
+        (["t-shirt"] * 10, {}),
+        (["Yes"] * 10, {}),
+        # Tabs and line feeds at the ends are removed before that.
+        (["2"] * 9 + ["2\n"], {"2": 1.0}),
+        # One of the ten spelled otherwise: all are normalized.
+        (["two"] * 9 + ["2"], {"2": 1.0}),
+        (["t-shirt"] * 9 + ["T-shirt"], {"t shirt": 1.0}),
+        (["Yes"] * 9 + ["no"], {"yes": 1.0}),
+    ],
+)
+def test_ten_equal_answers_are_not_normalized(answers: list[str], scores: dict[str, float]) -> None:
+    classes = ["2", "two", "t shirt", "yes"]
+    labels = {answer: label for label, answer in enumerate(classes)}
+    found = soft_scores(answers, labels)
+    assert {classes[label]: score for label, score in found} == scores
     assert "youre" in SPELLINGS
 
 

@@ -34,8 +34,8 @@ class VQA(Classification):
     The loss of a question is summed over the answers. Accuracy is the mean soft score of the
     predicted answers, as in the official evaluation: an answer that n of ten people gave scores
     min(n / 3, 1), averaged over the ten ways to leave one person out, which is 0.3, 0.6 and 0.9 for
-    one, two and three people, and 1 for more. Preparation leaves out questions with no answer in
-    the vocabulary; the official figure counts them as 0.
+    one, two and three people, and 1 for more. Preparation leaves out questions on which no answer
+    in the vocabulary scores; the official figure counts them as 0.
     """
 
     requires = frozenset({"text", "image", "question_id"})

@@ -49,8 +49,11 @@ def normalize_answer(answer: str) -> str:
     It is in lower case, without articles, with numbers up to ten as digits, without punctuation
     except decimal points, colons and apostrophes, and with the apostrophes of contractions.
     """
-    answer = answer.replace("\n", " ").replace("\t", " ").strip()
-    return _digits_and_articles(_without_punctuation(answer))
+    return _digits_and_articles(_without_punctuation(_on_one_line(answer)))
+
+
+def _on_one_line(answer: str) -> str:
+    return answer.replace("\n", " ").replace("\t", " ").strip()
 
 
 def _without_punctuation(answer: str) -> str:
@@ -83,11 +86,16 @@ def answer_vocabulary(majority_answers: Iterable[str], min_count: int = MIN_COUN
 def soft_scores(answers: Sequence[str], classes: dict[str, int]) -> list[tuple[int, float]]:
     """Return (label, score) of each class among the annotators' answers.
 
+    The official evaluation normalizes neither the annotators' answers nor the prediction if all
+    annotators wrote the same. If that is not in normal form ("two", "t-shirt"), only a class that
+    is spelled like it scores.
+
     Args:
         answers: One per annotator.
         classes: Label of each class.
     """
-    counts = Counter(map(normalize_answer, answers))
+    written = [_on_one_line(answer) for answer in answers]
+    counts = Counter(written if len(set(written)) == 1 else map(normalize_answer, written))
     return [
         (classes[answer], SCORES[min(count, len(SCORES) - 1)])
         for answer, count in counts.items()

@@ -36,7 +36,7 @@ REMEDY = "Unpack the questions and annotations of visualqa.org there, beside the
 # Number of images of val that are held out from training; half of val if that is less.
 NUM_REST_IMAGES = 1000
 
-# (label, score) of each class among the answers to a question.
+# (label, score) of each class that scores on a question.
 Scores = Sequence[tuple[int, float]]
 
 
@@ -54,8 +54,8 @@ class VQAv2(Source):
     one to train on, and one of 1,000 images to validate on.
 
     An answer becomes a class if it is the most frequent answer of at least `--min-count` questions
-    of train and val; the whole dataset has 3,129 classes. Questions of train and val without an
-    answer among the classes are left out.
+    of train and val; the whole dataset has 3,129 classes. Questions of train and val on which no
+    class scores are left out.
     """
 
     name = FORMAT.name
