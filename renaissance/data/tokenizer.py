@@ -11,6 +11,8 @@ from renaissance.errors import SpecError
 
 # `data.tokenizer = "dataset"`: whole words, for a dataset with a fixed vocabulary.
 DATASET = "dataset"
+# SentencePiece's mark of a space, which is in some vocabularies that hold no text.
+SPACE = "\u2581"
 
 
 def load_tokenizer(
@@ -24,7 +26,8 @@ def load_tokenizer(
         datasets: The run's datasets; for "dataset", the first provides the vocabulary.
 
     Raises:
-        SpecError: If there is no such tokenizer, or it is not fast, or lacks a special token.
+        SpecError: If there is no such tokenizer, or it is not fast, or lacks a special token, or
+            has only special tokens.
     """
     tokenizer = _from_vocabulary(datasets) if source == DATASET else _from_pretrained(source)
     where = f"data.tokenizer: {source!r}"
@@ -33,6 +36,13 @@ def load_tokenizer(
     for token in ("pad_token_id", "cls_token_id", "sep_token_id"):
         if getattr(tokenizer, token) is None:
             raise SpecError(f"{where} has no {token}; use a tokenizer of an encoder model")
+    if not _has_ordinary_tokens(tokenizer):
+        raise SpecError(
+            f"{where} has only special tokens, {', '.join(tokenizer.all_special_tokens[:5])}: "
+            "every word would be unknown. Its vocabulary is missing; expected tokenizer.json, or "
+            "the vocabulary file of the model. Save the tokenizer there with save_pretrained, or "
+            "name another"
+        )
     # A tokenizer file may enable its own padding and truncation.
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.enable_truncation(max_text_length)
@@ -65,6 +75,12 @@ def readable(tokenizer: PreTrainedTokenizerFast, input_ids: Tensor | None) -> li
     return texts
 
 
+def _has_ordinary_tokens(tokenizer: PreTrainedTokenizerFast) -> bool:
+    # Without any file of a vocabulary, transformers returns the family's special tokens.
+    special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
+    return bool(tokenizer.get_vocab().keys() - special - {*tokenizer.all_special_tokens, SPACE})
+
+
 def _from_vocabulary(datasets: Sequence[Dataset]) -> PreTrainedTokenizerFast:
     words = datasets[0].vocabulary if datasets else None
     if words is None:
@@ -78,9 +94,10 @@ def _from_vocabulary(datasets: Sequence[Dataset]) -> PreTrainedTokenizerFast:
 def _from_pretrained(source: str) -> PreTrainedTokenizerFast:
     try:
         return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
+    # Families whose files are missing or damaged raise all kinds of errors.
+    except Exception as error:
         kind = "folder" if Path(source).is_dir() else "name"
-        cause = str(error).splitlines()[0]
+        cause = (str(error) or type(error).__name__).splitlines()[0]
         raise SpecError(
             f"data.tokenizer: cannot load a tokenizer from the {kind} {source!r}: {cause}; "
             "give a folder with tokenizer.json, a hub id that can be reached, or 'dataset'"
