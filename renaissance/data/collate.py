@@ -16,6 +16,7 @@ from renaissance.contracts.objective import Objective
 from renaissance.contracts.samples import KeyedSample
 from renaissance.contracts.transform import Transform
 from renaissance.data.concatenation import Concatenation
+from renaissance.data.encoding import encode, input_ids, word_ids
 from renaissance.data.images import square_pixels
 from renaissance.errors import DataError
 
@@ -137,8 +138,7 @@ class SampleReader:
         if text is None:
             cause = DataError(f"{sample.source}: the sample has no text")
             raise BadSampleError(sample.index, cause)
-        encoding: Encoding = self.tokenizer.backend_tokenizer.encode(text, pair)
-        return encoding
+        return encode(self.tokenizer, text, pair)
 
     def image_key(self, sample: KeyedSample, which: int) -> Hashable:
         """Return a key for one of a sample's images; equal keys mean equal pixels."""
@@ -256,19 +256,11 @@ class RowBuilder:
 
     def input_ids(self, sample: KeyedSample) -> Ids:
         """Return the plain text's token ids, (tokens,), int64."""
-        return np.array(self._encoding(sample).ids, dtype=np.int64)
+        return input_ids(self._encoding(sample), self.tokenizer)
 
     def word_ids(self, sample: KeyedSample) -> Ids:
         """Return the index of each token's word, -1 for special tokens: (tokens,), int64."""
-        encoding = self._encoding(sample)
-        # The words of both texts are counted from 0: shift those of the second past the first's.
-        return np.array(
-            [
-                -1 if word is None else word + self.max_text_length * (sequence or 0)
-                for word, sequence in zip(encoding.word_ids, encoding.sequence_ids, strict=True)
-            ],
-            dtype=np.int64,
-        )
+        return word_ids(self._encoding(sample), (sample.sample.text, sample.sample.text_pair))
 
     def text_view(self, sample: KeyedSample, view: str, input_ids: Ids) -> int:
         """Return the row of one view of the sample's text, adding it if it is new."""

@@ -9,6 +9,7 @@ from PIL import Image
 
 from renaissance.contracts.dataset import Dataset, DatasetContext
 from renaissance.contracts.samples import Sample
+from renaissance.data.encoding import encode
 from renaissance.data.tokenizer import DATASET, load_tokenizer
 from renaissance.randomness import keyed_generator
 from renaissance.testing.contract_check import ContractCheck, ViolationError, require
@@ -150,7 +151,7 @@ def _check_vocabulary(dataset: Dataset) -> None:
     for index in range(_num_samples(dataset)):
         sample = _sample(dataset, index)
         for text in filter(None, (sample.text, sample.text_pair)):
-            encoding = tokenizer.backend_tokenizer.encode(text)
+            encoding = encode(tokenizer, text)
             missing = [
                 text[start:end]
                 for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
