@@ -139,6 +139,60 @@ def test_sources_of_another_form(tmp_path: Path, name: str, content: str, messag
         prepare(tmp_path, tmp_path / "out")
 
 
+def test_quotation_marks_in_tsv_files_are_text(images: Path, tmp_path: Path) -> None:
+    captions = ['"a dog', 'a 6" plank', '"Stop" on a sign', 'so called "art"', '"quoted"', 'end "']
+    lines = [f"1.png\t{caption}\n" for caption in captions]
+    (images / "c.tsv").write_text("image\tcaption\n" + "".join(lines))
+    prepare(images, tmp_path / "out")
+    assert captions_of(tmp_path / "out" / "image_text_0.arrow") == {"1.png": captions}
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "message"),
+    [
+        (
+            "csv",
+            ["1.png,a dog", "1.png,a dog, a cat, and a bird"],
+            "line 3: 4 fields; expected 2: image, caption. Put a text with commas in quotation "
+            "marks",
+        ),
+        # The line of the file, which is not the row: a quoted text may have several lines.
+        (
+            "csv",
+            ['1.png,"a dog\nand a cat"', "1.png,one,"],
+            "line 4: 3 fields; expected 2: image, caption. Put a text with commas in quotation "
+            "marks",
+        ),
+        (
+            "tsv",
+            ["1.png\ta dog\ta cat"],
+            "line 2: 3 fields; expected 2: image, caption. Remove the tabs within texts",
+        ),
+        (
+            "csv",
+            ['1.png,"a dog', "1.png,one", "1.png,two"],
+            "cannot be read (line 4: unexpected end of data); expected a captions file. Correct "
+            "it, or write it again",
+        ),
+        (
+            "csv",
+            ['1.png,"a dog', '1.png,"one"', "1.png,two"],
+            "cannot be read (line 3: ',' expected after '\"'); expected a captions file. Correct "
+            "it, or write it again",
+        ),
+    ],
+)
+def test_rows_that_do_not_fit_the_header_are_named(
+    images: Path, tmp_path: Path, kind: str, rows: list[str], message: str
+) -> None:
+    path = images / f"c.{kind}"
+    header = "image\tcaption" if kind == "tsv" else "image,caption"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    with pytest.raises(DataError) as error:
+        prepare(images, tmp_path / "out")
+    assert str(error.value) == f"{path}: {message}"
+
+
 def test_several_captions_files_must_be_told_apart(images: Path, tmp_path: Path) -> None:
     write_captions(images, "csv")
     write_captions(images, "jsonl")

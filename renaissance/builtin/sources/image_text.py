@@ -51,6 +51,9 @@ class ImageText(Source):
 
         {"image": "photos/1.jpg", "caption": ["a dog on a beach", "a wet dog"]}
 
+    In a .csv file, a text with commas or quotation marks is put in quotation marks; in a .tsv file,
+    quotation marks are part of the text.
+
     The columns may be called image, image_path, file_name, filename, filepath or path; and caption,
     captions, text or title. Tars hold {key}.jpg with {key}.txt or {key}.json.
 
@@ -143,15 +146,40 @@ def _lines(path: str) -> Iterator[Mapping[str, object]]:
             elif path.endswith(".jsonl"):
                 yield from _json_lines(file)
             else:
-                # Spreadsheet programs begin files with a byte order mark.
-                text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-                yield from csv.DictReader(text, delimiter="\t" if path.endswith(".tsv") else ",")
+                yield from _table_lines(path, file)
     # ArrowInvalid is a ValueError.
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"{path}: cannot be read ({error}); expected a captions file. "
             "Correct it, or write it again"
         ) from error
+
+
+def _table_lines(path: str, file: IO[bytes]) -> Iterator[Mapping[str, object]]:
+    # Spreadsheet programs begin files with a byte order mark.
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    if path.endswith(".tsv"):
+        # A quotation mark is part of the text, as in most files of captions.
+        lines = csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        lines = csv.DictReader(text, strict=True)
+    try:
+        for line in lines:
+            # DictReader puts the fields that have no column under None.
+            if None in line:
+                columns = lines.fieldnames or ()
+                remedy = (
+                    "Remove the tabs within texts"
+                    if path.endswith(".tsv")
+                    else "Put a text with commas in quotation marks"
+                )
+                raise DataError(
+                    f"{path}: line {lines.line_num}: {len(columns) + len(line[None])} fields; "
+                    f"expected {len(columns)}: {', '.join(columns)}. {remedy}"
+                )
+            yield line
+    except csv.Error as error:
+        raise csv.Error(f"line {lines.reader.line_num}: {error}") from error
 
 
 def _json_lines(file: IO[bytes]) -> Iterator[Mapping[str, object]]:
