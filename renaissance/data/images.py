@@ -5,7 +5,7 @@ import traceback
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from renaissance.contracts.transform import Transform
 from renaissance.errors import DataError
@@ -24,6 +24,11 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Formats in which Pillow scales the levels of mode I to 16 bits. Pictures in memory have none.
+SCALED_TO_16_BITS = (None, "PNG", "PPM")
+BITS_PER_SAMPLE_TAG, PHOTOMETRIC_TAG, WHITE_IS_ZERO = 258, 262, 0
+# By Pillow's name for the pixels of a PNG.
+KEY_SCALES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}
 
 
 def open_image(data: bytes | memoryview, source: str) -> Image.Image:
@@ -37,7 +42,9 @@ def open_image(data: bytes | memoryview, source: str) -> Image.Image:
         DataError: If it is not a picture.
     """
     try:
-        return Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data))
+        _scale_key(image)
+        return image
     except UnidentifiedImageError as error:
         raise _undecodable(
             source, f"no known format; it starts with {bytes(data[:8])!r}"
@@ -65,7 +72,7 @@ def square_pixels(
         source: Where the picture comes from, for messages.
 
     Raises:
-        DataError: If the picture cannot be decoded, or is too large.
+        DataError: If the picture cannot be decoded, is too large, or has levels of unknown range.
     """
     num_pixels = image.width * image.height
     if num_pixels > max_image_pixels:
@@ -73,6 +80,9 @@ def square_pixels(
             f"{source}: image of {image.width} x {image.height} = {num_pixels} pixels; expected at "
             f"most {max_image_pixels} (data.max_image_pixels). Scale it down, or raise the limit"
         )
+    fault = range_fault(image)
+    if fault is not None:
+        raise DataError(f"{source}: {fault}")
     try:
         return transform.pixels(image, generator)
     # Decoders raise all kinds of errors on damaged data.
@@ -93,17 +103,65 @@ def upright(image: Image.Image, picture: Image.Image) -> Image.Image:
     return picture if transpose is None else picture.transpose(transpose)
 
 
+def range_fault(image: Image.Image) -> str | None:
+    """Return why the levels of a picture cannot be scaled to 8 bits, or None; only opens it."""
+    is_deep = image.mode == "F" or (image.mode == "I" and image.format not in SCALED_TO_16_BITS)
+    if not is_deep:
+        return None
+    kind = "floating-point numbers" if image.mode == "F" else "signed or 32-bit integers"
+    return (
+        f"image of {kind} (mode {image.mode}, {image.format}), which may have any range; expected "
+        "8 or 16 bits. Scale its levels to 8 or 16 bits, and save it as PNG"
+    )
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a picture to RGB: transparency becomes white, 16-bit grey keeps its high byte."""
-    if image.has_transparency_data:
-        picture = image.convert("RGBA")
+    """Convert a picture to RGB: transparency becomes white, 16-bit grey keeps its high byte.
+
+    Raises:
+        DataError: If it has floating-point or 32-bit levels, whose range is not known.
+    """
+    fault = range_fault(image)
+    if fault is not None:
+        raise DataError(fault)
+    picture = _from_16_bits(image) if image.mode.startswith("I") else image
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    if image.mode.startswith("I"):
-        # Pillow's own conversion would clip 16-bit levels at 255.
-        levels = np.asarray(image).clip(0, 0xFFFF) >> 8
-        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Return the high bytes, with an alpha channel if a level is transparent.
+
+    Pillow's own conversions clip 16-bit levels at 255.
+    """
+    levels = np.asarray(image).clip(0, 0xFFFF)
+    tags = getattr(image, "tag_v2", {})
+    (bits,) = tags.get(BITS_PER_SAMPLE_TAG, (16,))
+    high = (levels >> (bits - 8)).astype(np.uint8)
+    if tags.get(PHOTOMETRIC_TAG) == WHITE_IS_ZERO:
+        high = 255 - high
+    picture = Image.fromarray(high)
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        picture.putalpha(Image.fromarray(np.where(levels == key, 0, 255).astype(np.uint8)))
+    return picture
+
+
+def _scale_key(image: ImageFile.ImageFile) -> None:
+    """Scale the transparent level or colour of a PNG as Pillow scales its pixels.
+
+    Pillow compares the 8-bit pixels with a key of the file's depth: 2, 4 or 16 bits.
+    """
+    key = image.info.get("transparency")
+    # Only before the pixels are decoded is it known what they are in the file: "L;4", "RGB;16B".
+    layout = str(image.tile[0][3]) if image.tile else ""
+    scale = KEY_SCALES.get(layout)
+    if image.format == "PNG" and scale is not None and isinstance(key, int | tuple):
+        scaled = [int(level * scale) for level in ((key,) if isinstance(key, int) else key)]
+        image.info["transparency"] = scaled[0] if isinstance(key, int) else tuple(scaled)
 
 
 def _is_from_pillow(error: Exception) -> bool:

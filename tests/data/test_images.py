@@ -1,6 +1,8 @@
 """Decoding, whatever the transform: modes, orientation, damage, and the limit of the size."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from renaissance.builtin.transforms.imagenet import ImageNet
 from renaissance.builtin.transforms.pixelbert import PixelBERT
 from renaissance.builtin.transforms.square import SquareTransform
 from renaissance.builtin.transforms.stretch import Stretch
-from renaissance.data.images import open_image, square_pixels
+from renaissance.data.images import open_image, square_pixels, to_rgb
+from renaissance.data.prepare.image_files import decode_fault, image_fault
 
 SIZE = 32
 LIMIT = 10**8
@@ -47,6 +50,89 @@ def test_16_bit_grey_keeps_its_range() -> None:
     ramp = np.tile(np.linspace(0, 65535, 64), (64, 1)).astype(np.uint16)
     result = pixels(encoded(Image.fromarray(ramp), "PNG"), size=64)
     assert np.abs(result[0, :, 0] - np.linspace(0, 255, 64)).max() <= 1
+
+
+def test_16_bit_grey_with_a_transparent_level() -> None:
+    ramp = np.tile(np.linspace(0, 65535, 64), (64, 1)).astype(np.uint16)
+    data = encoded(Image.fromarray(ramp), "PNG", transparency=int(ramp[0, 20]))
+    expected = np.linspace(0, 255, 64)
+    expected[20] = 255
+    assert np.abs(pixels(data, size=64)[0, :, 0] - expected).max() <= 1
+
+
+def raw_png(depth: int, colour: int, row: bytes, key: bytes) -> bytes:
+    """Return a PNG of 16 equal rows of 16 pixels, as Pillow itself cannot write it."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", 16, 16, depth, colour, 0, 0, 0)
+    rows = zlib.compress((b"\0" + row) * 16)
+    chunks = [(b"IHDR", header), (b"tRNS", key), (b"IDAT", rows), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+def test_a_transparent_level_of_any_depth_is_found() -> None:
+    # Levels 0, 1, 2 and 3 of 2 bits, of which 2 is transparent.
+    result = pixels(raw_png(2, 0, b"\x1b" * 4, b"\0\2"), size=16)
+    assert result[0, :4, 0].tolist() == [0, 85, 255, 255]
+    # Levels 0 to 15 of 4 bits, of which 9 is transparent.
+    row = bytes(16 * high + high + 1 for high in range(0, 16, 2))
+    expected = [255 if level == 9 else 17 * level for level in range(16)]
+    assert pixels(raw_png(4, 0, row, b"\0\x09"), size=16)[0, :, 0].tolist() == expected
+    # 16 bits of red, of which the fifth is transparent.
+    reds = [4000 * level for level in range(16)]
+    row = b"".join(struct.pack(">HHH", red, 0, 0) for red in reds)
+    result = pixels(raw_png(16, 2, row, struct.pack(">HHH", reds[5], 0, 0)), size=16)
+    expected = [255 if level == 5 else red >> 8 for level, red in enumerate(reds)]
+    assert result[0, :, 0].tolist() == expected
+
+
+def test_16_bit_tiffs_and_pgms_keep_their_range() -> None:
+    ramp = np.tile(np.linspace(0, 65535, 64), (64, 1)).astype(np.uint16)
+    expected = np.linspace(0, 255, 64)
+    for data in (
+        encoded(Image.fromarray(ramp), "TIFF"),
+        b"P5 64 64 65535\n" + ramp.astype(">u2").tobytes(),
+    ):
+        assert np.abs(pixels(data, size=64)[0, :, 0] - expected).max() <= 1
+    inverted = encoded(Image.fromarray(ramp), "TIFF", tiffinfo={262: 0})
+    assert np.abs(pixels(inverted, size=64)[0, :, 0] - expected[::-1]).max() <= 1
+
+
+def test_12_bit_tiffs_keep_their_range() -> None:
+    # Pillow cannot write them: 16 rows of 16 pixels, two pixels in three bytes.
+    levels = [273 * level for level in range(16)]
+    pairs = [(left << 12) + right for left, right in zip(levels[::2], levels[1::2], strict=True)]
+    rows = b"".join(pair.to_bytes(3, "big") for pair in pairs) * 16
+    tags = {256: 16, 257: 16, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 16, 279: len(rows)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    data = b"II*\0" + struct.pack("<I", 8 + len(rows)) + rows + directory
+    assert pixels(data, size=16)[0, :, 0].tolist() == [level >> 4 for level in levels]
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (np.float32, "floating-point numbers (mode F, TIFF)"),
+        (np.int32, "signed or 32-bit integers (mode I, TIFF)"),
+    ],
+)
+def test_levels_of_unknown_range_are_refused(levels: type, message: str) -> None:
+    data = encoded(Image.fromarray(np.full((16, 16), 1, levels)), "TIFF")
+    fault = (
+        f"image of {message}, which may have any range; expected 8 or 16 bits. Scale its levels to "
+        "8 or 16 bits, and save it as PNG"
+    )
+    with pytest.raises(DataError) as error:
+        pixels(data)
+    assert str(error.value) == f"here: {fault}"
+    with pytest.raises(DataError, match="which may have any range"):
+        to_rgb(open_image(data, "here"))
+    # Preparation leaves it out, checked or not.
+    assert image_fault(data) == decode_fault(data) == fault
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

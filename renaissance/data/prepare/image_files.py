@@ -7,7 +7,7 @@ import os
 from PIL import Image
 
 from renaissance.contracts.source import ImageFile
-from renaissance.data.images import open_image, to_rgb, upright
+from renaissance.data.images import open_image, range_fault, to_rgb, upright
 from renaissance.data.prepare.remote import is_address, read_address
 from renaissance.errors import DataError
 
@@ -65,9 +65,11 @@ def image_fault(data: bytes) -> str | None:
     if not data:
         return "the file is empty"
     try:
-        open_image(data, "")
+        fault = range_fault(open_image(data, ""))
     except DataError:
         return f"not an image that Pillow can read: it starts with {data[:8]!r}"
+    if fault is not None:
+        return fault
     if data.startswith(JPEG_START) and not _has_jpeg_end(data):
         return "cut short: no JPEG end mark"
     if data.startswith(PNG_START) and PNG_END not in data:
