@@ -126,7 +126,12 @@ def test_images_that_are_missing_and_captions_that_are_empty(images: Path, tmp_p
         ("c.csv", "photo,caption\nx,y\n", r"record 1: has photo, caption; expected one of image, "),
         ("c.csv", "image,words\nx,y\n", r"expected one of caption, captions, text, title\. Rename"),
         ("c.jsonl", '{"image": 3, "text": "x"}', r"record 1: image is 3; expected the path"),
-        ("c.jsonl", "{", r"c\.jsonl: cannot be read \(Expecting property name"),
+        ("c.jsonl", "{", r"c\.jsonl: cannot be read \(line 1, column 2: Expecting property name"),
+        (
+            "c.jsonl",
+            '{"image": "1.png", "text": "x"}\n\n{"image": "1.png", "text": "x}\n',
+            r"c\.jsonl: cannot be read \(line 3, column 31: Invalid control",
+        ),
         ("c.jsonl", "[1]", r"c\.jsonl: cannot be read \(line 1 is not an object\)"),
         ("c.parquet", "PAR1", r"c\.parquet: cannot be read \("),
         ("c.tar", "no tar at all" * 100, r"c\.tar: not a whole tar"),

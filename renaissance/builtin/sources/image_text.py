@@ -185,7 +185,14 @@ def _table_lines(path: str, file: IO[bytes]) -> Iterator[Mapping[str, object]]:
 def _json_lines(file: IO[bytes]) -> Iterator[Mapping[str, object]]:
     for line_number, line in enumerate(file, start=1):
         if line.strip():
-            content = json.loads(line)
+            try:
+                content = json.loads(line)
+            except json.JSONDecodeError as error:
+                # Its own message counts lines from the start of this one.
+                place = f"line {line_number}, column {error.colno}"
+                raise ValueError(f"{place}: {error.msg}") from error
+            except UnicodeDecodeError as error:
+                raise ValueError(f"line {line_number}: {error}") from error
             if not isinstance(content, dict):
                 raise ValueError(f"line {line_number} is not an object")
             yield content
