@@ -2,11 +2,54 @@
 
 import os
 import sys
+from typing import NamedTuple, NoReturn
+
+from renaissance.errors import RenaissanceError
+
+
+class Launch(NamedTuple):
+    """One process among those that torchrun started.
+
+    Attributes:
+        rank: Its rank.
+        world_size: Number of ranks.
+        local_rank: Its rank among those on the same machine.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+
+
+def launch_of_process() -> Launch:
+    """Return what torchrun set in the environment; one process without torchrun.
+
+    Raises:
+        RenaissanceError: If the variables cannot belong to one launch, such as RANK=1 alone.
+    """
+    launch = Launch(_integer("RANK", 0), _integer("WORLD_SIZE", 1), _integer("LOCAL_RANK", 0))
+    needed = ["WORLD_SIZE"]
+    if launch.world_size > 1:
+        needed = ["RANK", "MASTER_ADDR", "MASTER_PORT"]
+    elif not (launch.rank or launch.local_rank):
+        return launch
+    missing = [name for name in needed if not os.environ.get(name)]
+    if missing:
+        _refuse(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not")
+    if max(launch.rank, launch.local_rank) >= launch.world_size:
+        _refuse(f"ranks must be less than WORLD_SIZE={launch.world_size}")
+    return launch
 
 
 def rank_of_process() -> int:
-    """Return the rank that torchrun gave this process (0 without torchrun)."""
-    return int(os.environ.get("RANK", "0"))
+    """Return the rank that torchrun gave this process; 0 without torchrun, or if it is not valid.
+
+    It is for messages, which must be printed whatever the environment holds.
+    """
+    try:
+        return launch_of_process().rank
+    except RenaissanceError:
+        return 0
 
 
 def is_lost_peer(error: Exception) -> bool:
@@ -17,3 +60,22 @@ def is_lost_peer(error: Exception) -> bool:
         return True
     distributed = sys.modules.get("torch.distributed")
     return distributed is not None and isinstance(error, distributed.DistError)
+
+
+def _integer(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    smallest = 1 if name == "WORLD_SIZE" else 0
+    # isdecimal alone takes digits of any script.
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) >= smallest):
+        _refuse(f"{name} must be an integer of at least {smallest}")
+    return int(text)
+
+
+def _refuse(reason: str) -> NoReturn:
+    names = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name in os.environ]
+    values = ", ".join(f"{name}={os.environ[name][:40]}" for name in names)
+    verb = "is" if len(names) == 1 else "are"
+    raise RenaissanceError(
+        f"{values} {verb} set, but {reason}; start the run with torchrun, which sets all of them, "
+        f"or `unset {' '.join(names)}` to run one process"
+    )

@@ -1,6 +1,5 @@
 """The ranks of a run: which one this process is, and what they exchange besides gradients."""
 
-import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -15,7 +14,7 @@ import torch.distributed.nn.functional
 from torch import Tensor
 
 from renaissance.errors import EchoedError, PeerError, RenaissanceError, RunError, describe
-from renaissance.launch import rank_of_process
+from renaissance.launch import launch_of_process
 
 TIMEOUT = timedelta(minutes=30)
 
@@ -33,12 +32,11 @@ class Ranks:
 
     Raises:
         RunError: If there is no such device for this process.
+        RenaissanceError: If the launcher's environment variables contradict each other.
     """
 
     def __init__(self, device_type: str) -> None:
-        self.rank = rank_of_process()
-        self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        self.rank, self.world_size, local_rank = launch_of_process()
         if device_type == "cuda" and not torch.cuda.is_available():
             raise RunError(
                 "train.device: 'cuda', but torch finds no CUDA device; use 'auto' or 'cpu'"

@@ -1,0 +1,100 @@
+"""Which rank a process is, and what is refused if the environment does not say."""
+
+from pathlib import Path
+
+import pytest
+from support.command_line import renaissance
+from support.running import write_spec
+
+from renaissance import cli
+from renaissance.errors import RenaissanceError
+from renaissance.launch import launch_of_process, rank_of_process
+
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+ADDRESS = {"MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+TORCHRUN = "start the run with torchrun, which sets all of them, or"
+
+
+def set_only(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, (0, 1, 0)),
+        # Some images and schedulers set these for one process.
+        ({"RANK": "0"}, (0, 1, 0)),
+        ({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}, (0, 1, 0)),
+        (ADDRESS, (0, 1, 0)),
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", **ADDRESS}, (5, 8, 1)),
+        ({"RANK": "1", "WORLD_SIZE": "2", **ADDRESS}, (1, 2, 0)),
+    ],
+)
+def test_the_launch_is_read_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: tuple[int, int, int]
+) -> None:
+    set_only(monkeypatch, variables)
+    assert launch_of_process() == expected
+    assert rank_of_process() == expected[0]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"RANK": "1"}, f"RANK=1 is set, but WORLD_SIZE is not; {TORCHRUN} `unset RANK` to run"),
+        (
+            {"RANK": "x"},
+            f"RANK=x is set, but RANK must be an integer of at least 0; {TORCHRUN} `unset RANK`",
+        ),
+        ({"RANK": ""}, "RANK= is set, but RANK must be an integer of at least 0;"),
+        ({"RANK": "-1"}, "RANK=-1 is set, but RANK must be an integer of at least 0;"),
+        ({"RANK": "²"}, "RANK=² is set, but RANK must be an integer of at least 0;"),
+        ({"RANK": "9" * 5000}, f"RANK={'9' * 40} is set, but RANK must be an integer"),
+        ({"LOCAL_RANK": "3"}, "LOCAL_RANK=3 is set, but WORLD_SIZE is not;"),
+        (
+            {"WORLD_SIZE": "0"},
+            "WORLD_SIZE=0 is set, but WORLD_SIZE must be an integer of at least 1;",
+        ),
+        (
+            {"WORLD_SIZE": "2"},
+            "WORLD_SIZE=2 is set, but RANK and MASTER_ADDR and MASTER_PORT are not;",
+        ),
+        (
+            {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"},
+            f"RANK=1, WORLD_SIZE=2 are set, but MASTER_PORT is not; {TORCHRUN} "
+            "`unset RANK WORLD_SIZE` to run one process",
+        ),
+        (
+            {"RANK": "2", "WORLD_SIZE": "2", **ADDRESS},
+            "RANK=2, WORLD_SIZE=2 are set, but ranks must be less than WORLD_SIZE=2;",
+        ),
+        ({"RANK": "1", "WORLD_SIZE": "1"}, "but ranks must be less than WORLD_SIZE=1;"),
+    ],
+)
+def test_variables_that_torchrun_cannot_have_set_are_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
+) -> None:
+    set_only(monkeypatch, variables)
+    with pytest.raises(RenaissanceError) as caught:
+        launch_of_process()
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+    # Messages are printed all the same, by the only process that there is.
+    assert rank_of_process() == 0
+
+
+@pytest.mark.parametrize("value", ["1", "x"])
+def test_a_rank_left_in_the_environment_ends_the_command_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str
+) -> None:
+    set_only(monkeypatch, {"RANK": value})
+    monkeypatch.setattr(cli.time, "sleep", lambda seconds: pytest.fail("it waits for a peer"))
+    finished = renaissance("train", str(write_spec(tmp_path)), f"run.output_dir={tmp_path}")
+    assert finished.code == 2
+    assert finished.err.startswith(f"error: RANK={value} is set, but ")
+    assert len(finished.err.splitlines()) == 1
+    assert not (tmp_path / "tiny").exists()
