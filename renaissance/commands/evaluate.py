@@ -1,6 +1,7 @@
 """`renaissance evaluate`: measure a run on a split, and write its predictions."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -230,7 +231,10 @@ def _write_results(run: RunFolder, split: str, checkpoint: str, result: SplitRes
     results = json.loads(path.read_text()) if path.is_file() else {}
     results[split] = {
         "checkpoint": checkpoint,
-        "metrics": result.metrics,
+        # JSON has no NaN and no infinity.
+        "metrics": {
+            name: value if math.isfinite(value) else None for name, value in result.metrics.items()
+        },
         "num_bad_samples": result.num_bad_samples,
     }
     write_whole(path, json.dumps(results, indent=1) + "\n")

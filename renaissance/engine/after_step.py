@@ -1,5 +1,6 @@
 """What is due after a step: a log line, an evaluation, a checkpoint."""
 
+import math
 import resource
 import time
 from collections.abc import Mapping, Sequence
@@ -139,7 +140,10 @@ class AfterStep:
                 f"{', '.join(metrics)}; choose one of these"
             )
         sign = 1 if self.spec.checkpoint.best_mode == "max" else -1
-        improved = state.best is None or sign * value > sign * state.best
+        # Every comparison with NaN is false: as the best, it would stay the best.
+        if state.best is not None and not math.isfinite(state.best):
+            state.best = None
+        improved = math.isfinite(value) and (state.best is None or sign * value > sign * state.best)
         if improved:
             state.best = value
         return improved

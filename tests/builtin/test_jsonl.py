@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import attrs
 from support.running import metrics
 
 from renaissance.builtin.monitors.jsonl import JsonLines
@@ -62,3 +63,18 @@ def test_a_resumed_run_writes_the_same_as_one_that_was_not_interrupted(tmp_path:
     assert (resumed / "metrics.jsonl").read_text() == whole
     assert [json.loads(line)["step"] for line in whole.splitlines()] == [2, 2, 4, 4, 6, 6, 8, 8]
     assert [path.name for path in resumed.iterdir()] == ["metrics.jsonl"]
+
+
+def test_figures_that_are_not_finite_are_null(tmp_path: Path) -> None:
+    monitor, run = start(tmp_path), make_run_info(tmp_path)
+    report = make_step_report(2)
+    for value in (float("nan"), float("inf"), float("-inf")):
+        figures = {"loss": value, "itm/loss": 1.0}
+        monitor.step_finished(run, attrs.evolve(report, metrics=figures, gradient_norm=value))
+        monitor.evaluated(run, attrs.evolve(make_evaluation(2), metrics=figures))
+    lines = metrics(tmp_path)
+    assert [(line["loss"], line["itm/loss"]) for line in lines] == [(None, 1.0)] * 6
+    assert [line["gradient_norm"] for line in lines if line["split"] == "train"] == [None] * 3
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text

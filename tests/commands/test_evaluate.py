@@ -12,6 +12,7 @@ from support.command_line import renaissance
 from support.running import TINY, metrics, run_here, write_spec
 from support.two_ranks import on_two_ranks, results
 
+from renaissance.engine.evaluate import SplitResult
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.choice import FusionChoice
 from renaissance.spec.read import load_spec
@@ -216,6 +217,14 @@ def test_it_finds_what_training_found(run: Path) -> None:
         assert f"checkpoint: {actual['checkpoint']}\n" in out
         assert f"{actual['metrics']['bright/loss']:.4f}" in out
     assert measured_in_training(run, 4)["loss"] > measured_in_training(run, 8)["loss"] + 1e-3
+
+
+def test_results_that_are_not_finite_are_null(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SplitResult({"loss": float("nan"), "bright/loss": 1.0}, [], {}, 0)
+    monkeypatch.setattr("renaissance.commands.evaluate.evaluate", lambda *_, **__: found)
+    assert "nan" in evaluate(run)
+    assert results(run)["metrics"] == {"loss": None, "bright/loss": 1.0}
+    assert "NaN" not in (run / "results.json").read_text()
 
 
 def test_a_default_that_changes_later_changes_nothing_for_a_run(

@@ -1,6 +1,7 @@
 """`metrics.jsonl` in the run folder: one JSON object per logged step or evaluation."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,9 +45,11 @@ def _path(run: RunInfo) -> Path:
 
 
 def _write(run: RunInfo, step: int, epoch: float, split: str, figures: Mapping[str, float]) -> None:
-    record = {"step": step, "epoch": epoch, "split": split, **figures}
+    # JSON has no NaN and no infinity.
+    valid = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+    record = {"step": step, "epoch": epoch, "split": split, **valid}
     with _path(run).open("a") as file:
-        file.write(json.dumps(record) + "\n")
+        file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
 def _step(line: str) -> float:
