@@ -1,5 +1,7 @@
 """Fill in the defaults of a run spec that depend on data, encoders and ranks."""
 
+import math
+from fractions import Fraction
 from typing import TypeVar
 
 import attrs
@@ -51,13 +53,13 @@ def resolve(spec: RunSpec, facts: Facts) -> ResolvedSpec:
         SpecError: If the batch does not divide evenly, or no tokenizer is given or implied.
     """
     plan = BatchPlan.of(spec.train, facts.world_size)
-    evaluation_interval = spec.evaluate.every_steps or _steps_in(
-        spec.evaluate.every_epochs or 1.0, facts, plan
+    max_steps = _max_steps(spec, facts, plan)
+    _check_warmup(spec.schedule.warmup_steps, max_steps)
+    evaluation_interval = spec.evaluate.every_steps or _evaluation_interval(
+        spec, facts, plan, max_steps
     )
     mean, std = facts.normalization or spec.data.transform.normalization
     transform = spec.data.transform
-    max_steps = _max_steps(spec, facts, plan)
-    _check_warmup(spec.schedule.warmup_steps, max_steps)
     return _as(
         ResolvedSpec,
         spec,
@@ -108,9 +110,7 @@ def _tokenizer_of(spec: RunSpec) -> str:
 def _max_steps(spec: RunSpec, facts: Facts, plan: BatchPlan) -> int:
     limits = [] if spec.train.max_steps is None else [spec.train.max_steps]
     if spec.train.max_epochs is not None:
-        # Rounded up: the last batch may take a few samples of the next epoch.
-        num_samples = spec.train.max_epochs * facts.num_samples
-        limits.append(-(-num_samples // plan.global_batch_size))
+        limits.append(_steps_in(spec.train.max_epochs, facts, plan))
     return min(limits, default=DEFAULT_MAX_STEPS)
 
 
@@ -123,8 +123,27 @@ def _check_warmup(warmup: int | float, max_steps: int) -> None:
         )
 
 
+def _evaluation_interval(spec: RunSpec, facts: Facts, plan: BatchPlan, max_steps: int) -> int:
+    """Return about an epoch, or the fraction that the spec gives.
+
+    A run over whole epochs ends with an evaluation. The one before must not come just before it:
+    rounding makes the interval longer than an epoch, which adds up over many epochs.
+    """
+    interval = _steps_in(spec.evaluate.every_epochs or 1.0, facts, plan)
+    max_epochs = spec.train.max_epochs
+    if max_epochs is None or max_steps != _steps_in(max_epochs, facts, plan):
+        return interval
+    while interval < max_steps and 0 < max_steps % interval < interval / 4:
+        num_intervals = max_steps // interval
+        interval = -(-max_steps // num_intervals)
+    return interval
+
+
 def _steps_in(epochs: float, facts: Facts, plan: BatchPlan) -> int:
-    return max(1, round(epochs * facts.num_samples / plan.global_batch_size))
+    """Return the steps of some epochs, rounded up: the last takes samples of the next epoch."""
+    # As a fraction of decimals: 0.1 epochs of 1000 samples are 100 samples, not a bit more.
+    num_samples = Fraction(str(epochs)) * facts.num_samples
+    return max(1, math.ceil(num_samples / plan.global_batch_size))
 
 
 def _as(resolved: type[T], section: object, **values: object) -> T:

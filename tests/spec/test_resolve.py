@@ -93,6 +93,48 @@ def test_steps(
     assert spec.checkpoint.every_steps == checkpoint
 
 
+@pytest.mark.parametrize(
+    ("num_samples", "settings", "evaluated"),
+    [
+        # 2037 / 16 = 127.3 steps per epoch: not at 127 and 128 of 128.
+        (2037, ["train.max_epochs=1"], [128]),
+        (2037, ["train.max_epochs=3"], [128, 256, 382]),
+        # 50 / 16 = 3.1 steps per epoch: intervals of 4, not of 3.
+        (50, ["train.max_epochs=2"], [4, 7]),
+        (32, ["train.max_epochs=3"], [2, 4, 6]),
+        (1, ["train.max_epochs=3"], [1]),
+        (2037, ["train.max_epochs=1", "evaluate.every_epochs=0.5"], [64, 128]),
+        # 0.1 * 480 / 16 is a bit more than 3 in floating point.
+        (480, ["train.max_epochs=1", "evaluate.every_epochs=0.1"], [*range(3, 31, 3)]),
+        (2037, ["train.max_epochs=1", "evaluate.every_epochs=2.0"], [128]),
+        (2037, ["train.max_epochs=1", "evaluate.every_epochs=0.7"], [90, 128]),
+        # What is written as a number of steps holds.
+        (2037, ["train.max_epochs=1", "evaluate.every_steps=127"], [127, 128]),
+    ],
+)
+def test_the_end_of_the_last_epoch_is_evaluated_once(
+    plugins: Plugins, num_samples: int, settings: list[str], evaluated: list[int]
+) -> None:
+    facts = Facts(num_samples, world_size=1)
+    spec = resolved(plugins, "train.global_batch_size=16", *settings, facts=facts)
+    total, interval = spec.train.max_steps, spec.evaluate.every_steps
+    assert [s for s in range(1, total + 1) if s == total or s % interval == 0] == evaluated
+    assert spec.checkpoint.every_steps == interval
+
+
+@pytest.mark.parametrize("num_samples", [50, 1000, 1009, 2037, 9999])
+def test_no_evaluation_comes_just_before_the_last(plugins: Plugins, num_samples: int) -> None:
+    facts = Facts(num_samples, world_size=1)
+    for num_epochs in range(1, 60):
+        settings = ["train.global_batch_size=16", f"train.max_epochs={num_epochs}"]
+        spec = resolved(plugins, *settings, facts=facts)
+        total, interval = spec.train.max_steps, spec.evaluate.every_steps
+        steps = [*range(interval, total, interval), total]
+        assert len(steps) <= num_epochs
+        assert len(steps) == 1 or steps[-1] - steps[-2] >= interval / 4
+        assert interval < 1.5 * num_samples / 16 + 1
+
+
 def test_normalization_is_the_spec_s_or_the_encoder_s_or_the_transform_s(plugins: Plugins) -> None:
     encoder = attrs.evolve(FACTS, normalization=((0.7, 0.7, 0.7), (0.8, 0.8, 0.8)))
     actual = resolved(plugins, facts=encoder).data.transform
