@@ -47,6 +47,8 @@ class AfterStep:
         self.optimizer = optimizer
         self.scaler = scaler
         self.last_evaluation: Mapping[str, float] = {}
+        # The checkpoint that the run resumes from; a run that starts needs none of its first step.
+        self._saved_step = info.start_step
         self._begin_window()
 
     def __call__(
@@ -78,6 +80,8 @@ class AfterStep:
     def save(self, state: TrainState, book: MetricBook) -> None:
         """Save in the middle of a window, before leaving; every rank must call it."""
         book.reset()
+        if state.step == self._saved_step:
+            return  # Nothing has changed since.
         self._save(state, is_best=False)
 
     def report_bad_samples(self, messages: Sequence[str]) -> None:
@@ -164,6 +168,7 @@ class AfterStep:
             self.observers.checkpoint_saved(self.info, state.step, folder)
 
         self.ranks.on_all_ranks(write)
+        self._saved_step = state.step
 
     def _epoch(self, state: TrainState) -> float:
         return state.position / self.parts.num_samples

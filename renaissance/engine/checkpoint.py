@@ -34,6 +34,8 @@ OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 SPEC = "spec.toml"
 MANIFEST = "manifest.json"
+# Appended to the name of a checkpoint while another one takes its place.
+REPLACED = ".replaced"
 
 
 @attrs.define
@@ -92,14 +94,22 @@ def save_checkpoint(
         for path in partial.iterdir():
             flush_to_disk(path)
         flush_to_disk(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-        flush_to_disk(folder.parent)
+        _put_in_place(partial, folder)
     except OSError as error:
         raise CheckpointError(
             f"{folder}: cannot write the checkpoint: {error}; free space or change run.output_dir"
         ) from error
     return folder
+
+
+def restore_replaced(checkpoints: Path) -> None:
+    """Undo a replacement that was interrupted: bring back a checkpoint that was moved aside."""
+    for aside in checkpoints.glob(f".*{REPLACED}"):
+        folder = aside.with_name(aside.name.removeprefix(".").removesuffix(REPLACED))
+        if folder.exists():
+            shutil.rmtree(aside)
+        else:
+            aside.rename(folder)
 
 
 def load_checkpoint(
@@ -164,6 +174,18 @@ def verify(folder: Path) -> None:
                 f"{path}: damaged: {actual}, expected {expected['size']} bytes; delete {folder} "
                 "to continue from the previous checkpoint"
             )
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    """Give a checkpoint its name; one that has the name is deleted last."""
+    aside = folder.with_name(f".{folder.name}{REPLACED}")
+    # No two folders can be exchanged at once: see `restore_replaced`.
+    if folder.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    partial.rename(folder)
+    flush_to_disk(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_files(

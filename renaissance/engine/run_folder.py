@@ -19,11 +19,12 @@ from pathlib import Path
 
 import attrs
 
-from renaissance.engine.checkpoint import MANIFEST, is_checkpoint
+from renaissance.engine.checkpoint import MANIFEST, is_checkpoint, restore_replaced
 from renaissance.errors import CheckpointError, SpecError
-from renaissance.files import PARTIAL
+from renaissance.files import PARTIAL, flush_to_disk
 
 CHECKPOINT = re.compile(r"step-(\d{8,})")
+BEST = "best"
 
 
 @attrs.frozen
@@ -75,7 +76,7 @@ class RunFolder:
     @property
     def best(self) -> Path | None:
         """The checkpoint with the best value of the watched metric, if one is marked."""
-        link = self._checkpoints / "best"
+        link = self._checkpoints / BEST
         return link.resolve() if is_checkpoint(link) else None
 
     @property
@@ -83,7 +84,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def create(self) -> None:
-        """Make the folder.
+        """Make the folder, or restore what a run that was killed left unfinished in it.
 
         Raises:
             SpecError: If it cannot be made or written to.
@@ -98,6 +99,7 @@ class RunFolder:
             raise SpecError(
                 f"run.output_dir: {self.path} is not writable; choose a writable folder"
             )
+        restore_replaced(self._checkpoints)
 
     def checkpoint(self, step: int) -> Path:
         """Return the folder for the checkpoint of a step, whether or not there is one."""
@@ -132,7 +134,8 @@ class RunFolder:
         link = self._checkpoints / ".best.partial-link"
         link.unlink(missing_ok=True)
         link.symlink_to(self.checkpoint(step).name)
-        link.replace(self._checkpoints / "best")
+        link.replace(self._checkpoints / BEST)
+        flush_to_disk(self._checkpoints)
 
     def keep(self, num_last: int) -> None:
         """Delete all checkpoints but the last ones and the best, and unfinished ones.
@@ -144,8 +147,10 @@ class RunFolder:
         if self.best is not None:
             kept.add(self.best.name)
         for path in list(self._checkpoints.iterdir()):
-            is_old = CHECKPOINT.fullmatch(path.name) and path.name not in kept
-            if is_old or path.name.endswith(PARTIAL):
+            if CHECKPOINT.fullmatch(path.name) and path.name not in kept:
+                # A checkpoint that is half deleted must not be taken for a whole one.
+                path = path.rename(path.with_name(f".{path.name}{PARTIAL}"))
+            if path.name.endswith(PARTIAL):
                 shutil.rmtree(path)
 
 

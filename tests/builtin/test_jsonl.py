@@ -1,9 +1,12 @@
 """`metrics.jsonl`: what is written, and what is dropped where a run resumes."""
 
 import json
+import os
 from pathlib import Path
 
 import attrs
+import pytest
+from support.kills import is_killed
 from support.running import metrics
 
 from renaissance.builtin.monitors.jsonl import JsonLines
@@ -78,3 +81,27 @@ def test_figures_that_are_not_finite_are_null(tmp_path: Path) -> None:
     text = (tmp_path / "metrics.jsonl").read_text()
     assert "NaN" not in text
     assert "Infinity" not in text
+
+
+def test_the_lines_survive_a_kill_at_any_point_of_a_resume(tmp_path: Path) -> None:
+    log(start(tmp_path), tmp_path, 2, 4, 6, 8)
+    whole = (tmp_path / "metrics.jsonl").read_text()
+    kept = "".join(line + "\n" for line in whole.splitlines()[:4])
+    operation = 0
+    while is_killed(tmp_path, operation, lambda: start(tmp_path, start_step=4)):
+        assert (tmp_path / "metrics.jsonl").read_text() in (whole, kept)
+        operation += 1
+    assert operation > 1
+    assert (tmp_path / "metrics.jsonl").read_text() == kept
+
+
+def test_the_lines_are_on_disk_before_they_replace_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(start(tmp_path), tmp_path, 2)
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("fsync"), fsync(file)))
+    monkeypatch.setattr(Path, "replace", lambda *a: (done.append("replace"), replace(*a)))
+    start(tmp_path, start_step=2)
+    assert done == ["fsync", "replace"]

@@ -1,12 +1,14 @@
 """Checkpoints: whole or not at all, verified before they are read, and loaded strictly."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from support.kills import is_killed
 from torch import Tensor, nn
 
 from renaissance import CheckpointError
@@ -258,3 +260,33 @@ def test_an_optimizer_that_keeps_no_state_is_resumed(tmp_path: Path) -> None:
     other = Network()
     assert load_checkpoint(folder, other, torch.optim.SGD(other.parameters(), lr=0.1)).step == 1
     assert torch.equal(other.model[0].weight, network.model[0].weight)
+
+
+def test_a_checkpoint_that_is_saved_again_is_never_lost(tmp_path: Path) -> None:
+    network = Network()
+    for operation in itertools.count():
+        run = RunFolder(tmp_path / str(operation))
+        folder = saved(run.path / "checkpoints", network)
+        if not is_killed(run.path, operation, lambda: saved(folder.parent, network)):  # noqa: B023
+            break
+        run.create()
+        assert run.checkpoints() == [folder]
+        assert load_checkpoint(folder, Network(), None).step == 2
+        run.keep(1)
+        assert list(folder.parent.iterdir()) == [folder]
+    assert operation > 10
+
+
+def test_a_checkpoint_that_is_half_deleted_does_not_count(tmp_path: Path) -> None:
+    network = Network()
+    for operation in itertools.count():
+        run = RunFolder(tmp_path / str(operation))
+        for step in (2, 4):
+            saved(run.path / "checkpoints", network, step)
+        killed = is_killed(run.path, operation, lambda: run.keep(1))  # noqa: B023
+        for folder in run.checkpoints():
+            load_checkpoint(folder, Network(), None)
+        assert run.last == run.checkpoint(4)
+        if not killed:
+            break
+    assert operation > 3

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,7 +27,10 @@ class JsonLines(Monitor):
         kept = [line for line in lines if _step(line) <= run.start_step]
         # Written beside it and renamed, so that a run that is killed here loses nothing.
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_text("".join(line + "\n" for line in kept))
+        with partial.open("w") as file:
+            file.write("".join(line + "\n" for line in kept))
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(path)
 
     def step_finished(self, run: RunInfo, report: StepReport) -> None:
