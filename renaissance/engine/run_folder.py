@@ -144,8 +144,9 @@ class RunFolder:
             num_last: How many of the last ones to keep, at least 1.
         """
         kept = {path.name for path in self.checkpoints()[-num_last:]}
-        if self.best is not None:
-            kept.add(self.best.name)
+        link = self._checkpoints / BEST
+        if link.is_symlink():
+            kept.add(link.readlink().name)
         for path in list(self._checkpoints.iterdir()):
             if CHECKPOINT.fullmatch(path.name) and path.name not in kept:
                 # A checkpoint that is half deleted must not be taken for a whole one.

@@ -89,6 +89,19 @@ def test_the_last_and_the_best_are_kept(tmp_path: Path) -> None:
     assert run.checkpoints() == [run.checkpoint(5)]
 
 
+def test_what_the_link_names_is_never_deleted(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for step in (1, 2, 3):
+        checkpoint(run, step)
+    run.mark_best(1)
+    # Not whole, so it is not found as the best; what is left of it may still be of use.
+    manifest = run.checkpoint(1) / "manifest.json"
+    manifest.rename(run.checkpoint(1) / "manifest.json.damaged")
+    run.keep(1)
+    assert run.checkpoint(1).is_dir()
+    assert run.checkpoints() == [run.checkpoint(3)]
+
+
 def test_a_checkpoint_is_found_from_its_own_folder_or_its_run(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     with pytest.raises(CheckpointError) as caught:
