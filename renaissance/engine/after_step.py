@@ -1,9 +1,10 @@
 """What is due after a step: a log line, an evaluation, a checkpoint."""
 
+import json
 import math
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -62,27 +63,49 @@ class AfterStep:
         """Do what is due after a step; every rank must call it."""
         self._window_steps += 1
         self._waited += waited
-        is_last = state.step == self.parts.total_steps
-        evaluate_now = self.parts.validate is not None and (
-            is_last or state.step % self.spec.evaluate.every_steps == 0
-        )
-        save_now = is_last or state.step % self.spec.checkpoint.every_steps == 0
+        evaluate_now = self._evaluation_is_due(state.step)
+        save_now = evaluate_now or self._save_is_due(state.step)
         # A window never spans a checkpoint or an evaluation, so a resumed run logs the same figures
         # as one that was never interrupted.
-        if save_now or evaluate_now or state.step % self.spec.train.log_every == 0:
+        if save_now or state.step % self.spec.train.log_every == 0:
             self._log(state, book, rates, gradient_norm)
-        improved = evaluate_now and self._evaluate(state)
-        if save_now or improved:
-            self._save(state, is_best=improved)
-        if evaluate_now or save_now:
-            self._begin_window()
+        if not save_now:
+            return
+        # First: an evaluation that fails must not cost the steps since the last checkpoint.
+        self._save(state)
+        if evaluate_now:
+            self._evaluate(state)
+        self._prune()
+        self._report_saved(state)
+        self._begin_window()
+
+    def resume(self, state: TrainState) -> None:
+        """Finish what was due after the step that the run resumes from; every rank must call it.
+
+        A checkpoint is saved before its evaluation, so `state` lacks what that has found.
+        """
+        if state.step == 0:
+            return
+        if self._evaluation_is_due(state.step):
+            # Rank 0 has written the file, and decides.
+            found = self._folder.best_after(state.step) if self.ranks.is_main else None
+            found = json.loads(self.ranks.gather_text(json.dumps(found))[0])
+            if found is None:
+                self._evaluate(state)
+                self._report_saved(state)
+            else:
+                state.best = found["best"]
+        self._prune()
+        self._begin_window()
 
     def save(self, state: TrainState, book: MetricBook) -> None:
         """Save in the middle of a window, before leaving; every rank must call it."""
         book.reset()
         if state.step == self._saved_step:
             return  # Nothing has changed since.
-        self._save(state, is_best=False)
+        self._save(state)
+        self._prune()
+        self._report_saved(state)
 
     def report_bad_samples(self, messages: Sequence[str]) -> None:
         """Print which records were left out on this rank."""
@@ -118,22 +141,35 @@ class AfterStep:
         self._window_steps = 0
         self._waited = 0.0
 
-    def _evaluate(self, state: TrainState) -> bool:
-        """Evaluate; return whether the watched metric is the best so far."""
+    def _evaluation_is_due(self, step: int) -> bool:
+        is_due = step == self.parts.total_steps or step % self.spec.evaluate.every_steps == 0
+        return is_due and self.parts.validate is not None
+
+    def _save_is_due(self, step: int) -> bool:
+        return step == self.parts.total_steps or step % self.spec.checkpoint.every_steps == 0
+
+    def _evaluate(self, state: TrainState) -> None:
+        """Evaluate a step that was saved; mark its checkpoint if it is the best so far."""
         validate = self.parts.require_validate()
         result = evaluate(self.parts.network, validate, self.spec, self.ranks)
         self.last_evaluation = result.metrics
         improved = self._is_best(state, result.metrics)
-        if self.ranks.is_main:
-            evaluation = Evaluation(
-                step=state.step,
-                epoch=self._epoch(state),
-                split="validate",
-                metrics=result.metrics,
-                panel=result.panel,
-            )
+        evaluation = Evaluation(
+            step=state.step,
+            epoch=self._epoch(state),
+            split="validate",
+            metrics=result.metrics,
+            panel=result.panel,
+        )
+
+        # Recorded last: a run that is killed before that evaluates again when it resumes.
+        def report() -> None:
+            if improved:
+                self._folder.mark_best(state.step)
             self.observers.evaluated(self.info, evaluation)
-        return improved
+            self._folder.record_best(state.step, state.best)
+
+        self._on_main(report)
 
     def _is_best(self, state: TrainState, metrics: Mapping[str, float]) -> bool:
         metric = self.spec.checkpoint.best_metric
@@ -152,23 +188,31 @@ class AfterStep:
             state.best = value
         return improved
 
-    def _save(self, state: TrainState, is_best: bool) -> None:
+    def _save(self, state: TrainState) -> None:
         state.scaler = self.scaler.state_dict()
+        folder = self._folder.checkpoint(state.step)
 
-        # A full disk on rank 0 must stop the other ranks too.
         def write() -> None:
-            if not self.ranks.is_main:
-                return
-            run = RunFolder(self.info.folder)
-            folder = run.checkpoint(state.step)
             save_checkpoint(folder, self.parts.network, self.optimizer, state, self.info.spec_text)
-            if is_best:
-                run.mark_best(state.step)
-            run.keep(self.spec.checkpoint.keep_last)
-            self.observers.checkpoint_saved(self.info, state.step, folder)
 
-        self.ranks.on_all_ranks(write)
+        self._on_main(write)
         self._saved_step = state.step
+
+    def _prune(self) -> None:
+        self._on_main(lambda: self._folder.keep(self.spec.checkpoint.keep_last))
+
+    def _report_saved(self, state: TrainState) -> None:
+        """Tell the observers, once the link to the best is as it should be."""
+        folder = self._folder.checkpoint(state.step)
+        self._on_main(lambda: self.observers.checkpoint_saved(self.info, state.step, folder))
+
+    def _on_main(self, function: Callable[[], None]) -> None:
+        # A full disk on rank 0 must stop the other ranks too.
+        self.ranks.on_all_ranks(lambda: function() if self.ranks.is_main else None)
+
+    @property
+    def _folder(self) -> RunFolder:
+        return RunFolder(self.info.folder)
 
     def _epoch(self, state: TrainState) -> float:
         return state.position / self.parts.num_samples

@@ -50,7 +50,8 @@ class TrainState:
         sampling_weights: Sampling weights of the training datasets, which the stream depends on;
             None if all samples are shuffled together.
         num_bad_samples: Number of unreadable records so far.
-        best: Best value of the watched metric; None before the first evaluation.
+        best: Best value of the watched metric; None before the first evaluation. A checkpoint is
+            saved before it is evaluated, so its own value is not in its state.
         scaler: State of fp16's gradient scaler.
     """
 

@@ -10,8 +10,10 @@ runs/NAME/
   checkpoints/
     step-00001000/  see checkpoint.py
     best            a link to one of them
+    best.json       the step that was evaluated last, and the best value of the watched metric
 """
 
+import json
 import os
 import re
 import shutil
@@ -21,10 +23,11 @@ import attrs
 
 from renaissance.engine.checkpoint import MANIFEST, is_checkpoint, restore_replaced
 from renaissance.errors import CheckpointError, SpecError
-from renaissance.files import PARTIAL, flush_to_disk
+from renaissance.files import PARTIAL, flush_to_disk, write_whole
 
 CHECKPOINT = re.compile(r"step-(\d{8,})")
 BEST = "best"
+RECORD = "best.json"
 
 
 @attrs.frozen
@@ -136,6 +139,21 @@ class RunFolder:
         link.symlink_to(self.checkpoint(step).name)
         link.replace(self._checkpoints / BEST)
         flush_to_disk(self._checkpoints)
+
+    def record_best(self, step: int, best: float | None) -> None:
+        """Record that a step was evaluated, and the best value so far (None if there is none)."""
+        record = {"step": step, "best": best}
+        write_whole(self._checkpoints / RECORD, json.dumps(record, allow_nan=False) + "\n")
+
+    def best_after(self, step: int) -> dict[str, float | None] | None:
+        """Return the record of `record_best`; None if the last one is of another step."""
+        try:
+            record = json.loads((self._checkpoints / RECORD).read_text())
+            best = None if record["best"] is None else float(record["best"])
+            return {"step": step, "best": best} if record["step"] == step else None
+        # Absent or damaged: the step is evaluated again.
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def keep(self, num_last: int) -> None:
         """Delete all checkpoints but the last ones and the best, and unfinished ones.

@@ -9,6 +9,7 @@ import torch
 from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.fusion import Fusion
 from renaissance.contracts.monitor import RunInfo
+from renaissance.data.collate import Collator
 from renaissance.engine.after_step import AfterStep
 from renaissance.engine.agreement import check_agreement
 from renaissance.engine.checkpoint import TrainState, load_checkpoint
@@ -65,8 +66,12 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
         report = ranks.on_all_ranks(lambda: initialize(network, Path(init_from), spec))
         if ranks.is_main:
             print("\n".join(report.lines()), flush=True)
-    probe = ranks.on_all_ranks(lambda: parts.train[_probe_keys(parts)])
+    probe = ranks.on_all_ranks(lambda: parts.train[_probe_keys(parts.train)])
     check_agreement(parts, probe, ranks)
+    validate = parts.validate
+    if validate is not None:
+        # What cannot be read at all is found now, not after an epoch.
+        ranks.on_all_ranks(lambda: validate[_probe_keys(validate)])
     with autocast(spec.train.precision, ranks.device):
         unused = freeze_unused_parameters(network, probe, ranks)
     optimizer = make_optimizer(network, spec.optimizer)
@@ -119,6 +124,7 @@ def _loop(
     reason = "failed"
     stopped_by = 0
     try:
+        after_step.resume(state)
         stopped_by = Loop(parts, ranks, optimizer, scaler, state, after_step).run()
         reason = f"stopped by {signal.Signals(stopped_by).name}" if stopped_by else "finished"
     except RenaissanceError as error:
@@ -174,11 +180,11 @@ def _resume(
     return state
 
 
-def _probe_keys(parts: RunParts) -> list[tuple[int, int]]:
+def _probe_keys(collator: Collator) -> list[tuple[int, int]]:
     """Return a few samples of each dataset, so that every objective has some."""
     keys: list[tuple[int, int]] = []
     start = 0
-    for length in parts.train.datasets.lengths:
+    for length in collator.datasets.lengths:
         keys += [(0, start + index) for index in range(min(NUM_PROBE_SAMPLES, length))]
         start += length
     return keys

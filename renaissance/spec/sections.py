@@ -186,7 +186,9 @@ class CheckpointSection:
     """When checkpoints are saved, and which are kept."""
 
     every_steps: int | None = option(
-        None, help="Steps between checkpoints; at each evaluation if absent.", validator=positive
+        None,
+        help="Steps between checkpoints; there is always one before an evaluation.",
+        validator=positive,
     )
     keep_last: int = option(
         2, help="Latest checkpoints to keep, in addition to the best.", validator=positive

@@ -1,20 +1,34 @@
 """What is saved, evaluated and marked as the best after a step, in which order."""
 
+import itertools
 import json
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from support.kills import is_killed
 from support.running import metrics, run_here, write_spec
 
+from renaissance import Monitor, RunInfo
+from renaissance.builtin.datasets.shapes import Shapes
+from renaissance.builtin.monitors.jsonl import JsonLines
 from renaissance.engine import after_step
-from renaissance.engine.checkpoint import TrainState, save_checkpoint
+from renaissance.engine.after_step import AfterStep
+from renaissance.engine.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import SplitResult
+from renaissance.engine.observers import Observers
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.signals import StopRequest
+from renaissance.errors import DataError
+from renaissance.plugins.loading import new_manager
+from renaissance.testing.made_up_run import make_run_info
 
 NAN = float("nan")
 
@@ -99,3 +113,173 @@ def test_a_signal_after_a_save_does_not_save_again(
     train(tmp_path, *settings, is_stopped=True)
     assert train(tmp_path / "fresh", *settings, is_stopped=True).checkpoints() == []
     assert saved == [2]
+
+
+LOSSES = [NAN, 4.0, 2.0, 3.0, 1.0, 5.0]
+
+
+class Book:
+    """The figures of a window: its steps."""
+
+    def __init__(self) -> None:
+        self.compute, self.reset = lambda: {"loss": 1.0}, lambda: None
+
+
+def live(folder: Path, *monitors: Monitor) -> None:
+    """Live the life of a run from its last checkpoint, with a network whose weight is the step."""
+    run = RunFolder(folder)
+    run.create()
+    network, state = torch.nn.Linear(1, 1, bias=False), TrainState()
+    optimizer = torch.optim.SGD(network.parameters())
+    if run.last is not None:
+        state = load_checkpoint(run.last, network, optimizer)
+    parts: Any = SimpleNamespace(
+        network=network,
+        spec=SimpleNamespace(
+            evaluate=SimpleNamespace(every_steps=1),
+            checkpoint=SimpleNamespace(
+                every_steps=1, keep_last=1, best_metric="loss", best_mode="min"
+            ),
+            train=SimpleNamespace(log_every=1),
+        ),
+        plan=SimpleNamespace(global_batch_size=8),
+        total_steps=len(LOSSES),
+        num_samples=50,
+        validate=object(),
+        require_validate=object,
+    )
+    info = make_run_info(folder, state.step)
+    observers = Observers([JsonLines(JsonLines.Options()), *monitors], new_manager().hook)
+    observers.run_started(info)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    after = AfterStep(parts, Ranks("cpu"), info, observers, optimizer, scaler)
+    after.resume(state)
+    book: Any = Book()
+    while state.step < len(LOSSES):
+        state.step += 1
+        state.position += 8
+        network.weight.data.fill_(state.step)
+        after(state, book, {"head": 0.1}, 1.0, 0.0)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(network: torch.nn.Linear, *arguments: Any) -> SplitResult:
+        return SplitResult({"loss": LOSSES[int(network.weight) - 1]}, [], {}, 0)
+
+    monkeypatch.setattr(after_step, "evaluate", evaluate)
+    # A process that is killed, unlike a machine, loses nothing that it has written.
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+def best_until(step: int) -> int | None:
+    losses = {at: loss for at, loss in enumerate(LOSSES[:step], 1) if loss == loss}
+    return min(losses, key=losses.__getitem__, default=None)
+
+
+@pytest.mark.usefixtures("scripted")
+def test_the_best_is_the_best_whenever_the_run_is_killed(tmp_path: Path) -> None:
+    live(tmp_path / "whole")
+    whole = RunFolder(tmp_path / "whole")
+    assert whole.best == whole.checkpoint(5)
+    assert whole.checkpoints() == [whole.checkpoint(5), whole.checkpoint(6)]
+    for operation in itertools.count():
+        run = RunFolder(tmp_path / str(operation))
+        if not is_killed(run.path, operation, lambda: live(run.path)):  # noqa: B023
+            break
+        # The best of what was evaluated is there before anything resumes.
+        last = 0 if run.last is None else int(run.last.name[5:])
+        evaluated = [best_until(step) for step in (last - 1, last) if step >= 0]
+        best = None if run.best is None else int(run.best.name[5:])
+        assert best in evaluated, operation
+        # A second kill, just as late in the life that resumes.
+        is_killed(run.path, operation // 3, lambda: live(run.path))  # noqa: B023
+        live(run.path)
+        assert run.metrics.read_text() == whole.metrics.read_text(), operation
+        assert run.best == run.checkpoint(5)
+        names = [sorted(p.name for p in (r.path / "checkpoints").iterdir()) for r in (run, whole)]
+        assert names[0] == names[1], operation
+        for name in ("state.json", "model.safetensors"):
+            assert (run.checkpoint(6) / name).read_bytes() == (
+                whole.checkpoint(6) / name
+            ).read_bytes(), operation
+        shutil.rmtree(run.path)
+    assert operation > 100
+
+
+class Bests(Monitor):
+    """Notes which checkpoint is the best whenever one is saved."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int | None]] = []
+
+    def checkpoint_saved(self, run: RunInfo, step: int, folder: Path) -> None:
+        best = run.best_checkpoint
+        self.seen.append((step, None if best is None else int(best.name[5:])))
+
+
+@pytest.mark.usefixtures("scripted")
+def test_observers_of_a_checkpoint_know_whether_it_is_the_best(tmp_path: Path) -> None:
+    live(tmp_path, bests := Bests())
+    assert bests.seen == [(step, best_until(step)) for step in range(1, len(LOSSES) + 1)]
+    live(tmp_path, bests := Bests())
+    assert bests.seen == []
+
+
+@pytest.mark.usefixtures("scripted")
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "null", '{"step": 6, "best": "x"}'])
+def test_without_its_record_an_evaluation_is_repeated(tmp_path: Path, text: str | None) -> None:
+    live(tmp_path)
+    run = RunFolder(tmp_path)
+    record = tmp_path / "checkpoints" / "best.json"
+    whole, lines = record.read_text(), run.metrics.read_text()
+    assert json.loads(whole) == {"step": 6, "best": 1.0}
+    if text is None:
+        record.unlink()
+    else:
+        record.write_text(text)
+    live(tmp_path)
+    assert record.read_text() == whole
+    assert run.metrics.read_text() == lines
+    assert run.best == run.checkpoint(5)
+
+
+def test_an_evaluation_that_fails_costs_no_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["train.max_steps=4", "evaluate.every_steps=2", "checkpoint.every_steps=100"]
+    whole = train(tmp_path / "whole", *settings)
+    evaluate = after_step.evaluate
+
+    def fail(*arguments: Any) -> SplitResult:
+        raise DataError("photo.jpg: cut short")
+
+    for _ in range(2):
+        monkeypatch.setattr(after_step, "evaluate", fail)
+        with pytest.raises(DataError, match=r"photo\.jpg: cut short"):
+            train(tmp_path / "failed", *settings)
+        run = RunFolder(tmp_path / "failed/tiny")
+        assert run.checkpoints() == [run.checkpoint(2)]
+        assert run.best is None
+    monkeypatch.setattr(after_step, "evaluate", evaluate)
+    train(tmp_path / "failed", *settings)
+    assert run.metrics.read_text() == whole.metrics.read_text()
+    assert run.best is not None
+    assert whole.best is not None
+    assert run.best.name == whole.best.name
+
+
+def test_validation_data_that_cannot_be_read_is_found_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = Shapes.sample
+
+    def sample_or_fail(self: Shapes, index: int, generator: Any) -> Any:
+        if len(self) == 21:
+            raise DataError("validation.arrow: row 0: cut short")
+        return sample(self, index, generator)
+
+    monkeypatch.setattr(Shapes, "sample", sample_or_fail)
+    with pytest.raises(DataError, match=r"validation\.arrow: row 0: cut short"):
+        train(tmp_path)
+    assert not (tmp_path / "tiny" / "metrics.jsonl").exists()

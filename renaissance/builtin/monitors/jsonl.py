@@ -20,11 +20,13 @@ class JsonLines(Monitor):
 
     def run_started(self, run: RunInfo) -> None:
         """Drop the lines after the checkpoint from which the run resumes: they come again."""
+        self._evaluated: set[tuple[float, str | None]] = set()
         path = _path(run)
         if not path.exists():
             return
         lines = path.read_text().splitlines()
         kept = [line for line in lines if _step(line) <= run.start_step]
+        self._evaluated = {(_step(line), json.loads(line).get("split")) for line in kept}
         # Written beside it and renamed, so that a run that is killed here loses nothing.
         partial = path.with_name(f".{path.name}.partial")
         with partial.open("w") as file:
@@ -40,8 +42,12 @@ class JsonLines(Monitor):
         _write(run, report.step, report.epoch, "train", figures)
 
     def evaluated(self, run: RunInfo, evaluation: Evaluation) -> None:
-        """Write an evaluation line."""
-        _write(run, evaluation.step, evaluation.epoch, evaluation.split, evaluation.metrics)
+        """Write an evaluation line.
+
+        The evaluation of the checkpoint that the run resumes from may come again.
+        """
+        if (evaluation.step, evaluation.split) not in self._evaluated:
+            _write(run, evaluation.step, evaluation.epoch, evaluation.split, evaluation.metrics)
 
 
 def _path(run: RunInfo) -> Path:
