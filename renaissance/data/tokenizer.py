@@ -93,7 +93,8 @@ def _from_vocabulary(datasets: Sequence[Dataset]) -> PreTrainedTokenizerFast:
 
 def _from_pretrained(source: str) -> PreTrainedTokenizerFast:
     try:
-        return AutoTokenizer.from_pretrained(source)
+        # Without an explicit False, the library asks on standard input whether to run its code.
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     # Families whose files are missing or damaged raise all kinds of errors.
     except Exception as error:
         kind = "folder" if Path(source).is_dir() else "name"

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -245,3 +246,13 @@ def test_text_models_and_random_patches_are_refused():
         with pytest.raises(PluginError) as caught:
             HFImageEncoder(HFImageEncoder.Options(architecture=family), context())
         assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+@pytest.mark.parametrize("family", ["vit", "resnet"])
+def test_kernels_that_a_config_names_are_not_downloaded(family, key, tmp_path):
+    save_model(tmp_path, family)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: "someone/kernels"}))
+    model = load(tmp_path).model
+    assert model.config._attn_implementation == ("sdpa" if family == "vit" else "eager")

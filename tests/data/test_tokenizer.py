@@ -1,6 +1,8 @@
 """Loading the run's tokenizer, and which folders are refused."""
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,28 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path, content: str) -> None:
     assert str(error.value).startswith(
         f"data.tokenizer: cannot load a tokenizer from the folder {str(tmp_path)!r}: "
     )
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tokenizer_config.json": {"auto_map": {"AutoTokenizer": ["custom.Tokenizer", None]}}},
+        {"config.json": {"model_type": "custom", "auto_map": {"AutoConfig": "custom.Config"}}},
+    ],
+    ids=["tokenizer", "config"],
+)
+def test_code_of_a_folder_is_neither_run_nor_asked_about(
+    files: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    (tmp_path / "custom.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    answers = io.StringIO("y\n")
+    monkeypatch.setattr(sys, "stdin", answers)
+    with pytest.raises(SpecError) as caught:
+        load_tokenizer(str(tmp_path), 8, ())
+    assert str(caught.value).startswith(
+        f"data.tokenizer: cannot load a tokenizer from the folder '{tmp_path}': "
+    )
+    assert answers.read() == "y\n"
+    assert not (tmp_path / "ran").exists()

@@ -76,9 +76,9 @@ def _arguments(model_class: ModelClass) -> dict[str, Any]:
     # Encoders return token states, so the parameters of the library's pooler would be unused.
     if "add_pooling_layer" in signature(model_class).parameters:
         arguments["add_pooling_layer"] = False
-    # Requesting SDPA is an error for families without it, mostly convolutional ones.
-    if model_class._supports_sdpa:
-        arguments["attn_implementation"] = "sdpa"
+    # Requesting SDPA is an error for families without it, mostly convolutional ones. Without any
+    # request, a config.json may name a repository whose kernels are downloaded and run.
+    arguments["attn_implementation"] = "sdpa" if model_class._supports_sdpa else "eager"
     return arguments
 
 
