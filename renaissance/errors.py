@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+# How much of a value a message shows: it may be a picture, or a number of 6,000 digits.
+MAX_VALUE_LENGTH = 80
+
 
 class RenaissanceError(Exception):
     """An error that the user can fix, printed without a traceback.
@@ -67,3 +70,17 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name; empty if none is close."""
     closest = difflib.get_close_matches(str(name), list(known), n=1)
     return f"; did you mean '{closest[0]}'?" if closest else ""
+
+
+def quoted(value: object) -> str:
+    """Return a value as Python writes it, in at most 80 characters."""
+    try:
+        return shortened(repr(value))
+    # An integer has too many digits, a list is nested too deeply, a plugin's object has a fault.
+    except Exception:
+        return f"a value of type {type(value).__name__} that cannot be printed"
+
+
+def shortened(text: str) -> str:
+    """Return a text in at most 80 characters, with an ellipsis for the rest."""
+    return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 3] + "..."

@@ -7,6 +7,7 @@ function of (seed, step, rank), so there is no generator state to save.
 """
 
 import json
+import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +27,7 @@ from renaissance.engine.tensors import (
     save_optimizer,
     without_aliases,
 )
-from renaissance.errors import CheckpointError
+from renaissance.errors import CheckpointError, quoted
 from renaissance.files import PARTIAL, flush_to_disk, sha256_of
 
 MODEL = "model.safetensors"
@@ -36,6 +37,9 @@ SPEC = "spec.toml"
 MANIFEST = "manifest.json"
 # Appended to the name of a checkpoint while another one takes its place.
 REPLACED = ".replaced"
+# A checkpoint without the optimizer can still be evaluated.
+REQUIRED = (MODEL, STATE, SPEC)
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @attrs.define
@@ -130,10 +134,7 @@ def load_checkpoint(
     _load_model(folder, model, read_tensors(folder / MODEL))
     if optimizer is not None:
         load_optimizer(folder / OPTIMIZER, model, optimizer)
-    record = json.loads((folder / STATE).read_text())
-    # The record also has the versions, which are for people.
-    known = attrs.fields_dict(TrainState)
-    return TrainState(**{key: value for key, value in record.items() if key in known})
+    return _read_state(folder / STATE)
 
 
 def load_model_tensors(folder: Path) -> dict[str, Tensor]:
@@ -147,8 +148,16 @@ def load_model_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def load_spec_tables(folder: Path) -> dict[str, Any]:
-    """Return the resolved spec of the run that wrote a checkpoint, as nested tables."""
-    return tomli.loads((folder / SPEC).read_text(encoding="utf-8"))
+    """Return the resolved spec of the run that wrote a checkpoint, as nested tables.
+
+    Raises:
+        CheckpointError: If it cannot be read.
+    """
+    path = folder / SPEC
+    try:
+        return tomli.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read as TOML: {error}") from error
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -160,16 +169,17 @@ def verify(folder: Path) -> None:
     """Compare sizes and digests of a checkpoint's files with its manifest.
 
     Raises:
-        CheckpointError: If there is no manifest, or a file is damaged.
+        CheckpointError: If there is no manifest, or it does not name exactly the files of the
+            checkpoint, or a file is damaged.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: no readable {MANIFEST}: {error}") from error
-    for name, expected in manifest.items():
+    for name, expected in _read_manifest(folder).items():
         path = folder / name
-        size = path.stat().st_size if path.is_file() else None
-        if size != expected["size"] or sha256_of(path) != expected["sha256"]:
+        try:
+            size = path.stat().st_size if path.is_file() else None
+            is_whole = size == expected["size"] and sha256_of(path) == expected["sha256"]
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+        if not is_whole:
             actual = "missing" if size is None else f"{size} bytes with another digest"
             raise CheckpointError(
                 f"{path}: damaged: {actual}, expected {expected['size']} bytes; delete {folder} "
@@ -187,6 +197,59 @@ def _put_in_place(partial: Path, folder: Path) -> None:
     partial.rename(folder)
     flush_to_disk(folder.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the size and digest of each file; a manifest that leaves one out vouches for less."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{folder}: no readable {MANIFEST}: {error}") from error
+    names = [*REQUIRED, *([OPTIMIZER] if (folder / OPTIMIZER).exists() else [])]
+    entries = manifest if isinstance(manifest, dict) else {}
+    faults = [f"{name}: missing" for name in names if name not in entries]
+    faults += [
+        f"{quoted(name)}: not a file of a checkpoint"
+        for name in entries
+        if name not in (*REQUIRED, OPTIMIZER)
+    ]
+    faults += [
+        f"{quoted(name)}: got {quoted(entry)}"
+        for name, entry in entries.items()
+        if not _is_entry(entry)
+    ]
+    if faults:
+        raise CheckpointError(
+            f"{folder / MANIFEST}: malformed: {first_few(faults)}; expected size and sha256 of "
+            f"{', '.join(names)}; delete {folder} to continue from the previous checkpoint"
+        )
+    return entries
+
+
+def _is_entry(entry: object) -> bool:
+    if not isinstance(entry, dict) or set(entry) != {"size", "sha256"}:
+        return False
+    size, sha256 = entry["size"], entry["sha256"]
+    is_size = type(size) is int and 0 <= size < 2**63
+    return is_size and isinstance(sha256, str) and SHA256.fullmatch(sha256) is not None
+
+
+def _read_state(path: Path) -> TrainState:
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from error
+    # The record also has the versions, which are for people.
+    known = attrs.fields_dict(TrainState)
+    values = {k: v for k, v in record.items() if k in known} if isinstance(record, dict) else {}
+    faults = [
+        f"{name}: got {quoted(values.get(name))}, expected an integer"
+        for name, field in known.items()
+        if field.type is int and type(values.get(name)) is not int
+    ]
+    if faults:
+        raise CheckpointError(f"{path}: malformed: {first_few(faults)}")
+    return TrainState(**values)
 
 
 def _write_files(

@@ -84,7 +84,7 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimize
         name, _, entry = key.rpartition("/")
         states.setdefault(name, {})[entry] = tensor
     with safe_open(path, "pt") as file:
-        saved_type = file.metadata()["optimizer"]
+        saved_type = (file.metadata() or {}).get("optimizer", "an unknown optimizer")
     if saved_type != type(optimizer).__name__:
         raise CheckpointError(
             f"{path}: this is the state of {saved_type}, but the run now trains with "

@@ -5,15 +5,22 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.kills import is_killed
 from torch import Tensor, nn
 
 from renaissance import CheckpointError
 from renaissance.engine import checkpoint
-from renaissance.engine.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from renaissance.engine.checkpoint import (
+    TrainState,
+    load_checkpoint,
+    load_spec_tables,
+    save_checkpoint,
+)
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.tensors import read_tensors
 
@@ -171,6 +178,106 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
     (folder / "manifest.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"step-00000002: no readable manifest.json: "):
         load_checkpoint(folder, Network(), None)
+
+
+def test_bytes_that_are_not_a_manifest(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    for content in (b"", b"\xff", b"[" * 100_000, b'{"a": ' + b"1" * 6_000 + b"}"):
+        (folder / "manifest.json").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"step-00000002: no readable manifest.json: "):
+            load_checkpoint(folder, Network(), None)
+
+
+ENTRY = {"size": 3, "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda _: {}, "model.safetensors: missing; state.json: missing; "),
+        (lambda _: [], "model.safetensors: missing; "),
+        (lambda _: None, "model.safetensors: missing; "),
+        (lambda _: 3, "model.safetensors: missing; "),
+        (lambda m: {**m, "model.safetensors": None}, "'model.safetensors': got None;"),
+        (lambda m: {**m, "state.json": []}, "'state.json': got [];"),
+        (lambda m: {**m, "state.json": {"size": 3}}, "'state.json': got {'size': 3};"),
+        (lambda m: {**m, "state.json": {**ENTRY, "size": True}}, "'state.json': got {'size': Tr"),
+        (lambda m: {**m, "state.json": {**ENTRY, "size": 10**400}}, "'state.json': got {'size': 1"),
+        (lambda m: {**m, "state.json": {**ENTRY, "sha256": ["0"]}}, "'state.json': got {'size': 3"),
+        (lambda m: {**m, "../other": ENTRY}, "'../other': not a file of a checkpoint;"),
+        (lambda m: {**m, "x" * 10**5: ENTRY}, f"'{'x' * 76}...: not a file of a checkpoint;"),
+        *(
+            (lambda m, name=name: {k: v for k, v in m.items() if k != name}, f"{name}: missing;")
+            for name in FILES
+        ),
+    ],
+)
+def test_a_manifest_names_exactly_the_files_of_a_checkpoint(
+    tmp_path: Path, change: Callable[[Any], Any], expected: str
+) -> None:
+    folder = saved(tmp_path)
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(folder, Network(), None)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: malformed: {expected}")
+    assert message.endswith(
+        "; expected size and sha256 of model.safetensors, state.json, spec.toml, "
+        f"optimizer.safetensors; delete {folder} to continue from the previous checkpoint"
+    )
+    assert len(message) < 1000
+
+
+def test_a_checkpoint_without_the_optimizer_is_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "step-00000002"
+    save_checkpoint(folder, Network(), None, TrainState(step=2), "")
+    assert load_checkpoint(folder, Network(), None).step == 2
+
+
+def rewritten(folder: Path, name: str, content: bytes) -> None:
+    """Replace a file of a checkpoint, and its entry in the manifest."""
+    (folder / name).write_bytes(content)
+    path = folder / "manifest.json"
+    entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: entry}))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"{", "cannot be read as JSON: "),
+        (b"[" * 100_000, "cannot be read as JSON: "),
+        (b"\xff", "cannot be read as JSON: "),
+        (b"[]", "malformed: step: got None, expected an integer; position: "),
+        (b'{"step": "2"}', "malformed: step: got '2', expected an integer; position: "),
+    ],
+)
+def test_a_state_that_fits_its_manifest_but_makes_no_sense(
+    tmp_path: Path, content: bytes, expected: str
+) -> None:
+    folder = saved(tmp_path)
+    rewritten(folder, "state.json", content)
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(folder, Network(), None)
+    assert str(caught.value).startswith(f"{folder}/state.json: {expected}")
+
+
+@pytest.mark.parametrize("content", [b"[", b"\xff", b"a = " + b"[" * 100_000])
+def test_a_spec_that_is_not_toml(tmp_path: Path, content: bytes) -> None:
+    folder = saved(tmp_path)
+    rewritten(folder, "spec.toml", content)
+    with pytest.raises(CheckpointError, match=r"spec.toml: cannot be read as TOML: "):
+        load_spec_tables(folder)
+
+
+def test_an_optimizer_state_that_does_not_say_whose_it_is(tmp_path: Path) -> None:
+    network = Network()
+    folder = saved(tmp_path, network)
+    save_file({"model.0.weight/step": torch.ones(1)}, tmp_path / "anonymous")
+    rewritten(folder, "optimizer.safetensors", (tmp_path / "anonymous").read_bytes())
+    with pytest.raises(CheckpointError, match="this is the state of an unknown optimizer, but"):
+        load_checkpoint(folder, network, trained(network))
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
