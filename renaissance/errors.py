@@ -62,8 +62,16 @@ class PeerError(EchoedError):
 def describe(error: Exception) -> str:
     """Return the text to print for an error; any other exception is a bug in a component."""
     if isinstance(error, RenaissanceError):
+        return printed(error)
+    return f"{type(error).__name__}: {printed(error)}\n(the same command with --debug shows where)"
+
+
+def printed(error: BaseException) -> str:
+    """Return an exception's message, which a third-party class may fail to make."""
+    try:
         return str(error)
-    return f"{type(error).__name__}: {error}\n(the same command with --debug shows where)"
+    except Exception as failure:
+        return f"(its message cannot be printed: __str__ raises {type(failure).__name__})"
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pluggy
 
 from renaissance.contracts.monitor import Evaluation, Monitor, RunInfo, StepReport
+from renaissance.errors import printed
 
 
 class Observers:
@@ -71,7 +72,7 @@ class Observers:
 
 
 def _failure(monitor: Monitor, method: str, step: int, error: Exception) -> str:
-    cause = " ".join(str(error).split())
+    cause = " ".join(printed(error).split())
     component = type(monitor)
     return (
         f"monitor {component.__name__} ({component.__module__}): {method} failed at step {step}: "

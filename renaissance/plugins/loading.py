@@ -1,16 +1,18 @@
 """Find, load and check plugins: entry points of the group `renaissance`, in sorted order."""
 
 import inspect
+import re
 import sys
 from collections.abc import Collection
-from importlib.metadata import EntryPoint, entry_points
+from contextlib import suppress
+from importlib.metadata import Distribution, EntryPoint, distributions
 from types import ModuleType
 
 import attrs
 import pluggy
 
 from renaissance.contracts.component import Component
-from renaissance.errors import PluginError, did_you_mean
+from renaissance.errors import PluginError, did_you_mean, printed
 from renaissance.plugins import hookspecs
 from renaissance.plugins.contract import check_component
 from renaissance.plugins.kinds import KINDS, Kind
@@ -134,24 +136,25 @@ def load_plugins(kinds: Collection[Kind] = tuple(KINDS)) -> Plugins:
     """
     plugins = Plugins(new_manager(), Registry())
     broken = []
-    points = entry_points(group=ENTRY_POINT_GROUP)
-    for entry_point in sorted(points, key=lambda point: (*_distribution(point), point.name)):
-        distribution, version = _distribution(entry_point)
+    points, unreadable = _entry_points()
+    for distribution, version, entry_point in points:
         written = f"{entry_point.name} = {entry_point.value}"
         try:
             plugin = entry_point.load()
             check_api(sys.modules[entry_point.module])
             plugins.add(plugin, entry_point.name, distribution, version, kinds)
+        except KeyboardInterrupt:
+            raise
         # A third-party module may raise anything, or call sys.exit(): runs that do not need it
         # must still start.
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             broken.append(BrokenPlugin(distribution, version, written, describe_failure(error)))
-    return attrs.evolve(plugins, broken=tuple(broken))
+    return attrs.evolve(plugins, broken=(*unreadable, *broken))
 
 
 def describe_failure(error: BaseException) -> str:
     """Return an exception's message on one line, with its class unless it is a PluginError."""
-    text = " ".join(str(error).split())
+    text = " ".join(printed(error).split())
     return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}"
 
 
@@ -219,7 +222,35 @@ def collect_components(
     return components
 
 
-def _distribution(entry_point: EntryPoint) -> tuple[str, str]:
-    if entry_point.dist is None:
-        return "unknown", "0"
-    return entry_point.dist.name, entry_point.dist.version
+def _entry_points() -> tuple[list[tuple[str, str, EntryPoint]], list[BrokenPlugin]]:
+    """Return the entry points with name and version of their distributions, in sorted order.
+
+    One at a time, so that a distribution whose files are damaged hides no other.
+    """
+    points = []
+    unreadable = []
+    seen = set()
+    for installed in distributions():
+        name, version = _name_and_version(installed)
+        # The first on the import path hides others of its name, as for imports.
+        key = re.sub(r"[-_.]+", "-", name).lower()
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            of_group = installed.entry_points.select(group=ENTRY_POINT_GROUP)
+            points += [(name, version, entry_point) for entry_point in of_group]
+        except Exception as error:
+            cause = describe_failure(error)
+            unreadable.append(BrokenPlugin(name, version, "entry_points.txt", cause))
+    return sorted(points, key=lambda point: (*point[:2], point[2].name)), unreadable
+
+
+def _name_and_version(installed: Distribution) -> tuple[str, str]:
+    # Python 3.11 returns None for what is missing; later versions and damaged files raise.
+    with suppress(Exception):
+        name, version = installed.metadata["Name"], installed.version
+        if name and version:
+            return name, version
+    # Without METADATA, as a failed uninstallation leaves it, the folder's name is all there is.
+    return str(getattr(getattr(installed, "_path", None), "name", "unknown")), "0"

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from renaissance import PluginError, hookimpl
 from renaissance.commands.plugins import app
+from renaissance.errors import describe
 from renaissance.plugins import hookspecs
 from renaissance.plugins.loading import (
     Plugins,
@@ -180,6 +181,73 @@ def test_a_failure_while_registering_leaves_nothing_behind(tmp_path: Path, insta
     assert broken.cause == "OSError: no weights"
     assert plugins.registry.find("head", "late") is None
     assert plugins.manager.get_plugin("late:late") is None
+
+
+def put(folder: Path, **files: bytes) -> None:
+    """Write the metadata of a distribution, without what a sound one has."""
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / {"entry_points": "entry_points.txt"}.get(name, name)).write_bytes(content)
+
+
+ENTRY_POINTS = b"[renaissance]\nzero = renaissance_every_hook\n"
+
+
+def test_distributions_without_metadata_are_named_after_their_folders(installed: Install) -> None:
+    site = installed("every-hook")
+    (site / "renaissance_every_hook-1.2.dist-info").rename(site / "hidden")
+    put(site / "one-1.dist-info", entry_points=ENTRY_POINTS)
+    put(site / "two-2.dist-info", entry_points=b"[renaissance]\nno = a_package_nobody_has\n")
+    put(site / "three-3.dist-info", METADATA=b"\xff", entry_points=b"[renaissance]\nno = nobody\n")
+    plugins = load_plugins()
+    assert plugins.require("head", "zero").distribution == "one-1.dist-info"
+    assert [str(broken).partition(":")[0] for broken in plugins.broken] == [
+        "three-3.dist-info 0 (entry point 'no = nobody')",
+        "two-2.dist-info 0 (entry point 'no = a_package_nobody_has')",
+    ]
+
+
+def test_damaged_entry_points_hide_no_other_plugin(installed: Install) -> None:
+    site = installed("every-hook")
+    put(site / "one-1.dist-info", entry_points=b"\xff\xfe")
+    plugins = load_plugins()
+    assert plugins.require("head", "zero").distribution == EVERY_HOOK
+    (broken,) = plugins.broken
+    assert str(broken).startswith(
+        "one-1.dist-info 0 (entry point 'entry_points.txt'): UnicodeDecodeError: "
+    )
+
+
+UNPRINTABLE = """
+class Unprintable({base}):
+    def __str__(self):
+        raise RuntimeError
+    __repr__ = __str__
+
+raise Unprintable
+"""
+
+
+@pytest.mark.parametrize("base", ["Exception", "BaseException", "SystemExit"])
+def test_a_plugin_whose_exception_cannot_be_printed(installed: Install, base: str) -> None:
+    site = installed("every-hook")
+    put(site / "one-1.dist-info", entry_points=b"[renaissance]\none = one_unprintable\n")
+    (site / "one_unprintable.py").write_text(UNPRINTABLE.format(base=base))
+    plugins = load_plugins()
+    assert plugins.require("head", "zero").distribution == EVERY_HOOK
+    (broken,) = plugins.broken
+    assert broken.cause == (
+        "Unprintable: (its message cannot be printed: __str__ raises RuntimeError)"
+    )
+    assert describe(UnprintableError()) == (
+        "UnprintableError: (its message cannot be printed: __str__ raises RuntimeError)\n"
+        "(the same command with --debug shows where)"
+    )
+
+
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
 
 
 def test_a_clash_names_both_distributions(installed: Install) -> None:
