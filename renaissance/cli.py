@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,14 @@ import typer
 import renaissance
 from renaissance.commands.data import app as data_app
 from renaissance.commands.plugins import app as plugins_app
-from renaissance.errors import PeerError, RenaissanceError, describe
+from renaissance.errors import (
+    PeerError,
+    RenaissanceError,
+    SpecError,
+    describe,
+    did_you_mean,
+    quoted,
+)
 from renaissance.launch import is_lost_peer, rank_of_process
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.layers import Layers
@@ -138,9 +146,10 @@ def main() -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    if arguments and arguments[0] not in commands and not arguments[0].startswith("-"):
-        arguments.insert(0, "train")
     try:
+        if arguments and arguments[0] not in commands and not arguments[0].startswith("-"):
+            _refuse_misspelt(arguments[0], commands)
+            arguments.insert(0, "train")
         app(arguments, prog_name="renaissance")
     # Any failure is one message to the user; --debug shows the traceback.
     except Exception as error:
@@ -148,6 +157,15 @@ def main() -> None:
             raise
         _report(error)
         sys.exit(error.exit_code if isinstance(error, RenaissanceError) else 1)
+
+
+def _refuse_misspelt(argument: str, commands: Collection[str]) -> None:
+    """Raise if an argument that must be a spec looks like a command."""
+    hint = did_you_mean(argument, commands)
+    if hint and not argument.endswith(".toml") and "=" not in argument:
+        raise SpecError(
+            f"{quoted(argument)} is neither a command nor a .toml file or section.key=value{hint}"
+        )
 
 
 def _report(error: Exception) -> None:

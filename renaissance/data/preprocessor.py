@@ -22,7 +22,8 @@ def normalization_of(checkpoint: str | None) -> tuple[Channels, Channels] | None
     if checkpoint is None:
         return None
     try:
-        config = json.loads(Path(str(cached_file(checkpoint, FILE))).read_text(encoding="utf-8"))
+        path = Path(str(cached_file(checkpoint, FILE)))
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
     # Without the file there is a default. If the checkpoint itself is missing, the encoder that
     # loads it says so.
     except (OSError, ValueError):

@@ -82,6 +82,8 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     if last is not None:
         checkpoint = last
         state = ranks.on_all_ranks(lambda: _resume(checkpoint, parts, optimizer, scaler))
+        if ranks.is_main and state.step >= parts.total_steps:
+            print(_how_to_go_on(spec.folder, state.step, parts.total_steps), flush=True)
     # After the probe, which runs in evaluation mode and would be compiled for nothing.
     if spec.train.compile:
         _compile(parts)
@@ -135,6 +137,14 @@ def _loop(
             summary = {"step": state.step, "metrics": dict(after_step.last_evaluation)}
             observers.run_finished(info, reason, summary)
     return 128 + stopped_by if stopped_by else 0
+
+
+def _how_to_go_on(folder: Path, step: int, total_steps: int) -> str:
+    return (
+        f"{folder} is finished: {step} of {total_steps} steps are done, so nothing is trained. To "
+        f"train it further, set train.max_steps above {step} (or train.max_epochs accordingly); to "
+        f"train anew, choose another run.name; to evaluate it: renaissance evaluate {folder}"
+    )
 
 
 def _prepare_folder(spec: RunSpec, ranks: Ranks) -> None:

@@ -145,7 +145,8 @@ class _Reader:
     def _parse(self, path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any] | None:
         where = f"{extended_by[-1]}: extends: " if extended_by else ""
         try:
-            return tomli.loads(path.read_text(encoding="utf-8"))
+            # Editors on Windows begin files with a byte order mark.
+            return tomli.loads(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
             self.faults.append(f"{where}{path}: there is no such file{_files_near(path)}")
         except UnicodeDecodeError as error:

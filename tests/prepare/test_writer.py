@@ -24,7 +24,7 @@ from renaissance.data.prepare.image_files import (
 )
 from renaissance.data.prepare.manifest import Report
 from renaissance.data.prepare.writer import PrepareOptions, write_tables
-from renaissance.prepare import CAPTION_SCHEMA, captioned, json_elements
+from renaissance.prepare import CAPTION_SCHEMA, captioned, json_elements, json_lines
 
 
 def photos(folder: Path, count: int, size: tuple[int, int] = (64, 48)) -> Path:
@@ -335,6 +335,14 @@ def test_json_is_read_element_by_element(
         path.write_text(json.dumps(content, indent=indent))
         assert list(json_elements(path, "images")) == elements
         assert list(json_elements(path, "absent")) == []
+
+
+def test_a_byte_order_mark_in_json_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("\ufeff[1, 2]")
+    assert list(json_elements(path)) == [1, 2]
+    path.write_text('\ufeff{"a": 1}\n{"a": 2}\n')
+    assert [content for _, content in json_lines(path)] == [{"a": 1}, {"a": 2}]
 
 
 def test_json_cut_anywhere_is_refused(tmp_path: Path) -> None:

@@ -61,7 +61,29 @@ def test_a_missing_spec(tmp_path: Path) -> None:
     assert_refused(
         renaissance(str(tmp_path / "rum.toml")), "rum.toml: there is no such file", "run.toml"
     )
-    assert_refused(renaissance("trian"), "got 'trian', expected a .toml file or section.key=value")
+    assert_refused(renaissance("nonsense"), "got 'nonsense', expected a .toml file or section.key=")
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "command"), [("chek", "check"), ("trian", "train"), ("evalaute", "evaluate")]
+)
+def test_a_misspelt_command(tmp_path: Path, misspelt: str, command: str) -> None:
+    spec = str(write_spec(tmp_path))
+    assert_refused(
+        renaissance(misspelt, spec),
+        f"error: '{misspelt}' is neither a command nor a .toml file or section.key=value; "
+        f"did you mean '{command}'?",
+    )
+
+
+def test_a_spec_that_is_named_like_a_command(tmp_path: Path) -> None:
+    assert_refused(renaissance("chek.toml"), "chek.toml: there is no such file")
+    assert_refused(renaissance("chek=1"), "command line: chek: unknown section")
+
+
+def test_a_byte_order_mark(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "\ufeff" + TINY)
+    assert renaissance("check", str(spec)).code == 0
 
 
 def test_debug_shows_where(tmp_path: Path) -> None:

@@ -287,6 +287,22 @@ def test_a_checkpoint_of_another_model_names_the_first_tensors(tmp_path: Path) -
         run_here(spec, tmp_path, "run.seed=1")
 
 
+def test_a_finished_run_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = write_spec(tmp_path)
+    settings = ["train.max_steps=2", "monitors=[]"]
+    assert run_here(spec, tmp_path, *settings) == 0
+    assert "is finished" not in capsys.readouterr().out
+    assert run_here(spec, tmp_path, *settings) == 0
+    folder = tmp_path / "tiny"
+    assert capsys.readouterr().out == (
+        f"{folder} is finished: 2 of 2 steps are done, so nothing is trained. To train it "
+        "further, set train.max_steps above 2 (or train.max_epochs accordingly); to train anew, "
+        f"choose another run.name; to evaluate it: renaissance evaluate {folder}\n"
+    )
+
+
 def test_resume_never_refuses_a_used_folder(tmp_path: Path) -> None:
     spec = write_spec(tmp_path)
     run_here(spec, tmp_path, "train.max_steps=1")

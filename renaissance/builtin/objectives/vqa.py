@@ -123,7 +123,7 @@ def _read_answers(path: Path) -> list[str]:
         DataError: If the file is missing, or is not a list of distinct texts.
     """
     try:
-        answers = json.loads(path.read_text(encoding="utf-8"))
+        answers = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: no such file; expected the answers of vqa by class. Run 'renaissance data "

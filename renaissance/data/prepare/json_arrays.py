@@ -28,7 +28,7 @@ def json_elements(
         DataError: If the file cannot be read or is not valid JSON.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for array_key, element in _Parser(file, object_hook).elements():
                 if array_key == key:
                     yield element

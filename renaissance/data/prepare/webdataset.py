@@ -71,7 +71,7 @@ def _sample(
 
 def _captions(tar: tarfile.TarFile, parts: Mapping[str, tarfile.TarInfo]) -> list[Any]:
     if "txt" in parts:
-        return [_read(tar, parts["txt"]).decode(errors="surrogateescape")]
+        return [_read(tar, parts["txt"]).decode("utf-8-sig", errors="surrogateescape")]
     if "json" in parts:
         try:
             content = json.loads(_read(tar, parts["json"]))
