@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 # How much of a value a message shows: it may be a picture, or a number of 6,000 digits.
 MAX_VALUE_LENGTH = 80
+# Paths are more useful in full.
+MAX_PATH_LENGTH = 300
 
 
 class RenaissanceError(Exception):
@@ -76,7 +78,8 @@ def printed(error: BaseException) -> str:
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name; empty if none is close."""
-    closest = difflib.get_close_matches(str(name), list(known), n=1)
+    text = name if isinstance(name, str) else quoted(name)
+    closest = difflib.get_close_matches(text, list(known), n=1)
     return f"; did you mean '{closest[0]}'?" if closest else ""
 
 
@@ -92,3 +95,9 @@ def quoted(value: object) -> str:
 def shortened(text: str) -> str:
     """Return a text in at most 80 characters, with an ellipsis for the rest."""
     return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 3] + "..."
+
+
+def shown_path(path: object) -> str:
+    """Return a path in full, unless it is longer than any file's name and so a mistake."""
+    text = str(path)
+    return text if len(text) <= MAX_PATH_LENGTH else shortened(text)

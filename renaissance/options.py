@@ -5,6 +5,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from renaissance.errors import quoted
+
 Field: TypeAlias = "attrs.Attribute[Any]"
 Validator: TypeAlias = Callable[[Any, Any, Any], None]
 
@@ -39,16 +41,16 @@ def option(
 def positive(instance: object, attribute: Field, value: float | None) -> None:
     """Validator: a number above zero."""
     if value is not None and value <= 0:
-        raise ValueError(f"got {value}, expected a number above 0")
+        raise ValueError(f"got {quoted(value)}, expected a number above 0")
 
 
 def non_negative(instance: object, attribute: Field, value: float | None) -> None:
     """Validator: a number of at least zero."""
     if value is not None and value < 0:
-        raise ValueError(f"got {value}, expected a number of at least 0")
+        raise ValueError(f"got {quoted(value)}, expected a number of at least 0")
 
 
 def fraction(instance: object, attribute: Field, value: float | None) -> None:
     """Validator: a number from 0 up to, but not including, 1."""
     if value is not None and not 0 <= value < 1:
-        raise ValueError(f"got {value}, expected 0 <= value < 1")
+        raise ValueError(f"got {quoted(value)}, expected 0 <= value < 1")

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from renaissance.errors import PluginError
+from renaissance.errors import PluginError, shown_path
 from renaissance.files import write_whole
 from renaissance.plugins.hookspecs import hookimpl
 from renaissance.plugins.loading import Plugins, check_api, describe_failure
@@ -59,8 +59,8 @@ def load_plugin_file(path: Path, plugins: Plugins) -> None:
         source = path.read_bytes()
     except OSError as error:
         raise PluginError(
-            f"{path}: cannot be read: {error.strerror}; name a Python file, relative to the file "
-            "that names it"
+            f"{shown_path(path)}: cannot be read: {error.strerror}; name a Python file, "
+            "relative to the file that names it"
         ) from error
     sha256 = hashlib.sha256(source).hexdigest()
     # A unique name, so that the file does not shadow an installed module.

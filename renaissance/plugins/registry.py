@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import attrs
 
 from renaissance.contracts.component import Component
-from renaissance.errors import did_you_mean
+from renaissance.errors import did_you_mean, quoted
 from renaissance.plugins.kinds import KINDS, Kind
 
 
@@ -72,7 +72,7 @@ class Registry:
             return self._clash(kind, name)
         known = self.names(kind)
         return (
-            f"unknown {kind} {name!r}; known: {', '.join(known) or 'none'}"
+            f"unknown {kind} {quoted(name)}; known: {', '.join(known) or 'none'}"
             f"{did_you_mean(name, known)}"
         )
 

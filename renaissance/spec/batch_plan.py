@@ -1,11 +1,15 @@
 """How the samples of a step are divided among ranks and micro-batches."""
 
+import math
 from collections.abc import Sequence
 
 import attrs
 
-from renaissance.errors import SpecError
+from renaissance.errors import SpecError, shortened
 from renaissance.spec.sections import TrainSection
+
+# Up to here, finding divisors takes a moment.
+MAX_FACTORED = 10**10
 
 
 @attrs.frozen
@@ -43,7 +47,8 @@ class BatchPlan:
             raise SpecError(
                 f"train.micro_batch_size: got {micro}, but each of {world_size} ranks has "
                 f"{total} / {world_size} = {share} samples per step, which is not a multiple; "
-                f"use a divisor of {share}: {_divisors(share)}"
+                f"use a divisor of {share}: "
+                f"{shortened(', '.join(map(str, divisors(share))))}"
             )
         return BatchPlan(total, micro, share // micro, world_size)
 
@@ -60,5 +65,9 @@ def _near(total: int, world_size: int) -> str:
     return ", ".join(map(str, candidates))
 
 
-def _divisors(size: int) -> str:
-    return ", ".join(str(d) for d in range(1, size + 1) if size % d == 0)
+def divisors(size: int) -> list[int]:
+    """Return the divisors of a size, in order; of a size beyond any batch, only 1 and itself."""
+    if size > MAX_FACTORED:
+        return [1, size]
+    small = [d for d in range(1, math.isqrt(size) + 1) if size % d == 0]
+    return sorted({*small, *(size // d for d in small)})

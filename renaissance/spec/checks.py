@@ -6,8 +6,10 @@ They get a draft of the section. Invalid values are left unset, since they have 
 from collections import Counter
 from functools import singledispatch
 
+from renaissance.errors import quoted, shortened
 from renaissance.plugins.registry import Registry
 from renaissance.spec.architectures import ARCHITECTURES, Modalities
+from renaissance.spec.batch_plan import divisors
 from renaissance.spec.choice import DatasetChoice, EncoderChoice
 from renaissance.spec.faults import Faults
 from renaissance.spec.sections import DataSection, ModelSection, RunSpec, TrainSection
@@ -73,8 +75,7 @@ def _(section: TrainSection, registry: Registry | None) -> None:
     total = getattr(section, "global_batch_size", None)
     micro = getattr(section, "micro_batch_size", None)
     if total and micro and total % micro != 0:
-        divisors = [size for size in range(1, total + 1) if total % size == 0]
-        near = min(divisors, key=lambda size: abs(size - micro))
+        near = min(divisors(total), key=lambda size: abs(size - micro))
         faults.add(
             f"got {micro}, which does not divide train.global_batch_size = {total}; "
             f"the nearest that does is {near}",
@@ -113,7 +114,8 @@ def _(section: RunSpec, registry: Registry | None) -> None:
     for index, name in enumerate(names):
         if Counter(names)[name] > 1:
             faults.add(
-                f"{names.count(name)} objectives are called '{name}'; give each a unique name",
+                f"{names.count(name)} objectives are called {quoted(name)}; give each a "
+                "unique name",
                 "objectives",
                 index,
                 "name",
@@ -131,12 +133,14 @@ def _check_routes(data: DataSection, names: list[str], faults: Faults) -> None:
             for name in dataset.objectives:
                 if name not in names:
                     faults.add(
-                        f"'{name}' is not an objective of this run; it has {', '.join(names)}",
+                        f"{quoted(name)} is not an objective of this run; it has "
+                        f"{shortened(', '.join(names))}",
                         *("data", split, index, "objectives"),
                     )
         for name in names:
             if datasets and all(d.objectives and name not in d.objectives for d in datasets):
                 faults.add(
-                    f"no dataset is for objective '{name}'; add it to the objectives of a dataset",
+                    f"no dataset is for objective {quoted(name)}; add it to the objectives of a "
+                    "dataset",
                     *("data", split),
                 )

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 import attrs
 
+from renaissance.errors import quoted, shortened
+
 # A type as attrs resolves it: a class, a union, a Literal, a generic. Python has no type for these.
 Annotation: TypeAlias = object
 Field: TypeAlias = "attrs.Attribute[Any]"
@@ -100,14 +102,18 @@ def describe_value(value: object) -> str:
         return f"a list of {len(value)}"
     if type(value) in NAMES:
         return f"{describe_literal(value)} ({NAMES[type(value)]})"
-    return f"{value} ({type(value).__name__})"
+    return f"{shortened(str(value))} ({type(value).__name__})"
 
 
 def describe_literal(value: object) -> str:
-    """Return a plain value as it is written in TOML."""
+    """Return a plain value as it is written in TOML, in at most 80 characters."""
     if isinstance(value, float):
         return repr(value)
-    return json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        return shortened(json.dumps(value, ensure_ascii=False, default=str))
+    # An integer has too many digits to print.
+    except ValueError:
+        return quoted(value)
 
 
 def describe_field(field: Field) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
 
+from renaissance.errors import shortened
+
 KeyPath: TypeAlias = tuple[str | int, ...]
 
 
@@ -61,6 +63,6 @@ def show_path(path: KeyPath) -> str:
             text += f"[{key}]"
         else:
             # Keys such as "a.b" are quoted in TOML.
-            shown = key if re.fullmatch(r"[\w-]+", key) else f'"{key}"'
+            shown = shortened(key if re.fullmatch(r"[\w-]+", key) else f'"{key}"')
             text += f".{shown}" if text else shown
     return text

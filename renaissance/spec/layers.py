@@ -103,7 +103,9 @@ def _stale_keys(old: Table, new: Table, section: type | None) -> list[str]:
     if section is ModelSection and "type" in new:
         former = old.get("type", attrs.fields(ModelSection).type.default)
         if former != new["type"]:
-            tables = ARCHITECTURES[former].tables if former in ARCHITECTURES else ()
+            # A value of another type, such as a list, is reported later.
+            is_known = isinstance(former, str) and former in ARCHITECTURES
+            tables = ARCHITECTURES[former].tables if is_known else ()
             return [key for key in old if key in tables]
     return []
 

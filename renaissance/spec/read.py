@@ -8,7 +8,7 @@ from typing import Any
 
 import tomli
 
-from renaissance.errors import PluginError, SpecError
+from renaissance.errors import PluginError, SpecError, quoted, shortened, shown_path
 from renaissance.plugins.files import load_plugin_file
 from renaissance.plugins.loading import Plugins
 from renaissance.spec.layers import Layers
@@ -87,12 +87,13 @@ def _load_plugin_files(layers: Layers, plugins: Plugins) -> None:
     for index, file in enumerate(files):
         origin = layers.origin(("run", "plugins", index))
         folder = Path() if origin == COMMAND_LINE else Path(origin).parent
-        path = (folder / file).resolve()
         try:
+            path = (folder / file).resolve()
             load_plugin_file(path, plugins)
-        except PluginError as error:
+            files[index] = str(path)
+        # A path with a NUL byte is a ValueError.
+        except (PluginError, OSError, ValueError) as error:
             faults.append(f"{origin}: run.plugins[{index}]: {error}")
-        files[index] = str(path)
     if faults:
         raise SpecError(*faults)
 
@@ -122,6 +123,12 @@ class _Reader:
             path: The file.
             extended_by: The files that led to it, to report a cycle.
         """
+        if "\0" in str(path):
+            self.faults.append(
+                f"{extended_by[-1] if extended_by else COMMAND_LINE}: got {quoted(str(path))}, "
+                "expected the name of a file"
+            )
+            return
         if path.resolve() in [file.resolve() for file in extended_by]:
             chain = " -> ".join(map(str, (*extended_by, path)))
             self.faults.append(f"{extended_by[-1]}: extends: a cycle: {chain}; remove one of them")
@@ -135,7 +142,8 @@ class _Reader:
         bases = table.pop(EXTENDS, [])
         if not (isinstance(bases, list) and all(isinstance(base, str) for base in bases)):
             self.faults.append(
-                f'{path}: extends: got {bases!r}, expected a list of files, such as ["base.toml"]'
+                f"{path}: extends: got {quoted(bases)}, expected a list of files, "
+                'such as ["base.toml"]'
             )
             return
         for base in bases:
@@ -148,13 +156,23 @@ class _Reader:
             # Editors on Windows begin files with a byte order mark.
             return tomli.loads(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
-            self.faults.append(f"{where}{path}: there is no such file{_files_near(path)}")
+            self.faults.append(
+                f"{where}{shown_path(path)}: there is no such file{_files_near(path)}"
+            )
         except UnicodeDecodeError as error:
             self.faults.append(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8")
         except OSError as error:
-            self.faults.append(f"{where}{path}: cannot be read: {error.strerror}")
+            self.faults.append(f"{where}{shown_path(path)}: cannot be read: {error.strerror}")
         except tomli.TOMLDecodeError as error:
-            self.faults.append(f"{path}: line {error.lineno}, column {error.colno}: {error.msg}")
+            fault = f"line {error.lineno}, column {error.colno}: {shortened(error.msg)}"
+            self.faults.append(f"{path}: {fault}")
+        except RecursionError:
+            self.faults.append(f"{path}: its values are nested too deeply; expected a few levels")
+        # A date such as 2026-02-30, an integer of thousands of digits, a NUL byte in the path.
+        except ValueError as error:
+            self.faults.append(
+                f"{where}{shown_path(path)}: cannot be read: {shortened(str(error))}"
+            )
         return None
 
     def parse_override(self, argument: str) -> dict[str, Any]:
@@ -164,11 +182,19 @@ class _Reader:
         names = re.sub(r"\[(\d+)\]", r".\1", key.strip()).split(".")
         if not equals or not all(re.fullmatch(r"[\w-]+", name) for name in names):
             self.faults.append(
-                f"{COMMAND_LINE}: got {argument!r}, expected a .toml file or section.key=value, "
-                "such as train.max_steps=50"
+                f"{COMMAND_LINE}: got {quoted(argument)}, expected a .toml file or "
+                "section.key=value, such as train.max_steps=50"
             )
             return {}
-        value = _parse_value(text)
+        try:
+            argument.encode()  # What is not UTF-8 could not be written to spec.toml.
+            value = _parse_value(text)
+        except (RecursionError, ValueError) as error:
+            self.faults.append(
+                f"{COMMAND_LINE}: got {quoted(argument)}, which cannot be read: "
+                f"{shortened(str(error))}"
+            )
+            return {}
         for name in reversed(names):
             value = {name: value}
         return dict(value)

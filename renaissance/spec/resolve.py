@@ -21,6 +21,8 @@ from renaissance.spec.sections import (
 )
 
 DEFAULT_MAX_STEPS = 100_000
+# Well within the integers of TOML, to which spec.toml is written.
+MAX_STEPS = 2**62
 
 T = TypeVar("T")
 
@@ -143,7 +145,8 @@ def _steps_in(epochs: float, facts: Facts, plan: BatchPlan) -> int:
     """Return the steps of some epochs, rounded up: the last takes samples of the next epoch."""
     # As a fraction of decimals: 0.1 epochs of 1000 samples are 100 samples, not a bit more.
     num_samples = Fraction(str(epochs)) * facts.num_samples
-    return max(1, math.ceil(num_samples / plan.global_batch_size))
+    steps = math.ceil(num_samples / plan.global_batch_size)
+    return max(1, min(steps, MAX_STEPS))
 
 
 def _as(resolved: type[T], section: object, **values: object) -> T:

@@ -15,7 +15,7 @@ from attrs import AttrsInstance
 from cattrs import Converter
 from cattrs.errors import StructureHandlerNotFoundError
 
-from renaissance.errors import PluginError, SpecError, did_you_mean
+from renaissance.errors import PluginError, SpecError, did_you_mean, quoted
 from renaissance.plugins.loading import Plugins
 from renaissance.plugins.registry import Registration
 from renaissance.spec.checks import check_section
@@ -102,8 +102,9 @@ class _Structurer:
         self.has_unknown = False
         self._registry = None if plugins is None else plugins.registry
         self._converter = converter = Converter()
-        for plain in (bool, int, str):
+        for plain in (bool, str):
             converter.register_structure_hook(plain, _structure_exactly)
+        converter.register_structure_hook(int, _structure_integer)
         converter.register_structure_hook(float, _structure_number)
         converter.register_structure_hook(Path, _structure_path)
         # Of several hooks that fit, cattrs takes the one registered last.
@@ -301,9 +302,21 @@ def _structure_exactly(value: object, expected: type) -> Any:
     return value
 
 
+def _structure_integer(value: object, expected: Annotation) -> int:
+    if type(value) is not int:
+        raise _mismatch(value, expected)
+    # TOML's own limit. Larger ones cannot be printed, divided or turned into tensors.
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"got {quoted(value)}, expected an integer of at most 64 bits")
+    return value
+
+
 def _structure_number(value: object, expected: Annotation) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        # An integer may be too large for a float.
+        with contextlib.suppress(OverflowError):
+            if math.isfinite(value):
+                return float(value)
     raise _mismatch(value, expected)
 
 

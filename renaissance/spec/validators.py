@@ -3,6 +3,7 @@
 import re
 from typing import Protocol
 
+from renaissance.errors import quoted
 from renaissance.options import Field, positive
 
 
@@ -15,14 +16,14 @@ class HasInitFrom(Protocol):
 def folder_name(instance: object, attribute: Field, value: str) -> None:
     """Validator: the name of one folder."""
     if not value.strip(". ") or set(value) & set("/\\\0"):
-        raise ValueError(f"got {value!r}, expected the name of a folder, without slashes")
+        raise ValueError(f"got {quoted(value)}, expected the name of a folder, without slashes")
 
 
 def steps_or_fraction(instance: object, attribute: Field, value: int | float) -> None:
     """Validator: an integer, or a number below 1."""
     if isinstance(value, float) and value >= 1:
         raise ValueError(
-            f"got {value}, expected a number of steps (an integer, such as {value:.0f}) "
+            f"got {value}, expected a number of steps (an integer, such as {quoted(round(value))}) "
             "or a fraction of all steps below 1"
         )
 
@@ -37,7 +38,7 @@ def log_name(instance: object, attribute: Field, value: str | None) -> None:
     """Validator: a name that can be part of the names of metrics and of parameters."""
     # PyTorch forbids dots in names of modules, and slashes separate the parts of a metric's name.
     if value is not None and not re.fullmatch(r"[\w+-]+", value):
-        raise ValueError(f"got {value!r}, expected letters, digits, '-', '_' and '+' only")
+        raise ValueError(f"got {quoted(value)}, expected letters, digits, '-', '_' and '+' only")
 
 
 def needs_init_from(instance: HasInitFrom, attribute: Field, value: tuple[str, ...]) -> None:

@@ -76,6 +76,79 @@ def test_extends_must_be_a_list(plugins: Plugins) -> None:
     ]
 
 
+def test_a_nul_byte_in_a_path(plugins: Plugins) -> None:
+    write("run.toml", 'extends = ["\\u0000.toml"]')
+    (fault,) = faults(plugins, "run.toml")
+    assert fault == "run.toml: got '\\x00.toml', expected the name of a file"
+    (fault,) = faults(plugins, "base.toml", 'run.plugins=["\\u0000"]')
+    assert fault == "command line: run.plugins[0]: embedded null byte"
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "{a=" * 5000, "9" * 6000, "1979-02-30", "\udcff"])
+def test_an_override_that_cannot_be_read(plugins: Plugins, value: str) -> None:
+    (fault,) = faults(plugins, "base.toml", f"run.seed={value}")
+    assert fault.startswith("command line: ")
+    assert "run.seed" in fault
+    assert len(fault) < 250
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "9" * 6000, "1979-02-30"])
+def test_a_file_that_cannot_be_read(plugins: Plugins, value: str) -> None:
+    write("run.toml", f"run.seed = {value}")
+    (fault,) = faults(plugins, "run.toml")
+    assert fault.startswith("run.toml: ")
+    assert len(fault) < 250
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        (
+            f"train.max_steps={2**63}",
+            f"train.max_steps: got {2**63}, expected an integer of at most 64 bits",
+        ),
+        (
+            "train.max_steps=0x" + "f" * 7000,
+            "train.max_steps: got a value of type int that cannot be printed, expected an integer "
+            "of at most 64 bits",
+        ),
+        (
+            "optimizer.learning_rate=1" + "0" * 400,
+            f"optimizer.learning_rate: got 1{'0' * 76}... (integer), expected number",
+        ),
+        (
+            "model.type=[]",
+            'model.type: got [], expected "two-tower" | "one-tower"',
+        ),
+        (
+            f"run.seed={'x' * 9000}",
+            f'run.seed: got "{"x" * 76}... (string), expected integer',
+        ),
+        (
+            f"run.name=/{'x' * 9000}",
+            f"run.name: got '/{'x' * 75}..., expected the name of a folder, without slashes",
+        ),
+        (
+            f"model.fusion.type={'x' * 9000}",
+            f"model.fusion.type: unknown fusion '{'x' * 76}...; known: co-attention, some-fusion",
+        ),
+    ],
+)
+def test_values_beyond_all_bounds_are_reported_in_short(
+    plugins: Plugins, setting: str, expected: str
+) -> None:
+    assert faults(plugins, "base.toml", setting)[0].removeprefix("command line: ") == expected
+
+
+def test_a_batch_beyond_all_bounds_is_reported_at_once(plugins: Plugins) -> None:
+    settings = ["train.global_batch_size=9000000000000000000", "train.micro_batch_size=7"]
+    (fault,) = faults(plugins, "base.toml", *settings)
+    assert fault == (
+        "command line: train.micro_batch_size: got 7, which does not divide "
+        "train.global_batch_size = 9000000000000000000; the nearest that does is 1"
+    )
+
+
 # --- faults of keys and values --------------------------------------------------------------------
 
 
