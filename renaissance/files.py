@@ -28,6 +28,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
     flush_to_disk(path.parent)
 
 
+def with_home(path: str) -> str:
+    """Return a path with `~` at its start, alone or before a slash, as the home folder."""
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
+
+
 def flush_to_disk(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, would survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)

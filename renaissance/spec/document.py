@@ -55,6 +55,7 @@ installed component.
   vice versa.
 - Values are not converted: `3.7` is not an integer, and `"false"` is not a boolean. The one
   exception: an integer is accepted where a number is expected. Unknown keys are errors.
+- A value that begins with `~/` starts from the home folder.
 - All faults are reported at once, each with its file and key. Sections and their own keys are
   checked first, in less than a second; then components and their options.
 

@@ -9,6 +9,7 @@ from typing import Any
 import tomli
 
 from renaissance.errors import PluginError, SpecError, quoted, shortened, shown_path
+from renaissance.files import with_home
 from renaissance.plugins.files import load_plugin_file
 from renaissance.plugins.loading import Plugins
 from renaissance.spec.layers import Layers
@@ -47,7 +48,7 @@ def read_layers(arguments: Sequence[str]) -> Layers:
     files = [argument for argument in arguments if _is_file(argument)]
     reader = _Reader()
     for file in files:
-        reader.read(Path(file), ())
+        reader.read(Path(with_home(file)), ())
     overrides = [
         reader.parse_override(argument) for argument in arguments if not _is_file(argument)
     ]
@@ -88,7 +89,7 @@ def _load_plugin_files(layers: Layers, plugins: Plugins) -> None:
         origin = layers.origin(("run", "plugins", index))
         folder = Path() if origin == COMMAND_LINE else Path(origin).parent
         try:
-            path = (folder / file).resolve()
+            path = (folder / with_home(file)).resolve()
             load_plugin_file(path, plugins)
             files[index] = str(path)
         # A path with a NUL byte is a ValueError.
@@ -147,7 +148,7 @@ class _Reader:
             )
             return
         for base in bases:
-            self.read(path.parent / base, (*extended_by, path))
+            self.read(path.parent / with_home(base), (*extended_by, path))
         self.tables[path] = table
 
     def _parse(self, path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any] | None:

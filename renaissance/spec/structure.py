@@ -16,6 +16,7 @@ from cattrs import Converter
 from cattrs.errors import StructureHandlerNotFoundError
 
 from renaissance.errors import PluginError, SpecError, did_you_mean, quoted
+from renaissance.files import with_home
 from renaissance.plugins.loading import Plugins
 from renaissance.plugins.registry import Registration
 from renaissance.spec.checks import check_section
@@ -102,8 +103,8 @@ class _Structurer:
         self.has_unknown = False
         self._registry = None if plugins is None else plugins.registry
         self._converter = converter = Converter()
-        for plain in (bool, str):
-            converter.register_structure_hook(plain, _structure_exactly)
+        converter.register_structure_hook(bool, _structure_exactly)
+        converter.register_structure_hook(str, _structure_string)
         converter.register_structure_hook(int, _structure_integer)
         converter.register_structure_hook(float, _structure_number)
         converter.register_structure_hook(Path, _structure_path)
@@ -302,6 +303,11 @@ def _structure_exactly(value: object, expected: type) -> Any:
     return value
 
 
+def _structure_string(value: object, expected: Annotation) -> str:
+    # Here, so that the options of every component may name files in the home folder.
+    return with_home(_require(str, value, expected))
+
+
 def _structure_integer(value: object, expected: Annotation) -> int:
     if type(value) is not int:
         raise _mismatch(value, expected)
@@ -321,7 +327,7 @@ def _structure_number(value: object, expected: Annotation) -> float:
 
 
 def _structure_path(value: object, expected: Annotation) -> Path:
-    return Path(_require(str, value, expected))
+    return Path(_structure_string(value, expected))
 
 
 def _structure_literal(value: object, literal: Annotation) -> Any:

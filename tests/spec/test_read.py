@@ -98,6 +98,29 @@ def test_later_files_win_and_overrides_come_last(plugins: Plugins) -> None:
     assert (spec.train.max_steps, spec.train.log_every, spec.run.seed) == (2, 3, 7)
 
 
+def test_a_tilde_is_the_home_folder(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write("home/small.toml", 'extends = ["../base.toml"]\nrun.seed = 7\n')
+    write("run.toml", 'extends = ["~/small.toml"]\nrun.output_dir = "~/runs"\ndata.root = "~"\n')
+    spec = load(
+        plugins,
+        "run.toml",
+        "model.text_encoder.checkpoint=~/bert",
+        "data.train.0.files=['~/a.arrow', 'b~/c', '~b']",
+        "model.init_from=~/old",
+    )
+    home = f"{tmp_path}/home"
+    assert (spec.run.seed, spec.folder.parent) == (7, Path(home, "runs"))
+    assert spec.data.root == home
+    assert spec.model.text_encoder is not None
+    assert spec.model.text_encoder.options.checkpoint == f"{home}/bert"
+    assert spec.data.train[0].options.files == (f"{home}/a.arrow", "b~/c", "~b")
+    assert spec.model.init_from == f"{home}/old"
+    assert load(plugins, "~/small.toml").run.seed == 7
+
+
 def test_extends_is_relative_to_its_file(plugins: Plugins) -> None:
     write("recipes/small.toml", 'extends = ["../base.toml", "more/fast.toml"]\nrun.seed = 1\n')
     write("recipes/more/fast.toml", "[run]\nseed = 2\nname = 'fast'\n[train]\nmax_steps = 3\n")
