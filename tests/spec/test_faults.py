@@ -11,6 +11,9 @@ from torch import Tensor
 from renaissance import PluginError, SpecError, option
 from renaissance.plugins.loading import BrokenPlugin, Plugins
 from renaissance.spec import load_spec
+from renaissance.spec.batch_plan import BatchPlan
+from renaissance.spec.resolve import Facts, resolve
+from renaissance.spec.sections import TrainSection
 
 
 @pytest.fixture
@@ -138,6 +141,24 @@ def test_values_beyond_all_bounds_are_reported_in_short(
     plugins: Plugins, setting: str, expected: str
 ) -> None:
     assert faults(plugins, "base.toml", setting)[0].removeprefix("command line: ") == expected
+
+
+def test_a_model_type_that_is_a_list_below_another(plugins: Plugins) -> None:
+    write("run.toml", "model.type = []")
+    below = faults(plugins, "base.toml", "run.toml", "model.type=one-tower")
+    assert all(fault.startswith(("base.toml: model", "command line: model")) for fault in below)
+
+
+def test_a_share_beyond_all_bounds_is_reported_at_once() -> None:
+    section = TrainSection(global_batch_size=9 * 10**18, micro_batch_size=7)
+    with pytest.raises(SpecError, match="use a divisor of 3000000000000000000: 1, 3000"):
+        BatchPlan.of(section, 3)
+
+
+def test_an_interval_beyond_all_bounds_is_never(plugins: Plugins) -> None:
+    settings = ["evaluate.every_epochs=1e308", "data.tokenizer=dataset"]
+    resolved = resolve(load_spec(["base.toml", *settings], plugins), Facts(10**9, world_size=1))
+    assert resolved.evaluate.every_steps == 2**62
 
 
 def test_a_batch_beyond_all_bounds_is_reported_at_once(plugins: Plugins) -> None:
