@@ -204,16 +204,13 @@ class _Workers:
 
     def collected(self, is_stopping: Callable[[], bool]) -> Iterator[Made]:
         """Yield what the workers make, in order."""
-        while True:
-            try:
+        while not is_stopping():
+            with contextlib.suppress(queue.Empty):
                 made = self._ready.get(timeout=POLL)
-            except queue.Empty:
-                if is_stopping():
-                    raise StoppedWaitingError("stopped while waiting for data") from None
-                continue
-            if made is None:
-                return
-            yield made
+                if made is None:
+                    return
+                yield made
+        raise StoppedWaitingError("stopped while waiting for data")
 
     def _collect(self) -> None:
         try:

@@ -16,6 +16,7 @@ from renaissance.engine.metrics import MetricBook
 from renaissance.engine.observers import Observers
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts
+from renaissance.engine.signals import StopRequest
 from renaissance.errors import SpecError
 
 
@@ -59,8 +60,14 @@ class AfterStep:
         rates: Mapping[str, float],
         gradient_norm: float,
         waited: float,
+        request: StopRequest,
     ) -> None:
-        """Do what is due after a step; every rank must call it."""
+        """Do what is due after a step; every rank must call it.
+
+        Raises:
+            StoppedWaitingError: On every rank, if a request to stop ended the evaluation. The step
+                is saved by then, and its evaluation is repeated when the run resumes.
+        """
         self._window_steps += 1
         self._waited += waited
         evaluate_now = self._evaluation_is_due(state.step)
@@ -74,7 +81,7 @@ class AfterStep:
         # First: an evaluation that fails must not cost the steps since the last checkpoint.
         self._save(state)
         if evaluate_now:
-            self._evaluate(state)
+            self._evaluate(state, request.is_made)
         self._prune()
         self._report_saved(state)
         self._begin_window()
@@ -148,10 +155,12 @@ class AfterStep:
     def _save_is_due(self, step: int) -> bool:
         return step == self.parts.total_steps or step % self.spec.checkpoint.every_steps == 0
 
-    def _evaluate(self, state: TrainState) -> None:
+    def _evaluate(self, state: TrainState, is_stopping: Callable[[], bool] = lambda: False) -> None:
         """Evaluate a step that was saved; mark its checkpoint if it is the best so far."""
         validate = self.parts.require_validate()
-        result = evaluate(self.parts.network, validate, self.spec, self.ranks)
+        result = evaluate(
+            self.parts.network, validate, self.spec, self.ranks, is_stopping=is_stopping
+        )
         self.last_evaluation = result.metrics
         improved = self._is_best(state, result.metrics)
         evaluation = Evaluation(

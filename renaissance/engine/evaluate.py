@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import attrs
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from renaissance.contracts.monitor import PanelImage
 from renaissance.contracts.objective import ObjectiveOutput
 from renaissance.data.collate import Collator, MicroBatch
-from renaissance.data.loader import MicroBatchLoader
+from renaissance.data.loader import MicroBatchLoader, StoppedWaitingError
 from renaissance.data.order import evaluation_order
 from renaissance.data.tokenizer import readable
 from renaissance.engine.distributed import Ranks
@@ -68,6 +68,7 @@ def evaluate(
     ranks: Ranks,
     is_final: bool = False,
     predict: bool = False,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> SplitResult:
     """Evaluate; every rank must call it, and every rank gets the same figures.
 
@@ -78,15 +79,28 @@ def evaluate(
         ranks: The processes of the run.
         is_final: True in `renaissance evaluate`, where costly metrics are computed too.
         predict: Collect predictions.
+        is_stopping: Asked between micro-batches: whether to give up.
 
     Raises:
         DataError: If more records cannot be read than `data.max_bad_samples` allows.
+        StoppedWaitingError: On every rank, if any rank was asked to stop.
     """
     book = MetricBook(network.named_objectives(), spec.loss_weights, ranks.device)
     was_training = network.training
     network.eval()
     # Ranks have different samples, so one may fail alone.
-    outputs = ranks.on_all_ranks(lambda: _run(network, collator, spec, ranks, book, predict))
+
+    def run() -> _Outputs | None:
+        try:
+            return _run(network, collator, spec, ranks, book, predict, is_stopping)
+        except StoppedWaitingError:
+            return None
+
+    outputs = ranks.on_all_ranks(run)
+    num_stopped = ranks.sum([float(outputs is None)])[0]
+    if outputs is None or num_stopped:
+        network.train(was_training)
+        raise StoppedWaitingError("stopped during an evaluation")
     num_bad = _count_bad_samples(outputs.bad_samples, spec.data.max_bad_samples, ranks)
     metrics = book.compute() | _split_metrics(network, collator, spec, ranks, is_final)
     network.train(was_training)
@@ -105,6 +119,7 @@ def _run(
     ranks: Ranks,
     book: MetricBook,
     predict: bool,
+    is_stopping: Callable[[], bool],
 ) -> _Outputs:
     """Run this rank's share of the split, and add it to the metrics."""
     order = evaluation_order(
@@ -114,7 +129,7 @@ def _run(
     num_workers = min(spec.data.num_workers, len(order) // 4)
     objectives = network.named_objectives()
     collected = _Outputs()
-    for micro_batch in MicroBatchLoader(collator, order, num_workers, ranks.device):
+    for micro_batch in MicroBatchLoader(collator, order, num_workers, ranks.device, is_stopping):
         collected.bad_samples.extend(micro_batch.bad_samples)
         batch = micro_batch.to(ranks.device)
         with torch.no_grad(), autocast(spec.train.precision, ranks.device):

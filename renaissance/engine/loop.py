@@ -80,7 +80,11 @@ class Loop:
                 rates, norm = self._step(batches, num_targets)
                 self.state.step += 1
                 self.state.position += self.parts.plan.global_batch_size
-                self.after_step(self.state, self.book, rates, norm, waited)
+                try:
+                    self.after_step(self.state, self.book, rates, norm, waited, request)
+                except StoppedWaitingError:
+                    # The step is saved; a resumed run repeats the evaluation.
+                    return self._signal_of_any_rank(request)
         return 0
 
     def _step(
@@ -145,14 +149,18 @@ class Loop:
         bad = [message for batch in batches for message in batch.bad_samples]
         counts = [sum(batch.num_targets(name) for batch in batches) for name in names]
         totals = self.ranks.sum([*counts, len(bad), float(error is not None)])
-        signals = self.ranks.sum(request.one_hot())
+        stop = self._signal_of_any_rank(request)
         if totals[-1]:
             self.ranks.on_all_ranks(lambda: _raise(error))
         self._count_bad_samples(bad, int(totals[-2]))
         # Without targets (no word was masked) the loss is 0 rather than 0 / 0.
         num_targets = {name: max(1.0, total) for name, total in zip(names, totals, strict=False)}
-        # The largest signal that any rank got, so that all ranks stop at the same step.
-        return batches, num_targets, max((s for s, n in enumerate(signals) if n), default=0)
+        return batches, num_targets, stop
+
+    def _signal_of_any_rank(self, request: StopRequest) -> int:
+        """Return the largest signal that any rank got, so that all ranks stop at the same step."""
+        signals = self.ranks.sum(request.one_hot())
+        return max((signal for signal, count in enumerate(signals) if count), default=0)
 
     def _count_bad_samples(self, messages: list[str], total: int) -> None:
         self.after_step.report_bad_samples(messages)
@@ -195,7 +203,7 @@ class Loop:
             order,
             self.spec.data.num_workers,
             self.ranks.device,
-            is_stopping=lambda: request.signal > 0,
+            is_stopping=request.is_made,
         )
 
 

@@ -30,6 +30,10 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def is_made(self) -> bool:
+        """Return whether a signal came."""
+        return self.signal > 0
+
     def one_hot(self) -> list[float]:
         """Return the signal as a vector that ranks can add up: 1 at its number, else 0."""
         return [float(number == self.signal and number > 0) for number in range(NUM_SIGNALS)]

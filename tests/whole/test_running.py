@@ -212,8 +212,12 @@ from renaissance.builtin.datasets.shapes import Shapes
 class Hanging(Shapes):
     """Shapes on a storage that hangs."""
 
+    def __init__(self, options, context):
+        super().__init__(options, context)
+        self.split = "train" if context.training else "validate"
+
     def sample(self, index, generator):
-        while Path("hangs").exists():
+        while Path(f"{self.split} hangs").exists():
             time.sleep(600)
         return super().sample(index, generator)
 
@@ -224,13 +228,18 @@ def register_datasets(register):
 '''
 
 
-def test_a_signal_is_heeded_while_data_is_awaited(tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", ["train", "validate"])
+def test_a_signal_is_heeded_while_data_is_awaited(tmp_path: Path, split: str) -> None:
     data, end = TINY.index("[[data.train]]"), TINY.index("[[objectives]]")
-    own = '[[data.train]]\ntype = "hanging"\nnum_samples = 50\nimage_size = 32\n\n'
+    own = "".join(
+        f'[[data.{split}]]\ntype = "hanging"\nnum_samples = 50\nimage_size = 32\n\n'
+        for split in ("train", "validate")
+    )
     spec = write_spec(tmp_path, TINY[:data] + own + TINY[end:])
     (tmp_path / "hanging.py").write_text(HANGING)
     command = [sys.executable, "-m", "renaissance", str(spec), f"run.output_dir={tmp_path}"]
     command += ["run.plugins=['./hanging.py']", "train.max_steps=100000", "data.num_workers=2"]
+    command += ["evaluate.every_steps=50", "evaluate.micro_batch_size=2"]
     process = subprocess.Popen(
         command,
         env=environment(),
@@ -240,7 +249,7 @@ def test_a_signal_is_heeded_while_data_is_awaited(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     wait_for(process, tmp_path / "tiny/metrics.jsonl")
-    (tmp_path / "hangs").touch()
+    (tmp_path / f"{split} hangs").touch()
     # Until nothing is logged any more, since the steps have used up what was read before.
     log = tmp_path / "tiny/metrics.jsonl"
     size = -1
@@ -254,7 +263,20 @@ def test_a_signal_is_heeded_while_data_is_awaited(tmp_path: Path) -> None:
     assert "stopped by SIGTERM" in output
     last = max(line["step"] for line in metrics(tmp_path / "tiny"))
     saved = max((tmp_path / "tiny/checkpoints").glob("step-*"))
-    assert int(saved.name.removeprefix("step-")) >= last
+    step = int(saved.name.removeprefix("step-"))
+    assert step >= last
+    # The evaluation that was under way is repeated.
+    (tmp_path / f"{split} hangs").unlink()
+    assert (
+        subprocess.run(
+            [*command, f"train.max_steps={step + 1}"], env=environment(), cwd=tmp_path, check=False
+        ).returncode
+        == 0
+    )
+    evaluated = [m["step"] for m in metrics(tmp_path / "tiny") if m["split"] == "validate"]
+    assert evaluated == sorted(set(evaluated))
+    assert evaluated[-1] == step + 1
+    assert (step in evaluated) == (split == "validate" or step % 50 == 0)
 
 
 def wait_for(process: "subprocess.Popen[str]", path: Path) -> None:
