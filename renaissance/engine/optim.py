@@ -1,6 +1,7 @@
 """The optimizer, with learning rate factors by module role, and the schedule."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from renaissance.engine.multi_objective import MultiObjective
 from renaissance.errors import SpecError
 from renaissance.spec.choice import OptimizerChoice
 from renaissance.spec.sections import ScheduleSection
+
+# Class names such as BatchNorm2d, T5LayerNorm and ConvNextV2GRN (global response normalization).
+NORM = re.compile(r"(Norm|GRN)(\dd)?$")
 
 
 def parameter_roles(network: MultiObjective) -> dict[str, Role]:
@@ -49,12 +53,12 @@ def parameter_groups(network: MultiObjective, choice: OptimizerChoice) -> list[d
     embeddings = {
         id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)
     }
+    undecayed = {id(parameter) for parameter in undecayed_parameters(network)}
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        # Biases and the weights of norms have one dimension; neither decays.
-        decays = parameter.ndim > 1
+        decays = id(parameter) not in undecayed
         role = roles[name]
         group_name = role if decays else f"{role}-no-decay"
         group = groups.setdefault(
@@ -71,6 +75,23 @@ def parameter_groups(network: MultiObjective, choice: OptimizerChoice) -> list[d
         group["params"].append(parameter)
         group["is_embedding"].append(id(parameter) in embeddings)
     return [groups[name] for name in sorted(groups)]
+
+
+def undecayed_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters without weight decay: biases, norms, and all of one dimension.
+
+    Most biases and norms have one dimension. By their names and types: tables of relative position
+    biases, attention biases, and norms that keep the dimensions of an image.
+    """
+    found = []
+    for path, module in network.named_modules():
+        is_norm = NORM.search(type(module).__name__) is not None
+        for name, parameter in module.named_parameters(recurse=False):
+            # A table of biases may be an embedding, whose own parameter is called "weight".
+            is_bias = "bias" in name or "bias" in path.rpartition(".")[2]
+            if parameter.ndim <= 1 or is_bias or is_norm:
+                found.append(parameter)
+    return found
 
 
 def learning_rate(step: int, total_steps: int, peak: float, section: ScheduleSection) -> float:

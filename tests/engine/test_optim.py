@@ -5,13 +5,58 @@ from pathlib import Path
 
 import pytest
 from support.running import write_spec
+from transformers import CONFIG_MAPPING, AutoModel
 
-from renaissance.engine.optim import learning_rate, make_optimizer, set_learning_rates
+from renaissance.engine.optim import (
+    learning_rate,
+    make_optimizer,
+    set_learning_rates,
+    undecayed_parameters,
+)
 from renaissance.engine.run_parts import build
 from renaissance.errors import SpecError
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
 from renaissance.spec.sections import ScheduleSection
+
+
+@pytest.mark.parametrize(
+    ("model_type", "config", "undecayed"),
+    [
+        (
+            "convnextv2",
+            {"hidden_sizes": [4, 4], "depths": [1, 1], "num_stages": 2},
+            {
+                f"encoder.stages.{stage}.layers.0.grn.{name}"
+                for stage in (0, 1)
+                for name in ("weight", "bias")
+            },
+        ),
+        (
+            "swin",
+            {"embed_dim": 4, "depths": [1], "num_heads": [1], "window_size": 2, "image_size": 8},
+            {
+                "encoder.layers.0.blocks.0.attention.relative_position_bias.relative_position_bias_table",
+            },
+        ),
+        (
+            "t5",
+            {"d_model": 8, "num_layers": 1, "num_heads": 2, "d_kv": 4, "d_ff": 8, "vocab_size": 9},
+            {
+                f"{part}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+                for part in ("encoder", "decoder")
+            },
+        ),
+    ],
+)
+def test_biases_and_norms_of_several_dimensions_do_not_decay(
+    model_type: str, config: dict[str, object], undecayed: set[str]
+) -> None:
+    model = AutoModel.from_config(CONFIG_MAPPING[model_type](**config))
+    found = {id(parameter) for parameter in undecayed_parameters(model)}
+    named = dict(model.named_parameters())
+    assert {n for n, p in named.items() if p.ndim > 1 and id(p) in found} == undecayed
+    assert all(id(p) in found for p in named.values() if p.ndim == 1)
 
 
 def test_linear_warmup_then_linear_decay() -> None:
