@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 import typer
 
 from renaissance.builtin.datasets.shapes import COLOURS, SHAPES
@@ -17,18 +18,25 @@ from renaissance.engine.run_parts import build
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
 
-NUM_RANKS = 2
+MAX_RANKS = 2
+
+
+def choose_num_ranks() -> int:
+    """Return one rank per GPU, at most two; without a GPU two, which share the CPU."""
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return min(num_gpus, MAX_RANKS) or MAX_RANKS
 
 
 def main() -> None:
-    """Train with torchrun on two ranks, then compare with a control that sees blank images."""
+    """Train with torchrun, then compare with a control that sees blank images."""
+    num_ranks = choose_num_ranks()
     spec_file = Path(__file__).parent / "run.toml"
     settings = sys.argv[1:]
-    command = ["torchrun", "--nproc-per-node", str(NUM_RANKS), "-m", "renaissance", str(spec_file)]
+    command = ["torchrun", "--nproc-per-node", str(num_ranks), "-m", "renaissance", str(spec_file)]
     command += settings
     typer.echo("$ " + " ".join(command))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", *command[1:]]
-    threads = max(1, (os.cpu_count() or 1) // NUM_RANKS)
+    threads = max(1, (os.cpu_count() or 1) // num_ranks)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     finished = subprocess.run(torchrun, env=environment, check=False)
     if finished.returncode:
