@@ -168,6 +168,7 @@ def test_text_embeddings_of_an_image_model_fit_the_tokenizer(tmp_path):
     save_model(tmp_path, "vit")
     encoder = load(tmp_path, vocab_size=123, max_text_length=11)
     shapes = {tuple(p.shape) for p in encoder.text_embeddings.parameters()}
+    assert encoder.text_embeddings.norm.eps == 1e-12  # As in BERT.
     assert {(123, 16), (11, 16)} <= shapes
     ids = torch.full((1, 11), 122)
     embedded = encoder.encode_text(ids, ids > 0).hidden_states

@@ -4,6 +4,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+# Of BERT's norms; torch's default is 1e-5.
+BERT_EPS = 1e-12
+
 
 @attrs.frozen
 class NewWeights:
@@ -69,7 +72,7 @@ class TextEmbeddings(nn.Module):
         super().__init__()
         self.word_embeddings = nn.Embedding(vocab_size, new.hidden_size)
         self.position_embeddings = nn.Embedding(max_text_length, new.hidden_size)
-        self.norm = nn.LayerNorm(new.hidden_size)
+        self.norm = nn.LayerNorm(new.hidden_size, eps=BERT_EPS)
         self.dropout = nn.Dropout(new.dropout)
         for table in (self.word_embeddings, self.position_embeddings):
             nn.init.trunc_normal_(table.weight, std=new.std)
