@@ -1,7 +1,9 @@
-"""Writing files atomically, and digests to detect changes."""
+"""Writing files atomically, locks between processes, and digests to detect changes."""
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Appended to the name of a file while it is being written.
@@ -26,6 +28,36 @@ def write_whole(path: Path, content: str | bytes) -> None:
     finally:
         partial.unlink(missing_ok=True)
     flush_to_disk(path.parent)
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: Exception) -> Iterator[None]:
+    """Hold a lock that one process on this machine can have at a time.
+
+    The system frees the lock of a process that ends, even of one that is killed. Where the file
+    system has no locks, nothing is held.
+
+    Args:
+        path: The file to lock; removed at the end.
+        busy: Raised if another process holds the lock.
+    """
+    while True:
+        with path.open("w") as file:
+            try:
+                import fcntl  # Not on Windows.
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise busy from None
+            except (ImportError, OSError):
+                pass
+            # Between opening and locking, the previous holder may have removed the file.
+            if os.fstat(file.fileno()).st_nlink:
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
 
 
 def with_home(path: str) -> str:

@@ -1,5 +1,6 @@
 """Train a run from its spec: build, resume, loop, report how it ended."""
 
+import contextlib
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
 from renaissance.engine.unused import freeze_unused_parameters
 from renaissance.errors import CheckpointError, RenaissanceError, SpecError
-from renaissance.files import write_whole
+from renaissance.files import locked, write_whole
 from renaissance.plugins.loading import Plugins
 from renaissance.spec.sections import RunSpec
 from renaissance.spec.write import spec_tables, spec_to_toml
@@ -46,14 +47,13 @@ def train(spec: RunSpec, plugins: Plugins) -> int:
         RenaissanceError: On every rank, if any rank fails.
     """
     ranks = Ranks(spec.train.device)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(ranks.close)
+        ranks.on_all_ranks(lambda: _enter_folder(spec, ranks, stack))
         return _train(spec, plugins, ranks)
-    finally:
-        ranks.close()
 
 
 def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
-    ranks.on_all_ranks(lambda: _prepare_folder(spec, ranks))
     last = RunFolder(spec.folder).last
     init_from = spec.model.init_from
     # Reading pretrained parameters takes a while; a checkpoint may replace all of them.
@@ -147,11 +147,17 @@ def _how_to_go_on(folder: Path, step: int, total_steps: int) -> str:
     )
 
 
-def _prepare_folder(spec: RunSpec, ranks: Ranks) -> None:
+def _enter_folder(spec: RunSpec, ranks: Ranks, stack: contextlib.ExitStack) -> None:
+    """Create the run folder, and keep other runs out of it until the stack is closed."""
     if not ranks.is_main:
         return
     folder = RunFolder(spec.folder)
     folder.create()
+    busy = SpecError(
+        f"run.name: another process is training in {spec.folder}; expected one at a time. Wait "
+        "until it has ended, or choose another run.name"
+    )
+    stack.enter_context(locked(folder.path / "run.lock", busy))
     if spec.run.resume == "never" and folder.checkpoints():
         raise SpecError(
             f"run.resume: 'never', but {spec.folder} holds checkpoints of an earlier run; "

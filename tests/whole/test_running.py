@@ -287,6 +287,22 @@ def wait_for(process: "subprocess.Popen[str]", path: Path) -> None:
         time.sleep(0.01)
 
 
+def test_the_same_run_is_not_started_twice(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path)
+    command = [sys.executable, "-m", "renaissance", str(spec), f"run.output_dir={tmp_path}"]
+    process = subprocess.Popen(
+        [*command, "train.max_steps=100000"], env=environment(), stdout=subprocess.DEVNULL
+    )
+    wait_for(process, tmp_path / "tiny/metrics.jsonl")
+    with pytest.raises(SpecError, match=r"run\.name: another process is training in .*tiny;"):
+        run_here(spec, tmp_path)
+    process.kill()
+    process.wait()
+    # The system has freed the lock of a process that was killed.
+    assert run_here(spec, tmp_path, "train.max_steps=1", "run.resume=auto") == 0
+    assert not (tmp_path / "tiny/run.lock").exists()
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     spec = write_spec(tmp_path)
     run_here(spec, tmp_path, "train.max_steps=2")

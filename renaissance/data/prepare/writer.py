@@ -22,7 +22,6 @@ from renaissance.data.order import Permutation
 from renaissance.data.prepare.arrow_file import write_arrow_file
 from renaissance.data.prepare.image_reader import ImageReader
 from renaissance.data.prepare.listing import Omissions, list_records
-from renaissance.data.prepare.lock import locked
 from renaissance.data.prepare.manifest import (
     Report,
     TableReport,
@@ -32,7 +31,7 @@ from renaissance.data.prepare.manifest import (
 from renaissance.data.prepare.progress import progress_bars
 from renaissance.data.prepare.record_store import RecordStore
 from renaissance.errors import DataError
-from renaissance.files import sha256_of
+from renaissance.files import locked, sha256_of
 from renaissance.randomness import keyed_seed
 
 
@@ -106,7 +105,12 @@ def write_tables(source: Source, options: PrepareOptions) -> Report:
     omissions = Omissions(source.path, options.max_missing)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        with locked(output, source.name), progress_bars(options.progress) as progress:
+        busy = DataError(
+            f"{output}: another process is preparing {source.name} in this folder; expected one at "
+            "a time. Wait until it has ended, or choose another output"
+        )
+        lock = locked(output / f"{source.name}.lock", busy)
+        with lock, progress_bars(options.progress) as progress:
             work.mkdir(exist_ok=True)
             try:
                 tables = list_records(source, work, omissions, progress)
