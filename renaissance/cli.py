@@ -82,7 +82,7 @@ def evaluate(
         str,
         typer.Option(
             help="validate or train: the data of the run; anything else, such as test: that split "
-            "of the datasets in [[data.validate]]."
+            "of the datasets in data.validate."
         ),
     ] = "validate",
     checkpoint: Annotated[str, typer.Option(help="best, last, or a checkpoint's folder.")] = "best",

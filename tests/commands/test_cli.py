@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,6 +31,22 @@ def flickr8k() -> Path:
 
 def table_rows(output: str) -> list[list[str]]:
     return [line.split("\t") for line in output.splitlines() if "\t" in line]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("", "check", "evaluate", "schema", "validate-submission", "plugins", "plugins new"),
+        *("data", "data inspect", "data prepare", "data prepare image-text"),
+    ],
+)
+def test_no_word_of_a_help_page_is_taken_for_markup(command: str) -> None:
+    page = renaissance(*command.split(), "--help")
+    assert page.code == 0
+    # Rich leaves an empty pair where a help text has brackets in brackets.
+    assert not re.search(r"[^.]\[\]", page.out)
+    if command == "evaluate":
+        assert "data.validate" in page.out
 
 
 def test_the_word_train_may_be_left_out(tmp_path: Path) -> None:
