@@ -109,6 +109,11 @@ def _(section: RunSpec, registry: Registry | None) -> None:
     objectives = getattr(section, "objectives", None)
     if objectives == ():
         faults.add("missing; a run needs at least one table [[objectives]]", "objectives")
+    if objectives and not any(objective.weight for objective in objectives):
+        faults.add(
+            "every objective has weight 0, so nothing would be trained; give one a weight above 0",
+            "objectives",
+        )
     # A name defaults to the component's type, so names are known only once components are.
     names = [objective.name for objective in objectives or ()] if registry is not None else []
     for index, name in enumerate(names):

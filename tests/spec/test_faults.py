@@ -359,6 +359,16 @@ def test_an_empty_spec_says_what_a_run_needs(plugins: Plugins) -> None:
     ]
 
 
+def test_objectives_of_no_weight(plugins: Plugins) -> None:
+    settings = ["objectives.0.weight=0", "objectives.1.weight=0"]
+    assert faults(plugins, "base.toml", *settings) == [
+        "base.toml: objectives: every objective has weight 0, so nothing would be trained; give "
+        "one a weight above 0"
+    ]
+    # One of them may be switched off.
+    assert load_spec(["base.toml", settings[0]], plugins).objectives[0].weight == 0
+
+
 def test_architectures_have_their_own_parts(plugins: Plugins) -> None:
     assert faults(plugins, "base.toml", "model.encoder.type=joint") == [
         "command line: model.encoder: a two-tower model has text_encoder and image_encoder "
