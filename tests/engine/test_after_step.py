@@ -37,7 +37,7 @@ def measure(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) -> None:
     """Let the evaluations of a run find these losses."""
     left = iter(losses)
 
-    def evaluate(*arguments: Any) -> SplitResult:
+    def evaluate(*arguments: Any, **more: Any) -> SplitResult:
         return SplitResult({"loss": next(left)}, [], {}, 0)
 
     monkeypatch.setattr(after_step, "evaluate", evaluate)
@@ -159,12 +159,12 @@ def live(folder: Path, *monitors: Monitor) -> None:
         state.step += 1
         state.position += 8
         network.weight.data.fill_(state.step)
-        after(state, book, {"head": 0.1}, 1.0, 0.0)
+        after(state, book, {"head": 0.1}, 1.0, 0.0, StopRequest())
 
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def evaluate(network: torch.nn.Linear, *arguments: Any) -> SplitResult:
+    def evaluate(network: torch.nn.Linear, *arguments: Any, **more: Any) -> SplitResult:
         return SplitResult({"loss": LOSSES[int(network.weight) - 1]}, [], {}, 0)
 
     monkeypatch.setattr(after_step, "evaluate", evaluate)
@@ -251,7 +251,7 @@ def test_an_evaluation_that_fails_costs_no_step(
     whole = train(tmp_path / "whole", *settings)
     evaluate = after_step.evaluate
 
-    def fail(*arguments: Any) -> SplitResult:
+    def fail(*arguments: Any, **more: Any) -> SplitResult:
         raise DataError("photo.jpg: cut short")
 
     for _ in range(2):
