@@ -231,18 +231,20 @@ def _entry_points() -> tuple[list[tuple[str, str, EntryPoint]], list[BrokenPlugi
     unreadable = []
     seen = set()
     for installed in distributions():
-        name, version = _name_and_version(installed)
         # The first on the import path hides others of its name, as for imports.
-        key = re.sub(r"[-_.]+", "-", name).lower()
+        stem = re.sub(r"\.(dist|egg)-info$", "", _folder_name(installed))
+        key = re.sub(r"[_.]+", "-", stem.partition("-")[0]).lower()
         if key in seen:
             continue
         seen.add(key)
+        # METADATA is read only where there is a plugin: it takes a while for all that is installed.
         try:
             of_group = installed.entry_points.select(group=ENTRY_POINT_GROUP)
-            points += [(name, version, entry_point) for entry_point in of_group]
+            points += [(*_name_and_version(installed), entry_point) for entry_point in of_group]
         except Exception as error:
             cause = describe_failure(error)
-            unreadable.append(BrokenPlugin(name, version, "entry_points.txt", cause))
+            broken = BrokenPlugin(*_name_and_version(installed), "entry_points.txt", cause)
+            unreadable.append(broken)
     return sorted(points, key=lambda point: (*point[:2], point[2].name)), unreadable
 
 
@@ -253,4 +255,11 @@ def _name_and_version(installed: Distribution) -> tuple[str, str]:
         if name and version:
             return name, version
     # Without METADATA, as a failed uninstallation leaves it, the folder's name is all there is.
-    return str(getattr(getattr(installed, "_path", None), "name", "unknown")), "0"
+    return _folder_name(installed), "0"
+
+
+def _folder_name(installed: Distribution) -> str:
+    """Return the name of a distribution's folder, such as "some_package-1.0.dist-info"."""
+    path = getattr(installed, "_path", None)
+    # Other finders of distributions may have no folders.
+    return str(path.name if path is not None else installed.metadata["Name"])
