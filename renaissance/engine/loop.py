@@ -20,7 +20,7 @@ from renaissance.engine.nonfinite import stop_not_finite
 from renaissance.engine.optim import learning_rate, set_learning_rates, trainable_parameters
 from renaissance.engine.precision import autocast
 from renaissance.engine.run_parts import RunParts
-from renaissance.engine.signals import StopRequest
+from renaissance.engine.signals import StopRequest, largest_signal
 from renaissance.errors import DataError
 from renaissance.randomness import keyed_seed
 
@@ -84,7 +84,7 @@ class Loop:
                     self.after_step(self.state, self.book, rates, norm, waited, request)
                 except StoppedWaitingError:
                     # The step is saved; a resumed run repeats the evaluation.
-                    return self._signal_of_any_rank(request)
+                    return largest_signal(self.ranks.sum(request.one_hot()))
         return 0
 
     def _step(
@@ -148,19 +148,15 @@ class Loop:
         names = list(self.objectives)
         bad = [message for batch in batches for message in batch.bad_samples]
         counts = [sum(batch.num_targets(name) for batch in batches) for name in names]
-        totals = self.ranks.sum([*counts, len(bad), float(error is not None)])
-        stop = self._signal_of_any_rank(request)
-        if totals[-1]:
+        own = [*counts, len(bad), float(error is not None)]
+        totals = self.ranks.sum([*own, *request.one_hot()])
+        *_, num_bad, num_errors = totals[: len(own)]
+        if num_errors:
             self.ranks.on_all_ranks(lambda: _raise(error))
-        self._count_bad_samples(bad, int(totals[-2]))
+        self._count_bad_samples(bad, int(num_bad))
         # Without targets (no word was masked) the loss is 0 rather than 0 / 0.
         num_targets = {name: max(1.0, total) for name, total in zip(names, totals, strict=False)}
-        return batches, num_targets, stop
-
-    def _signal_of_any_rank(self, request: StopRequest) -> int:
-        """Return the largest signal that any rank got, so that all ranks stop at the same step."""
-        signals = self.ranks.sum(request.one_hot())
-        return max((signal for signal, count in enumerate(signals) if count), default=0)
+        return batches, num_targets, largest_signal(totals[len(own) :])
 
     def _count_bad_samples(self, messages: list[str], total: int) -> None:
         self.after_step.report_bad_samples(messages)

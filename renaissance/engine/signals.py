@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C: finish the step, save, exit."""
 
 import signal
+from collections.abc import Sequence
 from types import FrameType
 
 # A scheduler sends SIGTERM before it preempts a job; Ctrl-C sends SIGINT.
@@ -44,3 +45,12 @@ class StopRequest:
         if self.signal and number == signal.SIGINT and self.signal != number:
             raise KeyboardInterrupt
         self.signal = self.signal or number
+
+
+def largest_signal(counts: Sequence[float]) -> int:
+    """Return the largest signal that any rank got, so that all ranks stop at the same step.
+
+    Args:
+        counts: The sum of all ranks' `StopRequest.one_hot`.
+    """
+    return max((number for number, count in enumerate(counts) if count), default=0)
