@@ -16,11 +16,9 @@ import renaissance
 from renaissance.data.collate import MicroBatch
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.run_parts import RunParts
-from renaissance.errors import SpecError
+from renaissance.engine.tensors import first_few
+from renaissance.errors import SpecError, shortened
 from renaissance.spec.write import spec_tables
-
-MAX_SHOWN = 5
-MAX_LENGTH = 80
 
 
 def check_agreement(parts: RunParts, probe: MicroBatch, ranks: Ranks) -> None:
@@ -43,12 +41,10 @@ def check_agreement(parts: RunParts, probe: MicroBatch, ranks: Ranks) -> None:
             if actual.get(name) != expected.get(name)
         ]
         if differences:
-            more = len(differences) - MAX_SHOWN
             raise SpecError(
-                f"rank {rank} ({node}) differs from rank 0 ({main_node}); start every node with "
-                "the same command, files and versions",
-                *differences[:MAX_SHOWN],
-                *([f"and {more} more"] if more > 0 else []),
+                f"rank {rank} ({node}) differs from rank 0 ({main_node}): "
+                f"{first_few(differences)}; start every node with the same command, files and "
+                "versions"
             )
 
 
@@ -80,6 +76,4 @@ def _settings(value: object, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _shown(value: str | None) -> str:
-    if value is None:
-        return "absent"
-    return value if len(value) <= MAX_LENGTH else f"{value[:MAX_LENGTH]}…"
+    return "absent" if value is None else shortened(value)

@@ -88,7 +88,6 @@ def evaluate(
     book = MetricBook(network.named_objectives(), spec.loss_weights, ranks.device)
     was_training = network.training
     network.eval()
-    # Ranks have different samples, so one may fail alone.
 
     def run() -> _Outputs | None:
         try:
@@ -96,6 +95,7 @@ def evaluate(
         except StoppedWaitingError:
             return None
 
+    # Ranks have different samples, so one may fail alone.
     outputs = ranks.on_all_ranks(run)
     num_stopped = ranks.sum([float(outputs is None)])[0]
     if outputs is None or num_stopped:
