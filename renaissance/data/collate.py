@@ -16,7 +16,7 @@ from renaissance.contracts.objective import Objective
 from renaissance.contracts.samples import KeyedSample
 from renaissance.contracts.transform import Transform
 from renaissance.data.concatenation import Concatenation
-from renaissance.data.encoding import encode, input_ids, word_ids
+from renaissance.data.encoding import Ids, encode, input_ids, word_ids
 from renaissance.data.images import square_pixels
 from renaissance.errors import DataError
 
@@ -25,7 +25,6 @@ PAD_MULTIPLE = 8
 # Draws of another sample before the dataset is taken to have only one image.
 MAX_DRAWS = 100
 
-Ids = NDArray[np.int64]
 T = TypeVar("T")
 Leaf = TypeVar("Leaf")
 

@@ -5,7 +5,6 @@ The one exception is that an integer is accepted where a number is expected.
 """
 
 import contextlib
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -15,8 +14,7 @@ from attrs import AttrsInstance
 from cattrs import Converter
 from cattrs.errors import StructureHandlerNotFoundError
 
-from renaissance.errors import PluginError, SpecError, did_you_mean, quoted
-from renaissance.files import with_home
+from renaissance.errors import PluginError, SpecError, did_you_mean
 from renaissance.plugins.loading import Plugins
 from renaissance.plugins.registry import Registration
 from renaissance.spec.checks import check_section
@@ -28,9 +26,7 @@ from renaissance.spec.describe import (
     alternatives,
     default_of,
     describe_field,
-    describe_literal,
     describe_type,
-    describe_value,
     is_literal,
     is_mapping,
     is_sequence,
@@ -39,6 +35,16 @@ from renaissance.spec.describe import (
 from renaissance.spec.faults import Faults, FaultsError, show_path
 from renaissance.spec.layers import Layers
 from renaissance.spec.sections import RunSpec
+from renaissance.spec.values import (
+    mismatch,
+    require,
+    structure_exactly,
+    structure_integer,
+    structure_literal,
+    structure_number,
+    structure_path,
+    structure_string,
+)
 
 T = TypeVar("T")
 
@@ -103,16 +109,16 @@ class _Structurer:
         self.has_unknown = False
         self._registry = None if plugins is None else plugins.registry
         self._converter = converter = Converter()
-        converter.register_structure_hook(bool, _structure_exactly)
-        converter.register_structure_hook(str, _structure_string)
-        converter.register_structure_hook(int, _structure_integer)
-        converter.register_structure_hook(float, _structure_number)
-        converter.register_structure_hook(Path, _structure_path)
+        converter.register_structure_hook(bool, structure_exactly)
+        converter.register_structure_hook(str, structure_string)
+        converter.register_structure_hook(int, structure_integer)
+        converter.register_structure_hook(float, structure_number)
+        converter.register_structure_hook(Path, structure_path)
         # Of several hooks that fit, cattrs takes the one registered last.
         for fits, structure in (
             (attrs.has, self._structure_table),
             (_is_choice, self._structure_choice),
-            (is_literal, _structure_literal),
+            (is_literal, structure_literal),
             (is_sequence, self._structure_sequence),
             (is_mapping, self._structure_dict),
             (is_union, self._structure_union),
@@ -130,7 +136,7 @@ class _Structurer:
         return spec
 
     def _structure_table(self, value: object, section: type[AttrsInstance]) -> Any:
-        table = _require(dict, value, section)
+        table = require(dict, value, section)
         faults = Faults()
         fields = attrs.fields(attrs.resolve_types(section))
         what = "section" if section is RunSpec else "key"
@@ -203,7 +209,7 @@ class _Structurer:
             ) from error
 
     def _structure_choice(self, value: object, section: type[Choice]) -> Choice:
-        table = _require(dict, value, section)
+        table = require(dict, value, section)
         faults = Faults()
         keys = shared_keys(section)
         all_fields = attrs.fields(attrs.resolve_types(section))
@@ -246,15 +252,15 @@ class _Structurer:
         for member in members:
             with contextlib.suppress(FaultsError, ValueError, TypeError):
                 return self._converter.structure(value, member)  # type: ignore[arg-type]
-        raise _mismatch(value, union)
+        raise mismatch(value, union)
 
     def _structure_sequence(self, value: object, annotation: Annotation) -> Any:
-        values = _require(list, value, annotation)
+        values = require(list, value, annotation)
         faults = Faults()
         arguments = get_args(annotation)
         if get_origin(annotation) is tuple and arguments[-1] is not Ellipsis:
             if len(values) != len(arguments):
-                raise _mismatch(value, annotation)
+                raise mismatch(value, annotation)
         else:
             arguments = arguments[:1] * len(values)
         entries = []
@@ -265,7 +271,7 @@ class _Structurer:
         return entries if get_origin(annotation) is list else tuple(entries)
 
     def _structure_dict(self, value: object, annotation: Annotation) -> dict[str, Any]:
-        table = _require(dict, value, annotation)
+        table = require(dict, value, annotation)
         faults = Faults()
         argument = (get_args(annotation) or (str, Any))[1]
         entries = {}
@@ -295,61 +301,3 @@ def _refuse_unknown(
         elif key not in known:
             names = ", ".join(known) or "none"
             faults.add(f"unknown {what}; known: {names}{did_you_mean(key, known)}", key)
-
-
-def _structure_exactly(value: object, expected: type) -> Any:
-    if type(value) is not expected:
-        raise _mismatch(value, expected)
-    return value
-
-
-def _structure_string(value: object, expected: Annotation) -> str:
-    # Here, so that the options of every component may name files in the home folder.
-    return with_home(_require(str, value, expected))
-
-
-def _structure_integer(value: object, expected: Annotation) -> int:
-    if type(value) is not int:
-        raise _mismatch(value, expected)
-    # TOML's own limit. Larger ones cannot be printed, divided or turned into tensors.
-    if not -(2**63) <= value < 2**63:
-        raise ValueError(f"got {quoted(value)}, expected an integer of at most 64 bits")
-    return value
-
-
-def _structure_number(value: object, expected: Annotation) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        # An integer may be too large for a float.
-        with contextlib.suppress(OverflowError):
-            if math.isfinite(value):
-                return float(value)
-    raise _mismatch(value, expected)
-
-
-def _structure_path(value: object, expected: Annotation) -> Path:
-    return Path(_structure_string(value, expected))
-
-
-def _structure_literal(value: object, literal: Annotation) -> Any:
-    for allowed in get_args(literal):
-        if type(value) is type(allowed) and value == allowed:
-            return value
-    hint = did_you_mean(value, [str(allowed) for allowed in get_args(literal)])
-    raise ValueError(f"got {describe_literal(value)}, expected {describe_type(literal)}{hint}")
-
-
-def _require(expected: type[T], value: object, annotation: Annotation) -> T:
-    if not isinstance(value, expected):
-        raise _mismatch(value, annotation)
-    return value
-
-
-def _mismatch(value: object, annotation: Annotation) -> ValueError:
-    text = f"got {describe_value(value)}, expected {describe_type(annotation)}"
-    if annotation is bool:
-        text += ": true or false"
-    elif isinstance(value, dict) and describe_type(annotation) == "array of tables":
-        text += ": write its header in double brackets, [[...]]"
-    elif annotation is str and isinstance(value, (int, float)):
-        text += f': put it in quotes, "{describe_literal(value)}"'
-    return ValueError(text)
