@@ -87,7 +87,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def create(self) -> None:
-        """Make the folder, or restore what a run that was killed left unfinished in it.
+        """Make the folder, unless it exists.
 
         Raises:
             SpecError: If it cannot be made or written to.
@@ -102,6 +102,9 @@ class RunFolder:
             raise SpecError(
                 f"run.output_dir: {self.path} is not writable; choose a writable folder"
             )
+
+    def restore(self) -> None:
+        """Finish what a run that was killed left unfinished; no other run may be under way."""
         restore_replaced(self._checkpoints)
 
     def checkpoint(self, step: int) -> Path:

@@ -158,6 +158,7 @@ def _enter_folder(spec: RunSpec, ranks: Ranks, stack: contextlib.ExitStack) -> N
         "until it has ended, or choose another run.name"
     )
     stack.enter_context(locked(folder.path / "run.lock", busy))
+    folder.restore()
     if spec.run.resume == "never" and folder.checkpoints():
         raise SpecError(
             f"run.resume: 'never', but {spec.folder} holds checkpoints of an earlier run; "

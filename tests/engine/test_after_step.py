@@ -129,6 +129,7 @@ def live(folder: Path, *monitors: Monitor) -> None:
     """Live the life of a run from its last checkpoint, with a network whose weight is the step."""
     run = RunFolder(folder)
     run.create()
+    run.restore()
     network, state = torch.nn.Linear(1, 1, bias=False), TrainState()
     optimizer = torch.optim.SGD(network.parameters())
     if run.last is not None:

@@ -377,6 +377,7 @@ def test_a_checkpoint_that_is_saved_again_is_never_lost(tmp_path: Path) -> None:
         if not is_killed(run.path, operation, lambda: saved(folder.parent, network)):  # noqa: B023
             break
         run.create()
+        run.restore()
         assert run.checkpoints() == [folder]
         assert load_checkpoint(folder, Network(), None).step == 2
         run.keep(1)

@@ -294,8 +294,12 @@ def test_the_same_run_is_not_started_twice(tmp_path: Path) -> None:
         [*command, "train.max_steps=100000"], env=environment(), stdout=subprocess.DEVNULL
     )
     wait_for(process, tmp_path / "tiny/metrics.jsonl")
+    aside = tmp_path / "tiny/checkpoints/.step-99999999.replaced"
+    aside.mkdir()
     with pytest.raises(SpecError, match=r"run\.name: another process is training in .*tiny;"):
         run_here(spec, tmp_path)
+    # What the run that is under way has moved aside is not touched.
+    assert aside.is_dir()
     process.kill()
     process.wait()
     # The system has freed the lock of a process that was killed.
