@@ -133,7 +133,7 @@ def plain(
         image = network.model.encode_image(network.normalize(pixels[images]))
         rows = torch.arange(count, device=device)
         (fused,) = network.model.fuse(text, image, [Pairs(rows, rows)])
-        retrieval.score(fused.pooled).cpu()
+        retrieval.match_score(fused.pooled).cpu()
     return time.perf_counter() - started
 
 

@@ -69,6 +69,9 @@ if TYPE_CHECKING:
     from renaissance.contracts.transform import TransformContext as TransformContext
     from renaissance.data.images import to_rgb as to_rgb
     from renaissance.data.images import upright as upright
+    from renaissance.inference.loading import load as load
+    from renaissance.inference.model import Match as Match
+    from renaissance.inference.model import Model as Model
     from renaissance.initialization import initialize_linear as initialize_linear
     from renaissance.panel import draw_panel as draw_panel
 
@@ -107,6 +110,8 @@ _LAZY = {
     "renaissance.contracts.tokens": ("Modality", "Role", "Tokens", "TokenUse"),
     "renaissance.contracts.transform": ("Channels", "Transform", "TransformContext"),
     "renaissance.data.images": ("to_rgb", "upright"),
+    "renaissance.inference.loading": ("load",),
+    "renaissance.inference.model": ("Match", "Model"),
     "renaissance.initialization": ("initialize_linear",),
     "renaissance.panel": ("draw_panel",),
 }

@@ -7,21 +7,20 @@ from pathlib import Path
 
 import attrs
 import typer
-from transformers import PreTrainedTokenizerFast
 
 from renaissance.commands.output import print_figures
 from renaissance.contracts.objective import overrides
 from renaissance.data.concatenation import Concatenation
-from renaissance.data.tokenizer import DATASET, load_tokenizer
 from renaissance.engine.checkpoint import load_checkpoint
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import SplitResult, evaluate
 from renaissance.engine.init_from import initialize
 from renaissance.engine.multi_objective import MultiObjective
-from renaissance.engine.run_folder import RunFolder, find_checkpoint
+from renaissance.engine.run_folder import RunFolder, find_checkpoint, toml_string
 from renaissance.engine.run_parts import (
     build_datasets,
     build_network,
+    build_tokenizer,
     check_provides,
     make_collator,
     resolve_spec,
@@ -30,7 +29,7 @@ from renaissance.errors import CheckpointError, SpecError
 from renaissance.files import write_whole
 from renaissance.plugins.loading import Plugins
 from renaissance.spec.read import load_spec
-from renaissance.spec.sections import ResolvedSpec, RunSpec
+from renaissance.spec.sections import RunSpec
 
 
 @attrs.frozen
@@ -71,7 +70,9 @@ def _evaluate(request: EvaluationRequest, read: RunSpec, ranks: Ranks) -> None:
     datasets = ranks.on_all_ranks(lambda: _datasets(request, read))
     # For one rank: evaluation divides no steps, so any number of ranks will do.
     spec = ranks.on_all_ranks(lambda: resolve_spec(read, len(datasets), world_size=1))
-    tokenizer = ranks.on_all_ranks(lambda: _tokenizer(spec, datasets))
+    tokenizer = ranks.on_all_ranks(
+        lambda: build_tokenizer(spec, lambda: _train_datasets(spec, datasets))
+    )
     network = ranks.on_all_ranks(lambda: build_network(spec, tokenizer, load_weights=False))
     check_provides(network, datasets, labelled=False)
     if request.predictions is not None:
@@ -107,7 +108,7 @@ def _read_spec(request: EvaluationRequest, plugins: Plugins) -> RunSpec:
             f"--split {request.split}: the run has no [[data.validate]], so no dataset to take "
             "that split from"
         )
-    split = _quoted(request.split)
+    split = toml_string(request.split)
     splits = [f"data.validate.{i}.split={split}" for i in range(len(spec.data.validate))]
     return load_spec([*arguments, *splits], plugins)
 
@@ -121,21 +122,10 @@ def _spec_arguments(arguments: Sequence[str]) -> list[str]:
         )
     if not Path(first).is_dir():
         return [first, *more]
-    # The spec names the folder as it was when the run began; it may have been moved since.
     folder = RunFolder(Path(first).resolve())
     if not folder.spec.is_file():
         raise SpecError(f"{first}: no spec.toml there; expected a run folder (runs/NAME) or a spec")
-    return [
-        str(folder.spec),
-        f"run.output_dir={_quoted(str(folder.path.parent))}",
-        f"run.name={_quoted(folder.path.name)}",
-        *more,
-    ]
-
-
-def _quoted(text: str) -> str:
-    """Return a text as a TOML string, so that "2024" is not read as a number."""
-    return json.dumps(text, ensure_ascii=False)
+    return [*folder.spec_arguments(), *more]
 
 
 def _datasets(request: EvaluationRequest, spec: RunSpec) -> Concatenation:
@@ -146,12 +136,9 @@ def _datasets(request: EvaluationRequest, spec: RunSpec) -> Concatenation:
     return build_datasets(spec, spec.data.validate, "data.validate")
 
 
-def _tokenizer(spec: ResolvedSpec, datasets: Concatenation) -> PreTrainedTokenizerFast:
-    source = spec.data.tokenizer
+def _train_datasets(spec: RunSpec, datasets: Concatenation) -> Concatenation:
     # The vocabulary is that of the training data, whatever the split.
-    if source == DATASET and spec.data.train:
-        datasets = build_datasets(spec, spec.data.train, "data.train")
-    return load_tokenizer(source, spec.data.max_text_length, datasets.datasets)
+    return build_datasets(spec, spec.data.train, "data.train") if spec.data.train else datasets
 
 
 def _load(request: EvaluationRequest, spec: RunSpec, network: MultiObjective) -> str:

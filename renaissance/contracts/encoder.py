@@ -1,6 +1,7 @@
 """The contract of encoders."""
 
 from abc import ABC
+from pathlib import Path
 from typing import Any, ClassVar
 
 import attrs
@@ -22,6 +23,8 @@ class EncoderContext:
             run that is about to load a checkpoint), so pretrained weights need not be read.
         separator_id: Id of the token that separates two texts: the second begins after its first
             occurrence. None if the tokenizer gives both texts the same type.
+        saved: Folder in which `save_config` has written, if the run folder has one; what is there
+            takes the place of what the options name.
     """
 
     image_size: int
@@ -29,6 +32,7 @@ class EncoderContext:
     vocab_size: int
     load_weights: bool = True
     separator_id: int | None = None
+    saved: Path | None = None
 
 
 class Encoder(nn.Module, Component, ABC):
@@ -53,6 +57,18 @@ class Encoder(nn.Module, Component, ABC):
         By default a run takes its tokenizer and image normalization from there, too.
         """
         return None
+
+    @classmethod
+    def save_config(cls, options: Any, folder: Path) -> None:
+        """Write what building the encoder reads besides its options, such as a config.json.
+
+        The run folder keeps it, so that a trained model can be built without the hub. Parameters
+        are in checkpoints. By default, nothing is written.
+
+        Args:
+            options: The encoder's options.
+            folder: An empty folder; `EncoderContext.saved` names it later.
+        """
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
         """Encode (or, in a joint encoder, embed) texts.

@@ -107,6 +107,34 @@ class Objective(nn.Module, Component, ABC):
         """
         return None
 
+    def embed(self, tokens: Tokens, modality: Modality) -> Tensor | None:
+        """Return one unit vector per text or image, (rows, size), float32, if it learns them.
+
+        Args:
+            tokens: Texts or images encoded alone, as in `Features.text` and `Features.image`.
+            modality: Which of the two.
+        """
+        return None
+
+    def match_score(self, pooled: Tensor) -> Tensor | None:
+        """Return how well texts and images match, (pairs,), float32, if it learns to tell.
+
+        The score is the log-odds of a match: its sigmoid is a probability.
+
+        Args:
+            pooled: Pooled pairs, (pairs, pooled_size).
+        """
+        return None
+
+    def token_logits(self, hidden_states: Tensor) -> Tensor | None:
+        """Return the logit of each entry of the vocabulary, (tokens, vocabulary), if it learns to
+        predict tokens.
+
+        Args:
+            hidden_states: Fused text tokens, (tokens, hidden).
+        """
+        return None
+
     def pairs(self, batch: ObjectiveBatch, similarity: Tensor | None) -> Pairs | None:
         """Return the pairs to fuse; override to choose them by similarity.
 

@@ -70,6 +70,14 @@ class RunFolder:
         """The file with what `renaissance evaluate` measured."""
         return self.path / "results.json"
 
+    def spec_arguments(self) -> list[str]:
+        """Return the arguments that read its spec, as on a command line.
+
+        The spec names the folder as it was when the run began; it may have been moved since.
+        """
+        output_dir, name = (toml_string(s) for s in (str(self.path.parent), self.path.name))
+        return [str(self.spec), f"run.output_dir={output_dir}", f"run.name={name}"]
+
     @property
     def last(self) -> Path | None:
         """The checkpoint of the latest step, if there is one."""
@@ -174,6 +182,11 @@ class RunFolder:
                 path = path.rename(path.with_name(f".{path.name}{PARTIAL}"))
             if path.name.endswith(PARTIAL):
                 shutil.rmtree(path)
+
+
+def toml_string(text: str) -> str:
+    """Return a text as a TOML string, so that "2024" is not read as a number."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def find_checkpoint(path: Path, prefer_best: bool) -> Path:

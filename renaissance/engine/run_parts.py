@@ -1,5 +1,6 @@
 """Everything a run is made of, built from its spec."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -13,8 +14,9 @@ from renaissance.data.collate import Collator, SampleReader
 from renaissance.data.concatenation import Concatenation
 from renaissance.data.order import SampleStream
 from renaissance.data.preprocessor import normalization_of
-from renaissance.data.tokenizer import load_tokenizer, separator_id
+from renaissance.data.tokenizer import DATASET, load_tokenizer, separator_id
 from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.run_folder import RunFolder
 from renaissance.errors import DataError, SpecError
 from renaissance.model.build import build_model, build_objectives
 from renaissance.spec.batch_plan import BatchPlan
@@ -86,9 +88,7 @@ def build(spec: RunSpec, world_size: int, load_weights: bool) -> RunParts:
         build_datasets(spec, spec.data.validate, "data.validate") if spec.data.validate else None
     )
     resolved = resolve_spec(spec, len(train), world_size)
-    tokenizer = load_tokenizer(
-        resolved.data.tokenizer, resolved.data.max_text_length, train.datasets
-    )
+    tokenizer = build_tokenizer(resolved, lambda: train)
     network = build_network(resolved, tokenizer, load_weights)
     for datasets in [train, *([validate] if validate else [])]:
         check_provides(network, datasets)
@@ -114,6 +114,29 @@ def resolve_spec(spec: RunSpec, num_samples: int, world_size: int) -> ResolvedSp
     return resolve(spec, Facts(num_samples, world_size, normalization_of(checkpoint)))
 
 
+def build_tokenizer(
+    spec: ResolvedSpec, train: Callable[[], Concatenation]
+) -> PreTrainedTokenizerFast:
+    """Load the tokenizer: the one that the run folder keeps, if it holds a checkpoint.
+
+    Args:
+        spec: The run spec.
+        train: Returns the training data, whose words `data.tokenizer = "dataset"` takes.
+
+    Raises:
+        SpecError: If there is no such tokenizer.
+    """
+    kept = _kept(spec, RunFolder(spec.folder).tokenizer)
+    source = spec.data.tokenizer if kept is None else str(kept)
+    datasets = train().datasets if source == DATASET else []
+    return load_tokenizer(source, spec.data.max_text_length, datasets)
+
+
+def _kept(spec: RunSpec, part: Path) -> Path | None:
+    """Return a part of the run folder, if it is there and belongs to a checkpoint."""
+    return part if RunFolder(spec.folder).last is not None and part.is_dir() else None
+
+
 def build_network(
     spec: ResolvedSpec, tokenizer: PreTrainedTokenizerFast, load_weights: bool
 ) -> MultiObjective:
@@ -124,6 +147,7 @@ def build_network(
         vocab_size=len(tokenizer),
         load_weights=load_weights,
         separator_id=separator_id(tokenizer),
+        saved=_kept(spec, RunFolder(spec.folder).encoders),
     )
     model = build_model(spec, context)
     objectives = build_objectives(spec, model, tokenizer)
@@ -153,8 +177,16 @@ def make_collator(
     training: bool,
 ) -> Collator:
     """Make what turns sample indices into micro-batches."""
+    reader = make_reader(spec, tokenizer, datasets, training)
+    return Collator(reader, network.named_objectives(), spec.data.max_bad_samples > 0)
+
+
+def make_reader(
+    spec: ResolvedSpec, tokenizer: PreTrainedTokenizerFast, datasets: Concatenation, training: bool
+) -> SampleReader:
+    """Make what reads samples, their token ids and their pixels."""
     choice = spec.data.transform
-    reader = SampleReader(
+    return SampleReader(
         datasets=datasets,
         tokenizer=tokenizer,
         max_text_length=spec.data.max_text_length,
@@ -163,7 +195,6 @@ def make_collator(
         seed=spec.run.seed,
         training=training,
     )
-    return Collator(reader, network.named_objectives(), spec.data.max_bad_samples > 0)
 
 
 def _check_best_metric(spec: RunSpec, network: MultiObjective) -> None:

@@ -20,11 +20,12 @@ from renaissance.engine.loop import Loop
 from renaissance.engine.observers import Observers
 from renaissance.engine.optim import make_optimizer
 from renaissance.engine.precision import autocast
+from renaissance.engine.record import record_parts
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
 from renaissance.engine.unused import freeze_unused_parameters
 from renaissance.errors import CheckpointError, RenaissanceError, SpecError
-from renaissance.files import locked, write_whole
+from renaissance.files import locked
 from renaissance.plugins.loading import Plugins
 from renaissance.spec.sections import RunSpec
 from renaissance.spec.write import spec_tables, spec_to_toml
@@ -120,7 +121,7 @@ def _loop(
     state: TrainState,
 ) -> int:
     if ranks.is_main:
-        write_whole(RunFolder(info.folder).spec, info.spec_text)
+        record_parts(parts)
     observers.run_started(info)
     after_step = AfterStep(parts, ranks, info, observers, optimizer, scaler)
     reason = "failed"

@@ -11,8 +11,9 @@ from renaissance.contracts.batches import Pairs
 from renaissance.contracts.features import Fused
 from renaissance.contracts.splits import EncodedRows
 from renaissance.contracts.tokens import Modality, Tokens
-from renaissance.data.collate import Collator, RowBuilder
+from renaissance.data.collate import Collator
 from renaissance.engine.distributed import Ranks
+from renaissance.engine.encode_rows import encode_rows
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
 from renaissance.spec.sections import RunSpec
@@ -75,18 +76,13 @@ class WholeSplit:
         return self._encode("image", indices)
 
     def _encode(self, modality: Modality, indices: Sequence[int]) -> EncodedRows:
-        reader = self._collator.reader
-        builder = RowBuilder(reader)
-        row_of = builder.text if modality == "text" else builder.image
-        samples = [reader.sample(0, self._indices[index]) for index in indices]
-        rows = torch.tensor([row_of(s) for s in samples], dtype=torch.int64, device=self.device)
-        batch = builder.micro_batch(samples, {}, ()).to(self.device)
-        with torch.no_grad(), autocast(self._precision, self.device):
-            encoded = self._network.encode(batch)
-            alone = self._network.encode_alone(self._network.named_objectives(), encoded)
-        features = alone.get(modality)
-        return EncodedRows(
-            _take(encoded[modality], rows), None if features is None else _take(features, rows)
+        return encode_rows(
+            self._network,
+            self._collator.reader,
+            modality,
+            [self._indices[index] for index in indices],
+            self._precision,
+            self.device,
         )
 
     def fuse(self, text: Tokens, image: Tokens, pairs: Pairs) -> Fused:
@@ -121,7 +117,3 @@ class WholeSplit:
                     f"{rate:,.0f} {unit}/s, {left:,.0f} s left",
                     flush=True,
                 )
-
-
-def _take(tokens: Tokens, rows: Tensor) -> Tokens:
-    return Tokens(tokens.hidden_states[rows], tokens.attention_mask[rows])

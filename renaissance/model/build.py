@@ -3,6 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 
+import attrs
 import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
@@ -21,6 +22,10 @@ from renaissance.spec.sections import ModelSection, RunSpec
 def build_model(spec: RunSpec, context: EncoderContext) -> VisionLanguageModel:
     """Build the model; new parameters depend on the run's seed alone.
 
+    Args:
+        spec: The run spec.
+        context: Its `saved` holds one folder for each encoder, named after its table.
+
     Raises:
         RenaissanceError: If a component rejects its options.
     """
@@ -33,7 +38,7 @@ def build_model(spec: RunSpec, context: EncoderContext) -> VisionLanguageModel:
         if spec.model.fusion is not None:
             parts["fusion"] = spec.model.fusion.build()
         for table, encoder in encoders_of(spec.model).items():
-            parts[table] = encoder.build(context)
+            parts[table] = encoder.build(_at(context, table))
         # The pooler reads the output of the fusion, or of the joint encoder: the first part.
         fused = next(iter(parts.values()))
         parts["pooler"] = spec.model.pooler.build(int(fused.hidden_size))  # type: ignore[arg-type]
@@ -42,6 +47,12 @@ def build_model(spec: RunSpec, context: EncoderContext) -> VisionLanguageModel:
         if getattr(spec.model, part).frozen:
             model.freeze(parts[part])
     return model
+
+
+def _at(context: EncoderContext, table: str) -> EncoderContext:
+    """Return the context with the folder of one encoder in place of that of all."""
+    saved = None if context.saved is None else context.saved / table
+    return attrs.evolve(context, saved=saved if saved and saved.is_dir() else None)
 
 
 def encoders_of(section: ModelSection) -> dict[str, EncoderChoice]:

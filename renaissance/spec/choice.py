@@ -16,6 +16,7 @@ from renaissance.spec.validators import above_zero, log_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import torch
 
@@ -76,6 +77,10 @@ class EncoderChoice(Choice):
     def checkpoint(self) -> str | None:
         """The hub id or folder of its pretrained parameters, if it has any."""
         return cast("type[Encoder]", self.registration.component).checkpoint_of(self.options)
+
+    def save_config(self, folder: "Path") -> None:
+        """Write what building the encoder reads besides its options."""
+        cast("type[Encoder]", self.registration.component).save_config(self.options, folder)
 
     def build(self, context: "EncoderContext") -> "Encoder":
         """Make the encoder, with parameters drawn from torch's generator or read from a file."""

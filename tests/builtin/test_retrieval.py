@@ -236,7 +236,7 @@ def test_equal_scores_rank_in_the_order_of_the_split() -> None:
 def test_a_score_that_is_no_number_ranks_last(tmp_path: Path) -> None:
     spec, task, collate = build(tmp_path, "two")
     split = split_of(spec, task, collate)
-    score = task.named_objectives()["retrieval"].score
+    score = task.named_objectives()["retrieval"].match_score
 
     def broken(pooled: torch.Tensor) -> torch.Tensor:
         return score(pooled).where(torch.arange(len(pooled)) > 0, torch.nan)

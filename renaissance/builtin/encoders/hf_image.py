@@ -1,5 +1,7 @@
 """A Hugging Face image model as an image encoder."""
 
+from pathlib import Path
+
 import attrs
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from renaissance.builtin.encoders.huggingface.pretrained import (
     PretrainedOptions,
     enable_checkpointing,
     load_image_model,
+    save_config,
 )
 from renaissance.builtin.encoders.huggingface.sizes import patch_grid
 
@@ -40,6 +43,11 @@ class HFImageEncoder(Encoder):
     def checkpoint_of(cls, options: Options) -> str | None:
         """Return the checkpoint, which also determines tokenizer and normalization."""
         return options.checkpoint
+
+    @classmethod
+    def save_config(cls, options: Options, folder: Path) -> None:
+        """Write the model's config.json, as it is before keys are overridden."""
+        save_config("hf-image", options, folder)
 
     def __init__(self, options: Options, context: EncoderContext) -> None:
         super().__init__()

@@ -1,5 +1,7 @@
 """A Hugging Face text or image model as a joint encoder."""
 
+from pathlib import Path
+
 import attrs
 import torch
 from torch import Tensor
@@ -26,6 +28,7 @@ from renaissance.builtin.encoders.huggingface.pretrained import (
     load_image_model,
     load_text_model,
     reads_images,
+    save_config,
 )
 from renaissance.builtin.encoders.huggingface.segments import segment_argument
 from renaissance.builtin.encoders.huggingface.sizes import check_patch_size, patch_grid
@@ -73,9 +76,14 @@ class HFJointEncoder(Encoder):
         """Return the checkpoint, which also determines tokenizer and normalization."""
         return options.checkpoint
 
+    @classmethod
+    def save_config(cls, options: Options, folder: Path) -> None:
+        """Write the model's config.json, as it is before keys are overridden."""
+        save_config(WHERE, options, folder)
+
     def __init__(self, options: Options, context: EncoderContext) -> None:
         super().__init__()
-        is_image_model = reads_images(WHERE, options)
+        is_image_model = reads_images(WHERE, options, context)
         modality: Modality = "image" if is_image_model else "text"
         model = (load_image_model if is_image_model else load_text_model)(WHERE, options, context)
         config = model.config

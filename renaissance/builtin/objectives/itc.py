@@ -20,6 +20,7 @@ from renaissance import (
     BatchBuilder,
     Features,
     KeyedSample,
+    Modality,
     Objective,
     ObjectiveBatch,
     ObjectiveContext,
@@ -74,14 +75,18 @@ class ITC(Objective):
             tensors={name: torch.tensor(values) for name, values in rows.items()},
         )
 
-    def similarity(self, text: Tokens, image: Tokens) -> Tensor:
-        """Return the cosine of every text and every image, (texts, images), float32, detached."""
+    def embed(self, tokens: Tokens, modality: Modality) -> Tensor:
+        """Return each text's or image's unit vector, (rows, projection), float32, detached."""
+        projection = self.text_projection if modality == "text" else self.image_projection
         # Detached, because a view made while gradients are off still requires a gradient, which
         # module hooks (such as those that count operations) cannot handle.
-        texts = self._project(self.text_projection, text.hidden_states.detach())
-        images = self._project(self.image_projection, image.hidden_states.detach())
+        return self._project(projection, tokens.hidden_states.detach())
+
+    def similarity(self, text: Tokens, image: Tokens) -> Tensor:
+        """Return the cosine of every text and every image, (texts, images), float32, detached."""
+        texts = self.embed(text, "text")
         with _full_precision(texts):
-            return texts @ images.transpose(0, 1)
+            return texts @ self.embed(image, "image").transpose(0, 1)
 
     def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
         """Compare this rank's texts with all images, and its images with all texts."""

@@ -154,6 +154,11 @@ class ITM(Classification):
         """Classify the pooled pairs as false or true."""
         return self.head(features.pooled)
 
+    def match_score(self, pooled: Tensor) -> Tensor:
+        """Return the logit of "true" minus that of "false"."""
+        logits = self.head(pooled).float()
+        return logits[:, TRUE] - logits[:, FALSE]
+
     # Not Classification's: the pairs are made up, so there is nothing to predict.
     predictions = Objective.predictions
 

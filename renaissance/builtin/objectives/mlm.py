@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from renaissance import (
     BatchBuilder,
@@ -138,6 +139,11 @@ class MLM(Objective):
         logits = self.head(states)
         loss_sum = F.cross_entropy(logits.float(), tensors["labels"], reduction="sum")
         return ObjectiveOutput(loss_sum, {"logits": logits.detach()})
+
+    def token_logits(self, hidden_states: Tensor) -> Tensor:
+        """Return the logit of each entry of the vocabulary."""
+        logits: Tensor = self.head(hidden_states)
+        return logits.float()
 
     def metrics(self) -> "dict[str, Metric]":
         """Return the accuracy over the masked tokens."""

@@ -88,12 +88,12 @@ class Retrieval(Objective):
 
     def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
         """Tell the true text, which is the first, from the false ones."""
-        scores = self.score(features.pooled).view(-1, self._num_candidates)
+        scores = self.match_score(features.pooled).view(-1, self._num_candidates)
         targets = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
         loss_sum = F.cross_entropy(scores, targets, reduction="sum")
         return ObjectiveOutput(loss_sum, {"scores": scores.detach()})
 
-    def score(self, pooled: Tensor) -> Tensor:
+    def match_score(self, pooled: Tensor) -> Tensor:
         """Return how well pairs match: (pairs, pooled_size) to (pairs,), float32."""
         logits = self.head(pooled).float()
         return logits[:, TRUE] - logits[:, FALSE]
@@ -121,7 +121,9 @@ class Retrieval(Objective):
             return {}
         # As many pairs at once as in a micro-batch of the ordinary pass, so memory suffices.
         batch_size = split.micro_batch_size * self._num_candidates
-        return recall(score_split(split, self.score, batch_size, self.options.shortlist), split)
+        return recall(
+            score_split(split, self.match_score, batch_size, self.options.shortlist), split
+        )
 
     def panel(
         self, batch: ObjectiveBatch, output: ObjectiveOutput, texts: Sequence[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -21,7 +22,7 @@ from renaissance.builtin.encoders.huggingface.sizes import check_image_size, che
 
 if TYPE_CHECKING:
     # Importing it takes two seconds, and only building a model needs it.
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def _one_source(options: PretrainedOptions, attribute: object, checkpoint: str | None) -> None:
@@ -81,9 +82,24 @@ class PretrainedOptions:
         return f"random, config of {source}" if self.random_init else source
 
 
-def reads_images(where: str, options: PretrainedOptions) -> bool:
+def save_config(where: str, options: PretrainedOptions, folder: Path) -> None:
+    """Write the config of the model that the options name, before keys are overridden.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be read.
+    """
+    read_config(where, options.checkpoint, options.architecture).save_pretrained(folder)
+
+
+def _config(where: str, options: PretrainedOptions, context: EncoderContext) -> PreTrainedConfig:
+    """Return the config that the options name, or that a run folder has kept."""
+    checkpoint = options.checkpoint if context.saved is None else str(context.saved)
+    return read_config(where, checkpoint, options.architecture)
+
+
+def reads_images(where: str, options: PretrainedOptions, context: EncoderContext) -> bool:
     """Return whether the options name an image model; errors as in `load_image_model`."""
-    return is_image_config(read_config(where, options.checkpoint, options.architecture))
+    return is_image_config(_config(where, options, context))
 
 
 def load_text_model(
@@ -102,7 +118,7 @@ def load_text_model(
         SpecError: If an option is invalid, or the texts do not fit the model.
         CheckpointError: If the checkpoint is missing or incomplete.
     """
-    config = read_config(where, options.checkpoint, options.architecture)
+    config = _config(where, options, context)
     model_class = text_model_class(where, config)
     if options.architecture is not None:
         config.vocab_size = context.vocab_size
@@ -133,7 +149,7 @@ def load_image_model(
         SpecError: If an option is invalid, or the model does not support the image size.
         CheckpointError: If the checkpoint is missing or incomplete.
     """
-    config = read_config(where, options.checkpoint, options.architecture)
+    config = _config(where, options, context)
     config = getattr(config, "vision_config", config)
     model_class = image_model_class(where, config)
     config = override_config(where, config, options.config)

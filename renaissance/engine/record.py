@@ -1,0 +1,47 @@
+"""What a run folder keeps of its parts, so that the model can be built without hub or data."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from renaissance.engine.run_folder import RunFolder
+from renaissance.engine.run_parts import RunParts
+from renaissance.errors import SpecError
+from renaissance.files import PARTIAL, write_whole
+from renaissance.model.build import encoders_of
+from renaissance.spec.write import spec_to_toml
+
+
+def record_parts(parts: RunParts) -> None:
+    """Write the resolved spec, and the tokenizer and the encoders' configs unless they are there.
+
+    Raises:
+        SpecError: If they cannot be written.
+    """
+    folder = RunFolder(parts.spec.folder)
+
+    def write_encoders(path: Path) -> None:
+        for table, encoder in encoders_of(parts.spec.model).items():
+            (path / table).mkdir()
+            encoder.save_config(path / table)
+
+    try:
+        write_whole(folder.spec, spec_to_toml(parts.spec))
+        _write_folder(folder.tokenizer, lambda path: parts.tokenizer.save_pretrained(path))
+        _write_folder(folder.encoders, write_encoders)
+    except OSError as error:
+        raise SpecError(
+            f"run.output_dir: cannot write to {folder.path}: {error}; free space, or choose "
+            "another folder"
+        ) from error
+
+
+def _write_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Make a folder that is there whole or not at all."""
+    if folder.is_dir():
+        return
+    partial = folder.with_name(folder.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    write(partial)
+    partial.rename(folder)

@@ -1,0 +1,75 @@
+"""From a run folder to a model that answers."""
+
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from renaissance.engine.checkpoint import load_checkpoint
+from renaissance.engine.run_folder import RunFolder, find_checkpoint
+from renaissance.engine.run_parts import build_network, build_tokenizer, resolve_spec
+from renaissance.errors import RunError, SpecError
+from renaissance.files import with_home
+from renaissance.inference.model import Model
+from renaissance.plugins.loading import load_plugins
+from renaissance.spec.read import load_spec
+
+
+def load(
+    path: str | Path, device: str | torch.device = "auto", checkpoint: str | Path = "best"
+) -> Model:
+    """Load a trained model from its run folder, without its data and without the hub.
+
+    Args:
+        path: A run folder (runs/NAME).
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", or a torch device.
+        checkpoint: "best" (the last one if none is marked), "last", or a checkpoint's folder.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        SpecError: If there is no run folder at the path.
+        CheckpointError: If it has no checkpoint, or a damaged one.
+        RunError: If there is no such device.
+        RenaissanceError: If a plugin that the run used is not installed.
+    """
+    folder = RunFolder(Path(with_home(str(path))).resolve())
+    if not folder.spec.is_file():
+        raise SpecError(f"{path}: no spec.toml there; expected a run folder (runs/NAME)")
+    read = load_spec(folder.spec_arguments(), load_plugins())
+    # It is resolved already. Of so much data, an epoch is longer than the steps that it names.
+    spec = resolve_spec(read, num_samples=sys.maxsize, world_size=1)
+    chosen = (
+        folder.find(prefer_best=checkpoint == "best")
+        if checkpoint in ("best", "last")
+        else find_checkpoint(Path(checkpoint), prefer_best=True)
+    )
+    tokenizer = build_tokenizer(spec, lambda: _no_data(folder.path))
+    network = build_network(spec, tokenizer, load_weights=False)
+    load_checkpoint(chosen, network, optimizer=None)
+    network.requires_grad_(False)
+    return Model(spec, network.to(_device(device)).eval(), tokenizer, chosen)
+
+
+def _no_data(folder: Path) -> NoReturn:
+    raise SpecError(
+        f"{folder}: no tokenizer there, and data.tokenizer is 'dataset', which needs the data; "
+        "expected the folder tokenizer/ that the run has written. Copy the whole run folder"
+    )
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    # AssertionError: torch was built without CUDA.
+    except (RuntimeError, AssertionError) as error:
+        raise RunError(
+            f"device: {str(device)!r} is not there ({str(error).splitlines()[0]}); use 'auto' or "
+            "'cpu'"
+        ) from error
+    return chosen

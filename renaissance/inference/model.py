@@ -1,0 +1,325 @@
+"""A trained model, for use."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from renaissance.contracts.objective import Objective, overrides
+from renaissance.contracts.splits import EncodedRows
+from renaissance.contracts.tokens import Modality
+from renaissance.data.collate import Collator
+from renaissance.data.concatenation import Concatenation
+from renaissance.engine.encode_rows import encode_rows
+from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.precision import autocast
+from renaissance.engine.run_parts import make_reader
+from renaissance.errors import DataError, SpecError, did_you_mean
+from renaissance.inference.masks import fill_masks
+from renaissance.inference.pairs import match_scores
+from renaissance.inference.rows import Picture, Rows
+from renaissance.spec.sections import ResolvedSpec
+
+
+@attrs.frozen
+class Match:
+    """How well images and texts match.
+
+    Attributes:
+        probability: By a matching objective such as `itm`, (images, texts), float32; None if the
+            run has none.
+        similarity: By an objective that learns embeddings such as `itc`, the cosine, (images,
+            texts), float32; None if the run has none.
+    """
+
+    probability: NDArray[np.float32] | None
+    similarity: NDArray[np.float32] | None
+
+
+class Model:
+    """A trained model; `renaissance.load` makes one.
+
+    Several threads may call it at once. Results do not depend on `batch_size` but for rounding;
+    by default it is `evaluate.micro_batch_size`.
+
+    Args:
+        spec: The run's spec.
+        network: Model and objectives, in evaluation mode, on their device.
+        tokenizer: The run's tokenizer.
+        checkpoint: The folder that the parameters come from.
+
+    Attributes:
+        spec: The run's spec.
+        network: The torch module.
+        tokenizer: The run's tokenizer.
+        checkpoint: The folder that the parameters come from.
+        device: Where it computes.
+    """
+
+    def __init__(
+        self,
+        spec: ResolvedSpec,
+        network: MultiObjective,
+        tokenizer: PreTrainedTokenizerFast,
+        checkpoint: Path,
+    ) -> None:
+        self.spec = spec
+        self.network = network
+        self.tokenizer = tokenizer
+        self.checkpoint = checkpoint
+        self.device = network.get_buffer("pixel_mean").device
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of the run's objectives."""
+        return tuple(self.network.named_objectives())
+
+    def predict(
+        self,
+        rows: Iterable[Mapping[str, object]],
+        objective: str | None = None,
+        batch_size: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Predict rows, as `renaissance evaluate --predictions` does.
+
+        Args:
+            rows: Mappings with the keys that the objective reads: "image" (a `Picture`), "text",
+                "image_2", "text_pair", or labels that identify a row, such as "question_id".
+            objective: Name of the objective; needed if several make predictions.
+            batch_size: Rows in one pass through the model.
+
+        Returns:
+            One prediction per row, as the objective describes it.
+
+        Raises:
+            SpecError: If the objective is unknown, or makes no predictions.
+            DataError: If a row lacks what the objective reads, or cannot be read.
+        """
+        name = self._predicting(objective)
+        chosen = self.network.named_objectives()[name]
+        dataset = Rows(list(rows))
+        if len(dataset) == 0:
+            return []
+        missing = sorted(chosen.requires - dataset.provides)
+        if missing:
+            raise DataError(
+                f"rows: no {', '.join(missing)}, which objective '{name}' reads; expected the keys "
+                f"{', '.join(sorted(chosen.requires))}, got {', '.join(sorted(dataset.provides))}"
+            )
+        reader = make_reader(self.spec, self.tokenizer, _datasets(dataset), training=False)
+        collator = Collator(reader, {name: chosen}, skip_bad_samples=False)
+        predictions = []
+        for indices in _batches(len(dataset), batch_size or self._batch_size):
+            batch = collator[[(0, index) for index in indices]].to(self.device)
+            with torch.no_grad(), autocast(self.spec.train.precision, self.device):
+                output = self.network(batch)[name]
+            predictions += chosen.predictions(batch.objectives[name], output)
+        return predictions
+
+    def match(
+        self, images: Sequence[Picture], texts: Sequence[str], batch_size: int | None = None
+    ) -> Match:
+        """Compare every image with every text; each is encoded once.
+
+        Args:
+            images: The images.
+            texts: The texts.
+            batch_size: Images, texts or pairs in one pass through the model.
+
+        Raises:
+            SpecError: If no objective of the run learns to compare them.
+            DataError: If an image or a text cannot be read.
+        """
+        matching = self._with("match_score")
+        embedding = self._with("embed")
+        if matching is None and embedding is None:
+            raise self._cannot("compare images and texts", "itm or itc")
+        size = batch_size or self._batch_size
+        image_rows = list(self._encode("image", images, size))
+        text_rows = list(self._encode("text", texts, size))
+        probability = None
+        if matching is not None:
+            every_pair = torch.ones(len(images), len(texts), dtype=torch.bool)
+            scores = match_scores(self, matching, image_rows, text_rows, every_pair, size)
+            probability = scores.sigmoid().numpy()
+        similarity = None
+        if embedding is not None:
+            similarity = _similarity(embedding, image_rows, text_rows).numpy()
+        return Match(probability, similarity)
+
+    def rank(
+        self,
+        texts: Sequence[str],
+        images: Sequence[Picture],
+        top: int = 10,
+        shortlist: int = 100,
+        batch_size: int | None = None,
+    ) -> list[list[tuple[int, float]]]:
+        """Find the best images of each text.
+
+        With both kinds of objectives, images are chosen by similarity, and then ordered by the
+        probability of a match.
+
+        Args:
+            texts: The texts.
+            images: The images.
+            top: How many to return for each text.
+            shortlist: How many of the most similar images of a text to fuse with it.
+            batch_size: Images, texts or pairs in one pass through the model.
+
+        Returns:
+            For each text, (index of the image, probability or similarity), best first.
+
+        Raises:
+            SpecError: If no objective of the run learns to compare them.
+            DataError: If an image or a text cannot be read.
+        """
+        matching, embedding = self._with("match_score"), self._with("embed")
+        if matching is None and embedding is None:
+            raise self._cannot("compare images and texts", "itm or itc")
+        size = batch_size or self._batch_size
+        image_rows = list(self._encode("image", images, size))
+        text_rows = list(self._encode("text", texts, size))
+        chosen = torch.ones(len(images), len(texts), dtype=torch.bool)
+        scores = torch.zeros(len(images), len(texts))
+        if embedding is not None:
+            scores = _similarity(embedding, image_rows, text_rows)
+            best = scores.topk(min(max(shortlist, top), len(images)), dim=0).indices
+            chosen = torch.zeros_like(chosen).scatter(0, best, value=True)
+        if matching is not None:
+            scores = match_scores(self, matching, image_rows, text_rows, chosen, size).sigmoid()
+        scores = scores.masked_fill(~chosen, -torch.inf)
+        # (texts, top)
+        values, indices = scores.T.topk(min(top, len(images)))
+        return [
+            list(zip(*of_text, strict=True))
+            for of_text in zip(indices.tolist(), values.tolist(), strict=True)
+        ]
+
+    def embed(
+        self,
+        *,
+        images: Sequence[Picture] | None = None,
+        texts: Sequence[str] | None = None,
+        batch_size: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Return one unit vector per image or per text, (rows, size), float32.
+
+        Args:
+            images: The images; or
+            texts: the texts.
+            batch_size: Rows in one pass through the model.
+
+        Raises:
+            SpecError: If not exactly one of the two is given, or no objective learns embeddings.
+            DataError: If an image or a text cannot be read.
+        """
+        if (images is None) == (texts is None):
+            raise SpecError("embed: expected either images = [...] or texts = [...]")
+        embedding = self._with("embed")
+        if embedding is None:
+            raise self._cannot("embed", "itc")
+        modality: Modality = "text" if images is None else "image"
+        rows = self._encode(modality, images or texts or [], batch_size or self._batch_size)
+        vectors = [_embedded(embedding, row, modality) for row in rows]
+        return torch.cat(vectors).numpy() if vectors else np.zeros((0, 0), np.float32)
+
+    def fill_mask(self, image: Picture, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
+        """Predict the masked words of a text about an image.
+
+        Args:
+            image: The image.
+            text: The text, with the tokenizer's mask token (such as "[MASK]") for each word.
+            top: How many words to return for each mask.
+
+        Returns:
+            For each mask, (word, probability), most probable first.
+
+        Raises:
+            SpecError: If no objective of the run learns to predict words.
+            DataError: If the text has no mask, or the image cannot be read.
+        """
+        objective = self._with("token_logits")
+        if objective is None:
+            raise self._cannot("fill masks", "mlm")
+        return fill_masks(self, objective, image, text, top)
+
+    @property
+    def _batch_size(self) -> int:
+        return self.spec.evaluate.micro_batch_size
+
+    def _encode(
+        self, modality: Modality, values: Sequence[object], batch_size: int
+    ) -> Iterator[EncodedRows]:
+        """Encode images or texts, each distinct one once in a batch."""
+        if not values:
+            return
+        reader = make_reader(
+            self.spec,
+            self.tokenizer,
+            _datasets(Rows([{modality: value} for value in values])),
+            training=False,
+        )
+        for indices in _batches(len(values), batch_size):
+            yield encode_rows(
+                self.network, reader, modality, indices, self.spec.train.precision, self.device
+            )
+
+    def _with(self, method: str) -> Objective | None:
+        """Return the first objective that overrides a method."""
+        objectives = self.network.named_objectives().values()
+        return next((o for o in objectives if overrides(o, method)), None)
+
+    def _predicting(self, objective: str | None) -> str:
+        """Return the name of the objective to predict with."""
+        objectives = self.network.named_objectives()
+        names = [name for name, o in objectives.items() if overrides(o, "predictions")]
+        if objective is None and len(names) == 1:
+            return names[0]
+        if objective in names:
+            return str(objective)
+        if not names:
+            raise self._cannot("predict", "classification, vqa")
+        if objective is None:
+            raise SpecError(f"objective: several make predictions; name one of {', '.join(names)}")
+        raise SpecError(
+            f"objective: {objective!r} makes no predictions here; expected one of "
+            f"{', '.join(names)}{did_you_mean(objective, names)}"
+        )
+
+    def _cannot(self, what: str, needed: str) -> SpecError:
+        return SpecError(
+            f"{self.spec.folder}: cannot {what}: none of its objectives "
+            f"({', '.join(self.objectives)}) has learned to; train with one of {needed}"
+        )
+
+
+def _datasets(rows: Rows) -> Concatenation:
+    return Concatenation([("rows", rows)])
+
+
+def _batches(length: int, batch_size: int) -> Iterator[range]:
+    for start in range(0, length, batch_size):
+        yield range(start, min(start + batch_size, length))
+
+
+def _embedded(objective: Objective, rows: EncodedRows, modality: Modality) -> Tensor:
+    if rows.features is None:
+        raise SpecError(f"{type(objective).__name__}: embeds {modality}s, but does not read them")
+    vectors = objective.embed(rows.features, modality)
+    return torch.zeros(0) if vectors is None else vectors.float().cpu()
+
+
+def _similarity(
+    objective: Objective, images: Sequence[EncodedRows], texts: Sequence[EncodedRows]
+) -> Tensor:
+    """Return the cosine of all images and texts, (images, texts)."""
+    image = torch.cat([_embedded(objective, rows, "image") for rows in images])
+    text = torch.cat([_embedded(objective, rows, "text") for rows in texts])
+    return image @ text.T

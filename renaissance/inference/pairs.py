@@ -1,0 +1,60 @@
+"""Scores of chosen pairs of encoded images and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from renaissance.contracts.batches import Pairs
+from renaissance.contracts.objective import Objective
+from renaissance.contracts.splits import EncodedRows
+from renaissance.engine.precision import autocast
+from renaissance.errors import PluginError
+
+if TYPE_CHECKING:
+    from renaissance.inference.model import Model
+
+
+def match_scores(
+    model: Model,
+    objective: Objective,
+    images: Sequence[EncodedRows],
+    texts: Sequence[EncodedRows],
+    chosen: Tensor,
+    batch_size: int,
+) -> Tensor:
+    """Return the log-odds of a match, (images, texts), float32, CPU; 0 where not chosen.
+
+    Args:
+        model: The model.
+        objective: Scores the pairs.
+        images: Encoded images, in blocks.
+        texts: Encoded texts, in blocks.
+        chosen: The pairs to score, (images, texts), bool.
+        batch_size: Pairs to fuse at once.
+    """
+    scores = torch.zeros(chosen.shape)
+    image_start = 0
+    for image in images:
+        image_end = image_start + len(image.tokens.hidden_states)
+        text_start = 0
+        for text in texts:
+            text_end = text_start + len(text.tokens.hidden_states)
+            block = chosen[image_start:image_end, text_start:text_end]
+            # (pairs, 2): image and text, sorted by image.
+            pairs = block.nonzero()
+            for start in range(0, len(pairs), batch_size):
+                image_rows, text_rows = pairs[start : start + batch_size].unbind(1)
+                rows = Pairs(text_rows.to(model.device), image_rows.to(model.device))
+                with torch.no_grad(), autocast(model.spec.train.precision, model.device):
+                    fused = model.network.model.fuse(text.tokens, image.tokens, [rows])[0]
+                    values = objective.match_score(fused.pooled)
+                if values is None:
+                    raise PluginError(f"{type(objective).__name__}.match_score returned None")
+                scores[image_start + image_rows, text_start + text_rows] = values.float().cpu()
+            text_start = text_end
+        image_start = image_end
+    return scores
