@@ -21,6 +21,7 @@ from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
 from renaissance.engine.run_parts import make_reader
 from renaissance.errors import DataError, SpecError, did_you_mean
+from renaissance.inference.attention import Attention, attention
 from renaissance.inference.masks import fill_masks
 from renaissance.inference.pairs import match_scores
 from renaissance.inference.rows import Picture, Rows
@@ -249,6 +250,22 @@ class Model:
         if objective is None:
             raise self._cannot("fill masks", "mlm")
         return fill_masks(self, objective, image, text, top)
+
+    def attention(self, image: Picture, text: str) -> Attention | None:
+        """Return which parts of an image the words of a text attend to.
+
+        Args:
+            image: The image.
+            text: The text.
+
+        Returns:
+            The attention in the last layer that attends from text to image; None if no layer
+            does so by PyTorch's attention function, or the image tokens are not a grid.
+
+        Raises:
+            DataError: If the image cannot be read.
+        """
+        return attention(self, image, text)
 
     @property
     def _batch_size(self) -> int:

@@ -159,6 +159,38 @@ def test_masks_are_filled_from_the_mlm_head(model: Model) -> None:
         assert [word for word, _ in words] == decoded
 
 
+def test_attention_adds_up_over_the_patches(model: Model) -> None:
+    attention = model.attention(_pictures(1)[0], "a red circle")
+    assert attention is not None
+    assert attention.words == ("a", "red", "circle")
+    # 32 / 16 = 2 patches a side.
+    assert attention.weights.shape == (3, 2, 2)
+    np.testing.assert_allclose(attention.weights.sum((1, 2)), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("run", ["two-tower"], indirect=True)
+def test_attention_is_that_of_the_last_layer_from_text_to_image(model: Model) -> None:
+    """By hand: queries of the text, keys of the image, in the last co-attention layer."""
+    seen = []
+    layer = model.network.model.fusion.layers[-1].text_stream.cross_attention
+    hook = layer.attend
+
+    def attend(hidden_states, query, key, value, mask):  # type: ignore[no-untyped-def]
+        seen.append((query, key))
+        return hook(hidden_states, query, key, value, mask)
+
+    layer.attend = attend
+    try:
+        attention = model.attention(_pictures(1)[0], "a red circle")
+    finally:
+        layer.attend = hook
+    query, key = (states[0].view(-1, 2, 8).transpose(0, 1) for states in seen[-1])
+    weights = (query @ key.transpose(1, 2) / 8**0.5).softmax(-1).mean(0)[1:4, 1:]
+    expected = weights / weights.sum(1, keepdim=True)
+    assert attention is not None
+    np.testing.assert_allclose(attention.weights.reshape(3, 4), expected.numpy(), atol=1e-6)
+
+
 def test_a_moved_run_needs_neither_its_data_nor_its_checkpoints_sources(tmp_path: Path) -> None:
     """The tokenizer, the text model and the working directory are gone."""
     source = tmp_path / "bert"
