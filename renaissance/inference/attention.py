@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -41,10 +42,12 @@ class Attention:
         weights: For each word, its attention to each part of the image, averaged over heads, in
             the last layer that attends from text to image, (words, rows, columns), float32; each
             word's add up to 1.
+        image: The image as the model sees it: a square, of which the weights are a grid.
     """
 
     words: tuple[str, ...]
     weights: NDArray[np.float32]
+    image: Image.Image
 
 
 def attention(model: Model, image: Picture, text: str) -> Attention | None:
@@ -75,7 +78,8 @@ def attention(model: Model, image: Picture, text: str) -> Attention | None:
     patches = recorder.weights[: len(word_ids), num_prefix:].float().cpu().numpy()
     words, weights = _by_word(model, builder.input_ids(sample), word_ids, patches)
     weights /= np.maximum(weights.sum(1, keepdims=True), 1e-12)
-    return Attention(words, weights.reshape(-1, side, side))
+    seen = batch.pixel_values[0].permute(1, 2, 0).cpu().numpy()  # type: ignore[index]
+    return Attention(words, weights.reshape(-1, side, side), Image.fromarray(seen))
 
 
 class _Recorder(TorchFunctionMode):

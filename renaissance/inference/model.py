@@ -288,6 +288,14 @@ class Model:
                 self.network, reader, modality, indices, self.spec.train.precision, self.device
             )
 
+    def can(self, method: str) -> bool:
+        """Return whether an objective of the run overrides a method of the contract.
+
+        Args:
+            method: "match_score" (for `match`), "embed", or "token_logits" (for `fill_mask`).
+        """
+        return self._with(method) is not None
+
     def _with(self, method: str) -> Objective | None:
         """Return the first objective that overrides a method."""
         objectives = self.network.named_objectives().values()

@@ -1,0 +1,1 @@
+"""`renaissance serve`: a page on this machine that asks a trained model."""
