@@ -1,0 +1,168 @@
+"""Predictions of a whole dataset, in parts, so that they can be resumed and shared among ranks."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+
+from renaissance.contracts.dataset import Dataset
+from renaissance.contracts.objective import Objective
+from renaissance.data.collate import BadSampleError, Collator, MicroBatch
+from renaissance.data.concatenation import Concatenation
+from renaissance.engine.precision import autocast
+from renaissance.engine.run_parts import make_reader
+from renaissance.errors import DataError, SpecError
+from renaissance.files import write_whole
+from renaissance.inference.model import Model
+
+# Rows of a part: what a run that is killed does anew.
+PART_SIZE = 1024
+# Micro-batches that are read while another is predicted.
+NUM_AHEAD = 4
+REQUEST = "request.json"
+
+
+@attrs.frozen
+class _Read:
+    """A micro-batch, and the rows that cannot be read.
+
+    Attributes:
+        batch: The rows that can be read; None if there are none.
+        faults: What is wrong, by index of the row.
+    """
+
+    batch: MicroBatch | None
+    faults: Mapping[int, str]
+
+
+@attrs.frozen
+class Parts:
+    """Files of predictions, each of `PART_SIZE` rows, in a folder beside the output.
+
+    Attributes:
+        folder: The folder.
+        num_rows: Rows of the dataset.
+    """
+
+    folder: Path
+    num_rows: int
+
+    def open(self, request: Mapping[str, object]) -> None:
+        """Make the folder, or take up one that an interrupted command with this request left.
+
+        Raises:
+            SpecError: If the folder belongs to another request.
+        """
+        content = json.dumps(request, indent=1, ensure_ascii=False) + "\n"
+        path = self.folder / REQUEST
+        if path.is_file():
+            if path.read_text(encoding="utf-8") != content:
+                raise SpecError(
+                    f"--output: {self.folder} holds part of other predictions ({path}); delete it, "
+                    "or choose another output"
+                )
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content)
+
+    def indices(self) -> range:
+        """Return the indices of all parts."""
+        return range(-(-self.num_rows // PART_SIZE))
+
+    def path(self, part: int) -> Path:
+        """Return the file of a part, whether or not it exists."""
+        return self.folder / f"part-{part:06d}.jsonl"
+
+    def rows_of(self, part: int) -> range:
+        """Return the indices of a part's rows."""
+        return range(part * PART_SIZE, min((part + 1) * PART_SIZE, self.num_rows))
+
+    def write(self, part: int, rows: list[dict[str, Any]]) -> None:
+        """Write a part, whole or not at all."""
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_whole(self.path(part), "".join(lines))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of all parts."""
+        for part in self.indices():
+            with self.path(part).open(encoding="utf-8") as file:
+                for line in file:
+                    yield json.loads(line)
+
+
+def predict_rows(
+    model: Model,
+    name: str,
+    dataset: Dataset,
+    rows: range,
+    batch_size: int,
+    num_threads: int,
+    done: Callable[[int], None] = lambda count: None,
+) -> list[dict[str, Any]]:
+    """Predict some rows of a dataset.
+
+    Args:
+        model: The model.
+        name: The objective.
+        dataset: The dataset.
+        rows: Indices of the rows.
+        batch_size: Rows in one pass through the model.
+        num_threads: Threads that read.
+        done: Called with the number of rows after each pass.
+
+    Returns:
+        One prediction per row; {"index", "error"} for a row that cannot be read.
+    """
+    objective = model.network.named_objectives()[name]
+    reader = make_reader(
+        model.spec, model.tokenizer, Concatenation([("rows", dataset)]), training=False
+    )
+    collator = Collator(reader, {name: objective}, skip_bad_samples=False)
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    predictions: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(num_threads) as pool:
+        waiting = [pool.submit(_read, collator, batch) for batch in batches[:NUM_AHEAD]]
+        following = itertools.islice(batches, NUM_AHEAD, None)
+        for indices in batches:
+            read = waiting.pop(0).result()
+            waiting += [pool.submit(_read, collator, b) for b in itertools.islice(following, 1)]
+            predictions += _predict(model, name, objective, indices, read)
+            done(len(indices))
+    return predictions
+
+
+def _read(collator: Collator, indices: range) -> _Read:
+    """Collate the rows that can be read."""
+    faults: dict[int, str] = {}
+    while len(faults) < len(indices):
+        try:
+            return _Read(collator[[(0, i) for i in indices if i not in faults]], faults)
+        except BadSampleError as error:
+            faults[error.index] = str(error)
+    return _Read(None, faults)
+
+
+def _predict(
+    model: Model, name: str, objective: Objective, indices: range, read: _Read
+) -> list[dict[str, Any]]:
+    predicted: list[dict[str, Any]] = []
+    if read.batch is not None:
+        batch = read.batch.to(model.device)
+        with torch.no_grad(), autocast(model.spec.train.precision, model.device):
+            output = model.network(batch)[name]
+        predicted = objective.predictions(batch.objectives[name], output)
+    if len(predicted) != len(indices) - len(read.faults):
+        raise DataError(
+            f"objective '{name}' made {len(predicted)} predictions for "
+            f"{len(indices) - len(read.faults)} rows; expected one per row"
+        )
+    following = iter(predicted)
+    return [
+        {"index": index, "error": read.faults[index]} if index in read.faults else next(following)
+        for index in indices
+    ]
