@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,8 +29,8 @@ from renaissance.engine.run_parts import (
 from renaissance.errors import CheckpointError, SpecError
 from renaissance.files import write_whole
 from renaissance.plugins.loading import Plugins
-from renaissance.spec.read import load_spec
-from renaissance.spec.sections import RunSpec
+from renaissance.spec.read import COMMAND_LINE, load_spec
+from renaissance.spec.sections import ResolvedSpec, RunSpec
 
 
 @attrs.frozen
@@ -108,9 +109,22 @@ def _read_spec(request: EvaluationRequest, plugins: Plugins) -> RunSpec:
             f"--split {request.split}: the run has no [[data.validate]], so no dataset to take "
             "that split from"
         )
+    for index, dataset in enumerate(spec.data.validate):
+        if not hasattr(dataset.options, "split"):
+            raise SpecError(
+                f"--split {request.split}: data.validate[{index}] ('{dataset.type}') has no other "
+                "splits; expected validate or train. To evaluate on other data, set data.validate"
+            )
     split = toml_string(request.split)
     splits = [f"data.validate.{i}.split={split}" for i in range(len(spec.data.validate))]
-    return load_spec([*arguments, *splits], plugins)
+    try:
+        return load_spec([*arguments, *splits], plugins)
+    except SpecError as error:
+        # Nobody typed that key.
+        key = re.compile(rf"{COMMAND_LINE}: (data\.validate\[\d+\])\.split: ")
+        raise SpecError(
+            *(key.sub(r"--split: for \1, ", fault) for fault in error.faults)
+        ) from error
 
 
 def _spec_arguments(arguments: Sequence[str]) -> list[str]:

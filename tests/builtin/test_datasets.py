@@ -150,6 +150,35 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         image_text(tmp_path, ())
 
 
+@pytest.mark.parametrize(
+    ("files", "split", "expected"),
+    [
+        ("flickr8k_caption_karpathy_val.arrow", "test", "flickr8k_caption_karpathy_test.arrow"),
+        ("val/photos_*.arrow", "test", "test/photos_*.arrow"),
+        # A word of its own, and the last one.
+        ("test/contest-val2017.arrow", "train", "test/contest-train2017.arrow"),
+        (("a_dev.arrow", "b_validation.arrow"), "test", ("a_test.arrow", "b_test.arrow")),
+    ],
+)
+def test_another_split_is_in_files_of_that_name(
+    tmp_path: Path, files: str | tuple[str, ...], split: str, expected: str | tuple[str, ...]
+) -> None:
+    for index, name in enumerate((expected,) if isinstance(expected, str) else expected):
+        path = tmp_path / name.replace("*", "0")
+        path.parent.mkdir(exist_ok=True)
+        write(path, [[f"caption {index}"]])
+    found = ImageText(ImageText.Options(files=files, split=split), context(tmp_path))
+    assert texts(found) == [f"caption {index}" for index in range(len(found))]
+    assert len(found) == (1 if isinstance(expected, str) else 2)
+
+
+def test_a_split_that_no_file_name_tells(tmp_path: Path) -> None:
+    write(tmp_path / "photos.arrow", [["a"]])
+    options = ImageText.Options(files="photos.arrow", split="test")
+    with pytest.raises(DataError, match=r"'photos.arrow' says of no split .* such as photos_val"):
+        ImageText(options, context(tmp_path))
+
+
 def test_wrong_columns_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "a.arrow", [1, 2])
     with pytest.raises(

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import tomli
+from support.arrow_files import rows as image_rows
+from support.arrow_files import spec_with_files, write_arrow
 from support.asserting import assert_refused
 from support.command_line import renaissance
 from support.running import TINY, metrics, run_here, write_spec
@@ -331,6 +333,23 @@ def test_several_objectives_have_a_file_each(run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_the_test_file_beside_the_validation_file(tmp_path: Path) -> None:
+    """As in the README: files of one name for each split."""
+    for split, number in (("train", 8), ("val", 3), ("test", 2)):
+        write_arrow(tmp_path / f"flickr8k_{split}.arrow", image_rows(number))
+    spec = spec_with_files(tmp_path)
+    text = spec.read_text().replace('"train.arrow"', '"flickr8k_train.arrow"')
+    validate = '[[data.validate]]\ntype = "image-text"\nfiles = "flickr8k_val.arrow"\n\n'
+    spec.write_text(text.replace("[[objectives]]", f"{validate}[[objectives]]", 1))
+    assert run_here(spec, tmp_path, "train.max_steps=1") == 0
+    for split in ("validate", "test", "train"):
+        evaluate(tmp_path / "tiny", "--split", split)
+        assert "itm/loss" in results(tmp_path / "tiny", split)["metrics"]
+    (tmp_path / "flickr8k_test.arrow").unlink()
+    refused = renaissance("evaluate", str(tmp_path / "tiny"), "--split", "test")
+    assert_refused(refused, f"{tmp_path}/flickr8k_test.arrow: no such file")
+
+
 def test_records_that_cannot_be_read_are_counted(run: Path) -> None:
     command = ["evaluate", str(run), "data.validate.0.bad=3"]
     assert_refused(renaissance(*command), "sample 3: damaged")
@@ -360,6 +379,7 @@ def test_what_cannot_be_evaluated_is_said(run: Path, tmp_path: Path) -> None:
     folder, name = str(run), str(run / "predictions.jsonl")
     (tmp_path / "empty").mkdir()
     matching = str(write_levels(tmp_path / "matching", "itm"))
+    shapes = str(write_spec(tmp_path / "shapes"))
     without_checkpoint = str(write_levels(tmp_path / "own"))
     cases = [
         ([str(tmp_path / "gone")], [f"{tmp_path / 'gone'}: no such folder; expected a run folder"]),
@@ -367,9 +387,13 @@ def test_what_cannot_be_evaluated_is_said(run: Path, tmp_path: Path) -> None:
         ([str(tmp_path / "empty")], [f"{tmp_path / 'empty'}: no spec.toml there; expected a run"]),
         (
             [folder, "--split", "tset"],
-            ['data.validate[0].split: got "tset", expected "train" | "validate" |', '"hidden"'],
+            ['--split: for data.validate[0], got "tset", expected "train" |', '"hidden"'],
         ),
-        ([folder, "--split", "2017"], ['data.validate[0].split: got "2017"']),
+        ([folder, "--split", "2017"], ['error: --split: for data.validate[0], got "2017"']),
+        (
+            [shapes, "--split", "test"],
+            ["error: --split test: data.validate[0] ('shapes') has no other splits; expected"],
+        ),
         ([folder, "--split", "test", "data.validate=[]"], ["--split test: the run has no"]),
         ([folder, "data.validate=[]"], ["data.validate: missing; there is nothing to evaluate"]),
         ([folder, "--checkpoint", "bset"], ["bset: no checkpoint there; expected a folder with"]),
