@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from renaissance.inference.model import Model as Model
     from renaissance.initialization import initialize_linear as initialize_linear
     from renaissance.panel import draw_panel as draw_panel
+    from renaissance.progress import ProgressBar as ProgressBar
 
 __version__ = version("renaissance")
 
@@ -114,6 +115,7 @@ _LAZY = {
     "renaissance.inference.model": ("Match", "Model"),
     "renaissance.initialization": ("initialize_linear",),
     "renaissance.panel": ("draw_panel",),
+    "renaissance.progress": ("ProgressBar",),
 }
 _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
 

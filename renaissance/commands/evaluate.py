@@ -1,7 +1,6 @@
 """`renaissance evaluate`: measure a run on a split, and write its predictions."""
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +8,13 @@ from pathlib import Path
 import attrs
 import typer
 
-from renaissance.commands.output import print_figures
-from renaissance.contracts.objective import overrides
+from renaissance.commands.results import (
+    changed_settings,
+    predicting,
+    print_results,
+    write_predictions,
+    write_results,
+)
 from renaissance.data.concatenation import Concatenation
 from renaissance.engine.checkpoint import load_checkpoint
 from renaissance.engine.distributed import Ranks
@@ -31,6 +35,7 @@ from renaissance.files import write_whole
 from renaissance.plugins.loading import Plugins
 from renaissance.spec.read import COMMAND_LINE, load_spec
 from renaissance.spec.sections import ResolvedSpec, RunSpec
+from renaissance.spec.write import spec_to_toml
 
 
 @attrs.frozen
@@ -88,7 +93,9 @@ def _evaluate(request: EvaluationRequest, read: RunSpec, ranks: Ranks) -> None:
         is_final=True,
         predict=request.predictions is not None,
     )
-    ranks.on_all_ranks(lambda: _report(request, spec, network, checkpoint, result, ranks))
+    ranks.on_all_ranks(
+        lambda: _report(request, spec, read, network, checkpoint, result) if ranks.is_main else None
+    )
 
 
 def _check_writable(predictions: Path) -> None:
@@ -186,70 +193,29 @@ def _initialize(network: MultiObjective, source: Path, spec: RunSpec) -> str:
     return report.source
 
 
-def _predicting(network: MultiObjective) -> list[str]:
-    return [
-        name
-        for name, objective in network.named_objectives().items()
-        if overrides(objective, "predictions")
-    ]
-
-
 def _require_predictions(network: MultiObjective) -> None:
-    if not _predicting(network):
+    if not predicting(network):
         names = ", ".join(network.named_objectives())
         raise SpecError(f"--predictions: none of the objectives ({names}) makes predictions")
 
 
 def _report(
     request: EvaluationRequest,
-    spec: RunSpec,
+    spec: ResolvedSpec,
+    read: RunSpec,
     network: MultiObjective,
     checkpoint: str,
     result: SplitResult,
-    ranks: Ranks,
 ) -> None:
-    if not ranks.is_main:
-        return
-    print_figures(
-        ("metric", "value"),
-        [(name, f"{value:.4f}") for name, value in result.metrics.items()],
-        heading=f"{spec.folder.name}, {request.split}",
-    )
-    typer.echo(f"checkpoint: {checkpoint}")
-    if result.num_bad_samples:
-        typer.echo(f"left out: {result.num_bad_samples} records that cannot be read")
-    written = [_write_results(RunFolder(spec.folder), request.split, checkpoint, result)]
+    run = RunFolder(spec.folder)
+    changed = changed_settings(run, read)
+    print_results(f"{run.path.name}, {request.split}", checkpoint, result, changed)
+    written = write_results(run, request.split, checkpoint, result, changed)
+    if not run.spec.is_file():
+        # What was evaluated without training.
+        write_whole(run.spec, spec_to_toml(spec))
+        written.append(run.spec)
     if request.predictions is not None:
-        written += _write_predictions(request.predictions, network, result)
+        written += write_predictions(request.predictions, network, result)
     for path in written:
         typer.echo(f"written: {path}")
-
-
-def _write_results(run: RunFolder, split: str, checkpoint: str, result: SplitResult) -> Path:
-    """Write a split's metrics beside those of other splits."""
-    run.path.mkdir(parents=True, exist_ok=True)
-    path = run.results
-    results = json.loads(path.read_text()) if path.is_file() else {}
-    results[split] = {
-        "checkpoint": checkpoint,
-        # JSON has no NaN and no infinity.
-        "metrics": {
-            name: value if math.isfinite(value) else None for name, value in result.metrics.items()
-        },
-        "num_bad_samples": result.num_bad_samples,
-    }
-    write_whole(path, json.dumps(results, indent=1) + "\n")
-    return path
-
-
-def _write_predictions(path: Path, network: MultiObjective, result: SplitResult) -> list[Path]:
-    """Write predictions to the file or, if several objectives predict, to one file for each."""
-    names = _predicting(network)
-    paths = []
-    for name in names:
-        its_path = path if len(names) == 1 else path.with_stem(f"{path.stem}-{name}")
-        with its_path.open("w", encoding="utf-8") as file:
-            rows = result.predictions.get(name, [])
-            network.named_objectives()[name].write_predictions(rows, file)
-        paths.append(its_path)
-    return paths

@@ -7,7 +7,6 @@ repeat samples, train with different learning rates, or wait for each other for 
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Mapping
 
 import torch
 import transformers
@@ -18,7 +17,7 @@ from renaissance.engine.distributed import Ranks
 from renaissance.engine.run_parts import RunParts
 from renaissance.engine.tensors import first_few
 from renaissance.errors import SpecError, shortened
-from renaissance.spec.write import spec_tables
+from renaissance.spec.write import settings, spec_tables
 
 
 def check_agreement(parts: RunParts, probe: MicroBatch, ranks: Ranks) -> None:
@@ -53,7 +52,7 @@ def _values(parts: RunParts, probe: MicroBatch) -> dict[str, str]:
     texts = b"" if probe.input_ids is None else probe.input_ids.numpy().tobytes()
     validate = parts.validate
     return {
-        **dict(_settings(spec_tables(parts.spec))),
+        **{path: str(value) for path, value in settings(spec_tables(parts.spec))},
         "training samples": str(parts.train.datasets.lengths),
         "validation samples": str(validate.datasets.lengths if validate else []),
         "token ids of the first samples": hashlib.sha256(texts).hexdigest()[:16],
@@ -62,17 +61,6 @@ def _values(parts: RunParts, probe: MicroBatch) -> dict[str, str]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-
-
-def _settings(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the key path and the text of each value in nested tables."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _settings(inner, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
-        yield from _settings(dict(enumerate(value)), path)
-    else:
-        yield path, str(value)
 
 
 def _shown(value: str | None) -> str:

@@ -20,6 +20,7 @@ from renaissance.engine.distributed import Ranks
 from renaissance.engine.metrics import MetricBook
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
+from renaissance.engine.progress import progress
 from renaissance.engine.whole_split import WholeSplit
 from renaissance.errors import DataError
 from renaissance.spec.sections import RunSpec
@@ -37,12 +38,16 @@ class SplitResult:
         panel: Pictures with what the objectives say about them.
         predictions: Rows by objective, in the order of the samples; empty unless asked for.
         num_bad_samples: Records that could not be read and were left out.
+        num_samples: Samples that the figures are of.
+        num_targets: Targets by objective, such as masked tokens; losses are means over these.
     """
 
     metrics: dict[str, float]
     panel: list[PanelImage]
     predictions: dict[str, list[Prediction]]
     num_bad_samples: int
+    num_samples: int
+    num_targets: dict[str, int]
 
 
 @attrs.frozen
@@ -91,7 +96,7 @@ def evaluate(
 
     def run() -> _Outputs | None:
         try:
-            return _run(network, collator, spec, ranks, book, predict, is_stopping)
+            return _run(network, collator, spec, ranks, book, predict, is_final, is_stopping)
         except StoppedWaitingError:
             return None
 
@@ -109,6 +114,8 @@ def evaluate(
         outputs.panel[: spec.evaluate.num_panel_images],
         _in_sample_order(outputs.predictions, ranks) if predict else {},
         num_bad,
+        len(collator.datasets) - num_bad,
+        book.num_targets(),
     )
 
 
@@ -119,6 +126,7 @@ def _run(
     ranks: Ranks,
     book: MetricBook,
     predict: bool,
+    is_final: bool,
     is_stopping: Callable[[], bool],
 ) -> _Outputs:
     """Run this rank's share of the split, and add it to the metrics."""
@@ -127,22 +135,34 @@ def _run(
     )
     # Starting a worker takes longer than loading a few micro-batches.
     num_workers = min(spec.data.num_workers, len(order) // 4)
-    objectives = network.named_objectives()
+    loader = MicroBatchLoader(collator, order, num_workers, ranks.device, is_stopping)
     collected = _Outputs()
-    for micro_batch in MicroBatchLoader(collator, order, num_workers, ranks.device, is_stopping):
-        collected.bad_samples.extend(micro_batch.bad_samples)
-        batch = micro_batch.to(ranks.device)
-        with torch.no_grad(), autocast(spec.train.precision, ranks.device):
-            outputs = network(batch)
-        book.update(batch, outputs)
-        if predict:
-            first = int(micro_batch.indices[0])
-            for name, its_batch in batch.objectives.items():
-                rows = objectives[name].predictions(its_batch, outputs[name])
-                collected.predictions.append((first, name, rows))
-        if ranks.is_main and len(collected.panel) < spec.evaluate.num_panel_images:
-            collected.panel.extend(_panel(network, collator.reader.tokenizer, batch, outputs))
+    with progress(
+        "evaluation", sum(map(len, order)), "samples", ranks.is_main, has_terminal=is_final
+    ) as advance:
+        for keys, micro_batch in zip(order, loader, strict=True):
+            batch = micro_batch.to(ranks.device)
+            with torch.no_grad(), autocast(spec.train.precision, ranks.device):
+                outputs = network(batch)
+            book.update(batch, outputs)
+            collected.bad_samples.extend(micro_batch.bad_samples)
+            if predict:
+                collected.predictions.extend(_predictions(network, batch, outputs))
+            if ranks.is_main and len(collected.panel) < spec.evaluate.num_panel_images:
+                collected.panel.extend(_panel(network, collator.reader.tokenizer, batch, outputs))
+            advance(len(keys))
     return collected
+
+
+def _predictions(
+    network: MultiObjective, batch: MicroBatch, outputs: Mapping[str, ObjectiveOutput]
+) -> list[tuple[int, str, list[Prediction]]]:
+    first = int(batch.indices[0])
+    objectives = network.named_objectives()
+    return [
+        (first, name, objectives[name].predictions(its_batch, outputs[name]))
+        for name, its_batch in batch.objectives.items()
+    ]
 
 
 def _count_bad_samples(messages: Sequence[str], limit: int, ranks: Ranks) -> int:

@@ -80,6 +80,10 @@ class MetricBook:
                 results[f"{name}/{metric_name}"] = float(metric.compute())
         return results if len(results) > 1 else {}
 
+    def num_targets(self) -> dict[str, int]:
+        """Return the number of targets by objective, over all ranks; every rank must call it."""
+        return {name: round(float(total.compute())) for name, total in self._num_targets.items()}
+
     def reset(self) -> None:
         """Begin a new window."""
         for metric in self._all():

@@ -1,6 +1,5 @@
 """A whole split, for an objective whose metric needs more than a micro-batch."""
 
-import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 
@@ -16,9 +15,8 @@ from renaissance.engine.distributed import Ranks
 from renaissance.engine.encode_rows import encode_rows
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
+from renaissance.engine.progress import progress
 from renaissance.spec.sections import RunSpec
-
-SECONDS_BETWEEN_LINES = 10.0
 
 
 class WholeSplit:
@@ -100,20 +98,10 @@ class WholeSplit:
         return self._ranks.gather_rows(rows)
 
     def progress(self, steps: Iterable[int], total: int, unit: str) -> Iterator[int]:
-        """Yield the steps; rank 0 prints its own progress from time to time."""
-        started = last_printed = time.monotonic()
-        done = 0
-        for step in steps:
-            yield step
-            done += step
-            now = time.monotonic()
-            is_due = now - last_printed >= SECONDS_BETWEEN_LINES or done >= total
-            if self._ranks.is_main and is_due:
-                last_printed = now
-                rate = done / max(now - started, 1e-9)
-                left = (total - done) / rate
-                print(
-                    f"{self._objective}: {done:,} of {total:,} {unit} on rank 0, "
-                    f"{rate:,.0f} {unit}/s, {left:,.0f} s left",
-                    flush=True,
-                )
+        """Yield the steps; rank 0 shows its own progress."""
+        with progress(
+            self._objective, total, unit, self._ranks.is_main, has_terminal=self.is_final
+        ) as advance:
+            for step in steps:
+                yield step
+                advance(step)

@@ -1,6 +1,6 @@
 """From a run spec back to TOML, every default included."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,17 @@ def spec_tables(spec: RunSpec) -> dict[str, Any]:
     """Return a spec as nested tables, as `spec_to_toml` writes them."""
     tables: dict[str, Any] = _to_toml(spec)
     return tables
+
+
+def settings(tables: object, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the key path, as on the command line, and the value of each key in nested tables."""
+    if isinstance(tables, Mapping):
+        for key, inner in tables.items():
+            yield from settings(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(tables, list) and any(isinstance(inner, Mapping) for inner in tables):
+        yield from settings(dict(enumerate(tables)), path)
+    else:
+        yield path, tables
 
 
 def _to_toml(value: object) -> Any:

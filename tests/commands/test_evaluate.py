@@ -1,6 +1,7 @@
 """`renaissance evaluate`: splits, checkpoints, ranks, predictions, and what it refuses."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -217,12 +218,14 @@ def test_it_finds_what_training_found(run: Path) -> None:
         assert actual["metrics"] == pytest.approx(measured_in_training(run, step), rel=1e-5)
         assert actual["checkpoint"] == str(run / "checkpoints" / f"step-{step:08d}")
         assert f"checkpoint: {actual['checkpoint']}\n" in out
-        assert f"{actual['metrics']['bright/loss']:.4f}" in out
+        assert re.search(rf"bright/loss +{actual['metrics']['bright/loss']:.4f} +21 *\n", out)
+        assert "tiny, validate: 21 samples\n" in out
+        assert (actual["num_samples"], actual["num_targets"]) == (21, {"bright": 21})
     assert measured_in_training(run, 4)["loss"] > measured_in_training(run, 8)["loss"] + 1e-3
 
 
 def test_results_that_are_not_finite_are_null(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = SplitResult({"loss": float("nan"), "bright/loss": 1.0}, [], {}, 0)
+    found = SplitResult({"loss": float("nan"), "bright/loss": 1.0}, [], {}, 0, 1, {})
     monkeypatch.setattr("renaissance.commands.evaluate.evaluate", lambda *_, **__: found)
     assert "nan" in evaluate(run)
     assert results(run)["metrics"] == {"loss": None, "bright/loss": 1.0}
@@ -314,9 +317,29 @@ def test_metrics_are_those_of_the_predictions(run: Path) -> None:
 def test_a_split_without_labels_is_predicted_and_not_measured(run: Path) -> None:
     out = evaluate(run, "--split", "hidden", "--predictions", run / "predictions.jsonl")
     assert results(run, "hidden")["metrics"] == {}
+    assert results(run, "hidden")["num_samples"] == SIZES["hidden"]
+    assert results(run, "hidden")["num_targets"] == {"bright": 0}
     assert len(rows(run / "predictions.jsonl")) == SIZES["hidden"]
     assert "bright/" not in out
     assert f"written: {run / 'predictions.jsonl'}\n" in out
+
+
+def test_settings_that_are_not_those_of_the_run_are_recorded(run: Path) -> None:
+    out = evaluate(run)
+    assert results(run)["changed_settings"] == {}
+    assert "not as in the run's spec" not in out
+    out = evaluate(run, "--split", "test", "evaluate.micro_batch_size=5", "optimizer.type=adamw")
+    assert results(run, "test")["changed_settings"] == {
+        "data.validate.0.split": {"run": None, "evaluation": "test"},
+        "evaluate.micro_batch_size": {"run": 8, "evaluation": 5},
+    }
+    assert "not as in the run's spec: evaluate.micro_batch_size = 5 (there: 8)\n" in out
+    # What was recorded of the other split stays.
+    assert results(run)["changed_settings"] == {}
+
+
+def test_progress_is_shown(run: Path) -> None:
+    assert "evaluation: 21 of 21 samples on rank 0, " in evaluate(run)
 
 
 def test_several_objectives_have_a_file_each(run: Path, tmp_path: Path) -> None:
@@ -342,9 +365,9 @@ def test_the_test_file_beside_the_validation_file(tmp_path: Path) -> None:
     validate = '[[data.validate]]\ntype = "image-text"\nfiles = "flickr8k_val.arrow"\n\n'
     spec.write_text(text.replace("[[objectives]]", f"{validate}[[objectives]]", 1))
     assert run_here(spec, tmp_path, "train.max_steps=1") == 0
-    for split in ("validate", "test", "train"):
+    for split, number in (("validate", 3), ("test", 2), ("train", 8)):
         evaluate(tmp_path / "tiny", "--split", split)
-        assert "itm/loss" in results(tmp_path / "tiny", split)["metrics"]
+        assert results(tmp_path / "tiny", split)["num_samples"] == number
     (tmp_path / "flickr8k_test.arrow").unlink()
     refused = renaissance("evaluate", str(tmp_path / "tiny"), "--split", "test")
     assert_refused(refused, f"{tmp_path}/flickr8k_test.arrow: no such file")
@@ -357,6 +380,7 @@ def test_records_that_cannot_be_read_are_counted(run: Path) -> None:
     out = evaluate(*command[1:], "data.max_bad_samples=1", "--predictions", path)
     assert "left out: 1 records that cannot be read" in out
     assert results(run)["num_bad_samples"] == 1
+    assert (results(run)["num_samples"], results(run)["num_targets"]) == (20, {"bright": 20})
     actual = [row["identifier"] for row in rows(path)]
     assert actual == [f"validate-{index}" for index in range(21) if index != 3]
 
@@ -368,7 +392,13 @@ def test_a_run_that_never_trained_is_evaluated_as_it_starts(run: Path, tmp_path:
     actual = results(tmp_path / "fresh")
     assert actual["checkpoint"] == str(run / "checkpoints" / "step-00000004")
     assert actual["metrics"] == pytest.approx(measured_in_training(run, 4), rel=1e-5)
+    # Its spec is left there, so that the folder can be evaluated by itself.
+    fresh = tmp_path / "fresh"
+    assert tomli.loads((fresh / "spec.toml").read_text())["model"]["init_from"] == str(run)
+    evaluate(fresh, "--split", "test")
+    assert set(json.loads((fresh / "results.json").read_text())) == {"validate", "test"}
     more = write_levels(tmp_path / "more", "bright mlm itm")
+    settings[1] = "run.name=other"
     assert_refused(
         renaissance("evaluate", str(more), *settings),
         "(model.init_from) has no parameters for objectives.mlm, objectives.itm; train the run",

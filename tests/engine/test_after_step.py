@@ -38,7 +38,7 @@ def measure(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) -> None:
     left = iter(losses)
 
     def evaluate(*arguments: Any, **more: Any) -> SplitResult:
-        return SplitResult({"loss": next(left)}, [], {}, 0)
+        return SplitResult({"loss": next(left)}, [], {}, 0, 1, {})
 
     monkeypatch.setattr(after_step, "evaluate", evaluate)
 
@@ -166,7 +166,7 @@ def live(folder: Path, *monitors: Monitor) -> None:
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     def evaluate(network: torch.nn.Linear, *arguments: Any, **more: Any) -> SplitResult:
-        return SplitResult({"loss": LOSSES[int(network.weight) - 1]}, [], {}, 0)
+        return SplitResult({"loss": LOSSES[int(network.weight) - 1]}, [], {}, 0, 1, {})
 
     monkeypatch.setattr(after_step, "evaluate", evaluate)
     # A process that is killed, unlike a machine, loses nothing that it has written.

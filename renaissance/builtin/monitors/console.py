@@ -5,17 +5,8 @@ from pathlib import Path
 
 import attrs
 from rich.console import Console as RichConsole
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from renaissance import Evaluation, Monitor, RunInfo, StepReport
+from renaissance import Evaluation, Monitor, ProgressBar, RunInfo, StepReport
 
 # Modules to name before the rest is counted.
 NUM_NAMED = 4
@@ -42,7 +33,7 @@ class Console(Monitor):
             names = _shortened(run.unused_parameters)
             self._say(f"not trained, since no objective uses them: {names}")
         if self._console.is_terminal:
-            self._bar = ProgressBar(self._console, run.start_step, run.total_steps)
+            self._bar = ProgressBar(self._console, "step", run.start_step, run.total_steps)
 
     def step_finished(self, run: RunInfo, report: StepReport) -> None:
         """Print a training step."""
@@ -74,39 +65,6 @@ class Console(Monitor):
         width = self._console.width if self._console.is_terminal else None
         for line in _lines(pieces, width):
             self._console.print(line, markup=False)
-
-
-class ProgressBar:
-    """The last line of a terminal: steps, a bar, and the time left.
-
-    Args:
-        console: Where it is drawn.
-        step: Steps done.
-        total_steps: Steps of the whole run.
-    """
-
-    def __init__(self, console: RichConsole, step: int, total_steps: int) -> None:
-        self._progress = Progress(
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            # None: as wide as the other columns allow.
-            BarColumn(bar_width=None),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            expand=True,
-        )
-        self._task: TaskID = self._progress.add_task("", total=total_steps, completed=step)
-        self._progress.start()
-
-    def move_to(self, step: int) -> None:
-        """Show that these steps are done."""
-        self._progress.update(self._task, completed=step)
-
-    def stop(self) -> None:
-        """Leave the bar as it is."""
-        self._progress.stop()
 
 
 def _figures(metrics: Mapping[str, float]) -> list[str]:

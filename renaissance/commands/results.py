@@ -1,0 +1,103 @@
+"""What `renaissance evaluate` prints and writes."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import tomli
+import typer
+
+from renaissance.commands.output import print_figures
+from renaissance.contracts.objective import overrides
+from renaissance.engine.evaluate import SplitResult
+from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.run_folder import RunFolder
+from renaissance.errors import shortened
+from renaissance.files import write_whole
+from renaissance.spec.sections import RunSpec
+from renaissance.spec.write import settings, spec_tables
+
+# By key path: the value in the run's spec and that of the evaluation; None for an absent one.
+Changes: TypeAlias = Mapping[str, Mapping[str, Any]]
+# A run folder may be moved, and steps replace epochs when a spec is resolved.
+NOT_COMPARED = ("run.name", "run.output_dir", "train.max_epochs")
+
+
+def changed_settings(run: RunFolder, read: RunSpec) -> Changes:
+    """Return the settings of an evaluation that differ from the spec of the run.
+
+    Args:
+        run: The run; if it has no spec, nothing differs.
+        read: The spec of the evaluation. What it does not say is not compared.
+    """
+    if not run.spec.is_file():
+        return {}
+    recorded = dict(settings(tomli.loads(run.spec.read_text())))
+    return {
+        path: {"run": recorded.get(path), "evaluation": value}
+        for path, value in settings(spec_tables(read))
+        if path not in NOT_COMPARED and recorded.get(path) != value
+    }
+
+
+def print_results(heading: str, checkpoint: str, result: SplitResult, changed: Changes) -> None:
+    """Print the metrics of a split, with the number of targets of each objective."""
+    rows = []
+    for name, value in result.metrics.items():
+        targets = result.num_targets.get(name.partition("/")[0])
+        rows.append((name, f"{value:.4f}", "" if targets is None else f"{targets:,}"))
+    print_figures(
+        ("metric", "value", "targets"), rows, heading=f"{heading}: {result.num_samples:,} samples"
+    )
+    typer.echo(f"checkpoint: {checkpoint}")
+    if result.num_bad_samples:
+        typer.echo(f"left out: {result.num_bad_samples} records that cannot be read")
+    for path, values in changed.items():
+        actual, expected = (shortened(str(values[key])) for key in ("evaluation", "run"))
+        typer.echo(f"not as in the run's spec: {path} = {actual} (there: {expected})")
+
+
+def write_results(
+    run: RunFolder, split: str, checkpoint: str, result: SplitResult, changed: Changes
+) -> list[Path]:
+    """Write a split's metrics beside those of other splits."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    path = run.results
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    results[split] = {
+        "checkpoint": checkpoint,
+        # JSON has no NaN and no infinity.
+        "metrics": {
+            name: value if math.isfinite(value) else None for name, value in result.metrics.items()
+        },
+        "num_samples": result.num_samples,
+        "num_targets": result.num_targets,
+        "num_bad_samples": result.num_bad_samples,
+        "changed_settings": changed,
+    }
+    write_whole(path, json.dumps(results, indent=1) + "\n")
+    return [path]
+
+
+def predicting(network: MultiObjective) -> list[str]:
+    """Return the names of the objectives that make predictions."""
+    return [
+        name
+        for name, objective in network.named_objectives().items()
+        if overrides(objective, "predictions")
+    ]
+
+
+def write_predictions(path: Path, network: MultiObjective, result: SplitResult) -> list[Path]:
+    """Write predictions to the file or, if several objectives predict, to one file for each."""
+    names = predicting(network)
+    paths = []
+    for name in names:
+        its_path = path if len(names) == 1 else path.with_stem(f"{path.stem}-{name}")
+        with its_path.open("w", encoding="utf-8") as file:
+            rows = result.predictions.get(name, [])
+            network.named_objectives()[name].write_predictions(rows, file)
+        paths.append(its_path)
+    return paths
