@@ -2,11 +2,13 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -21,8 +23,9 @@ from renaissance.errors import (
     did_you_mean,
     quoted,
 )
-from renaissance.launch import is_lost_peer, rank_of_process
+from renaissance.launch import is_lost_peer, rank_of_process, tell_launcher
 from renaissance.plugins.loading import load_plugins
+from renaissance.spec.batch_plan import BatchPlan
 from renaissance.spec.layers import Layers
 from renaissance.spec.read import choose_components, read_layers
 from renaissance.spec.structure import check_sections
@@ -46,15 +49,32 @@ Spec = Annotated[
     ),
 ]
 
+RankCount = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|auto",
+        help="Processes to start on this machine; auto: one per GPU, or one without GPUs. Without "
+        "it, this process alone runs, or is one of those that torchrun has started.",
+    ),
+]
+
 
 @app.command()
-def train(spec: Spec) -> None:
+def train(spec: Spec, ranks: RankCount = None) -> None:
     """Train a run; the same command again resumes it."""
     layers = _read(spec)
+    plugins = load_plugins()
+    chosen = choose_components(layers, plugins)
+    if ranks is not None:
+        from renaissance.elastic import number_of_ranks, start_ranks
+
+        num_ranks = number_of_ranks(ranks, chosen.train.device)
+        # A fault that every rank would find.
+        BatchPlan.of(chosen.train, num_ranks)
+        raise typer.Exit(start_ranks(["train", *spec, *_debug()], num_ranks))
     from renaissance.engine.train import train as run
 
-    plugins = load_plugins()
-    raise typer.Exit(run(choose_components(layers, plugins), plugins))
+    raise typer.Exit(run(chosen, plugins))
 
 
 @app.command()
@@ -89,11 +109,22 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="File to write predictions to, in the task's format.")
     ] = None,
+    ranks: RankCount = None,
 ) -> None:
-    """Evaluate a trained run; with torchrun, on several ranks."""
-    from renaissance.commands.evaluate import EvaluationRequest, evaluate_run
+    """Evaluate a trained run."""
+    from renaissance.commands.evaluate import EvaluationRequest, evaluate_run, read_spec
 
-    evaluate_run(EvaluationRequest(run, split, checkpoint, predictions), load_plugins())
+    request, plugins = EvaluationRequest(run, split, checkpoint, predictions), load_plugins()
+    if ranks is None:
+        evaluate_run(request, plugins)
+        return
+    from renaissance.elastic import number_of_ranks, start_ranks
+
+    num_ranks = number_of_ranks(ranks, read_spec(request, plugins).train.device)
+    arguments = ["evaluate", *run, "--split", split, "--checkpoint", checkpoint, *_debug()]
+    if predictions is not None:
+        arguments += ["--predictions", str(predictions)]
+    raise typer.Exit(start_ranks(arguments, num_ranks))
 
 
 @app.command()
@@ -127,7 +158,7 @@ def common(
 ) -> None:
     """Vision-language encoders: train, check, watch.
 
-    `torchrun -m renaissance run.toml` trains; the word `train` may be left out.
+    `renaissance train --ranks auto run.toml` trains; `torchrun -m renaissance run.toml`, too.
     """
 
 
@@ -138,6 +169,10 @@ def _read(spec: list[str]) -> Layers:
     return layers
 
 
+def _debug() -> list[str]:
+    return ["--debug"] if "--debug" in sys.argv else []
+
+
 def main() -> None:
     """Run the command line; exit codes: 0, 1 (failed while running), 2 (nothing was started)."""
     # Loader workers are forked, and a tokenizer that has used threads warns at every fork.
@@ -146,6 +181,8 @@ def main() -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    # Until training handles it, Ctrl-C would print a traceback on every rank.
+    previous = signal.signal(signal.SIGINT, _leave)
     try:
         if arguments and arguments[0] not in commands and not arguments[0].startswith("-"):
             _refuse_misspelt(arguments[0], commands)
@@ -157,6 +194,16 @@ def main() -> None:
             raise
         _report(error)
         sys.exit(error.exit_code if isinstance(error, RenaissanceError) else 1)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    # A launcher forwards Ctrl-C, which the terminal may have sent already.
+    signal.signal(number, signal.SIG_IGN)
+    if rank_of_process() == 0:
+        print("interrupted", file=sys.stderr, flush=True)
+    sys.exit(128 + number)
 
 
 def _refuse_misspelt(argument: str, commands: Collection[str]) -> None:
@@ -184,3 +231,4 @@ def _report(error: Exception) -> None:
     if not is_peer:
         where = f"rank {rank}: " if rank > 0 else ""
         print(f"error: {where}{describe(error)}", file=sys.stderr, flush=True)
+        tell_launcher(f"{where}{describe(error)}")

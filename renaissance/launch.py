@@ -1,10 +1,17 @@
-"""What a launcher tells a process of the others, without importing torch."""
+"""What a launcher tells a process of the others, and is told by it, without importing torch."""
 
+import json
 import os
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from renaissance.errors import RenaissanceError
+
+# Of the line that torchrun's report ends with.
+MAX_LINE_LENGTH = 200
 
 
 class Launch(NamedTuple):
@@ -50,6 +57,28 @@ def rank_of_process() -> int:
         return launch_of_process().rank
     except RenaissanceError:
         return 0
+
+
+def is_launched() -> bool:
+    """Return whether a launcher has started this process as one of several."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def tell_launcher(message: str) -> None:
+    """Tell torchrun in one line why this rank leaves; it ends its report with that.
+
+    Otherwise it says at length that it does not know.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not path:
+        return
+    line = message.partition("\n")[0]
+    line = line if len(line) <= MAX_LINE_LENGTH else line[: MAX_LINE_LENGTH - 3] + "..."
+    # The form that torch.distributed.elastic.multiprocessing.errors.record writes.
+    details = {"py_callstack": line, "timestamp": str(int(time.time()))}
+    # It is only a report: the message itself is printed.
+    with suppress(OSError):
+        Path(path).write_text(json.dumps({"message": {"message": line, "extraInfo": details}}))
 
 
 def is_lost_peer(error: Exception) -> bool:

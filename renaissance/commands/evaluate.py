@@ -62,7 +62,7 @@ def evaluate_run(request: EvaluationRequest, plugins: Plugins) -> None:
     Raises:
         RenaissanceError: On every rank, if spec, data or checkpoint are wrong.
     """
-    spec = _read_spec(request, plugins)
+    spec = read_spec(request, plugins)
     if request.predictions is not None:
         _check_writable(request.predictions)
     ranks = Ranks(spec.train.device)
@@ -106,7 +106,12 @@ def _check_writable(predictions: Path) -> None:
         raise SpecError(f"--predictions: {predictions} is a folder; name a file")
 
 
-def _read_spec(request: EvaluationRequest, plugins: Plugins) -> RunSpec:
+def read_spec(request: EvaluationRequest, plugins: Plugins) -> RunSpec:
+    """Read the spec of an evaluation, with the split that is asked for.
+
+    Raises:
+        SpecError: If a run folder, a spec or a split is not there, or not right.
+    """
     arguments = _spec_arguments(request.arguments)
     spec = load_spec(arguments, plugins)
     if request.split in ("train", "validate"):

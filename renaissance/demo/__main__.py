@@ -1,16 +1,15 @@
 """`python -m renaissance.demo`, which is what `make demo` runs."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import torch
 import typer
 
 from renaissance.builtin.datasets.shapes import COLOURS, SHAPES
 from renaissance.commands.output import print_figures
 from renaissance.demo.blank import BlankImages, score
+from renaissance.elastic import num_gpus
 from renaissance.engine.checkpoint import load_checkpoint
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.run_folder import RunFolder
@@ -23,22 +22,17 @@ MAX_RANKS = 2
 
 def choose_num_ranks() -> int:
     """Return one rank per GPU, at most two; without a GPU two, which share the CPU."""
-    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return min(num_gpus, MAX_RANKS) or MAX_RANKS
+    return min(num_gpus(), MAX_RANKS) or MAX_RANKS
 
 
 def main() -> None:
-    """Train with torchrun, then compare with a control that sees blank images."""
+    """Train on several ranks, then compare with a control that sees blank images."""
     num_ranks = choose_num_ranks()
     spec_file = Path(__file__).parent / "run.toml"
     settings = sys.argv[1:]
-    command = ["torchrun", "--nproc-per-node", str(num_ranks), "-m", "renaissance", str(spec_file)]
-    command += settings
+    command = ["renaissance", "train", "--ranks", str(num_ranks), str(spec_file), *settings]
     typer.echo("$ " + " ".join(command))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", *command[1:]]
-    threads = max(1, (os.cpu_count() or 1) // num_ranks)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    finished = subprocess.run(torchrun, env=environment, check=False)
+    finished = subprocess.run([sys.executable, "-m", *command], check=False)
     if finished.returncode:
         sys.exit(finished.returncode)
 

@@ -1,6 +1,8 @@
 """Whatever is wrong with the input: one clear message, the right exit code, no traceback."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from support.arrow_files import picture, rows, spec_with_files, write_arrow
 from support.asserting import assert_refused
 from support.command_line import renaissance
 from support.installing import install_source
-from support.running import TINY, metrics, run_here, torchrun, write_spec
+from support.running import TINY, environment, metrics, run_here, torchrun, write_spec
 from support.tiny_models import save_model
 
 import renaissance as renaissance_package
@@ -301,11 +303,22 @@ fails-late = "renaissance_fails_late"
 
 
 def assert_one_message(spec: Path, message: str, *settings: str, **environment: str) -> None:
-    """Train on two ranks: the message must come once, and no rank may wait for another."""
+    """Train on two ranks: the message must come once, and no rank may wait for another.
+
+    torchrun's report follows, which no rank can prevent; it must end with the message.
+    """
     result = torchrun(2, str(spec), f"run.output_dir={spec.parent}", *settings, **environment)
     assert result.returncode == 1, result.stderr
     assert result.stderr.count("error: ") == 1, result.stderr
-    assert result.stderr.count(message) == 1, result.stderr
+    printed, _, report = result.stderr.partition("\n=====")
+    assert printed.count(message) == 1, result.stderr
+    # Ranks that the launcher has ended come before.
+    last, frame = report.splitlines()[-2:]
+    assert last.startswith("  traceback : ")
+    assert message.removeprefix("error: ") in last
+    assert len(last) < 220
+    assert set(frame) == {"="}
+    assert "pytorch.org" not in report
     # The launcher adds a report, with another traceback.
     assert str(Path(renaissance_package.__file__).parent) not in result.stderr
 
@@ -327,7 +340,19 @@ def test_an_undecodable_image_on_two_ranks(tmp_path: Path) -> None:
     write_arrow(tmp_path / "train.arrow", records)
     message = f"error: rank 1: train.arrow: row {row}: image cannot be decoded"
     settings = ["data.num_workers=1", "objectives=[{type='mlm'}]"]
-    assert_one_message(spec_with_files(tmp_path), message, *settings)
+    command = [sys.executable, "-m", "renaissance", "train", "--ranks", "2"]
+    result = subprocess.run(
+        [*command, str(spec_with_files(tmp_path)), f"run.output_dir={tmp_path}", *settings],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 1
+    # Nothing else is on the terminal.
+    assert result.stderr.startswith(message)
+    assert len(result.stderr.splitlines()) == 1
     assert [line["step"] for line in metrics(tmp_path / "tiny")] == [2]
 
 
