@@ -4,9 +4,8 @@ import warnings
 from pathlib import Path
 
 import torch
-import typer
 
-from renaissance.commands.output import print_figures
+from renaissance.commands.output import print_figures, print_line
 from renaissance.contracts.encoder import Encoder
 from renaissance.data.preprocessor import normalization_of
 from renaissance.engine.checkpoint import load_checkpoint
@@ -38,10 +37,10 @@ def check_run(spec: RunSpec, num_ranks: int) -> None:
     costs = _estimate(parts)
     _print_parts(parts, costs)
     for line in [*_data_lines(parts), *_step_lines(parts), *_memory_lines(costs), *weights]:
-        typer.echo(line)
+        print_line(line)
     for warning in _warnings(parts.spec):
-        typer.echo(f"warning: {warning}")
-    typer.echo("ok: this run can start")
+        print_line(f"warning: {warning}")
+    print_line("ok: this run can start")
 
 
 def _build(spec: RunSpec, num_ranks: int) -> RunParts:
@@ -66,7 +65,7 @@ def _estimate(parts: RunParts) -> Estimate | None:
             return estimate(parts, batch, parts.spec.optimizer.states_per_parameter)
     # A plugin's component may compute what the meta device cannot; the run itself still can.
     except (NotImplementedError, RuntimeError) as error:
-        typer.echo(f"no estimate of operations and memory: {error}")
+        print_line(f"no estimate of operations and memory: {error}")
         return None
 
 

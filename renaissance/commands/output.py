@@ -37,8 +37,15 @@ def print_figures(
         table.add_column(title, justify="right")
     for row in rows:
         _add_row(table, row)
-    # Soft wrap: lines stay whole in a file or a narrow terminal.
-    Console(highlight=False, soft_wrap=True).print(table)
+    console = Console(highlight=False)
+    # Soft wrap: lines stay whole in a file.
+    console.print(table, soft_wrap=not console.is_terminal)
+
+
+def print_line(line: str) -> None:
+    """Print a line; on a terminal, wrap it at words."""
+    console = Console(highlight=False)
+    console.print(Text(line), soft_wrap=not console.is_terminal)
 
 
 def _add_row(table: Table, cells: Sequence[str]) -> None:

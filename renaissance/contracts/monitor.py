@@ -130,6 +130,9 @@ class Monitor(Component):
     def run_started(self, run: RunInfo) -> None:
         """Called before the first step."""
 
+    def progressed(self, run: RunInfo, step: int) -> None:
+        """Called after every step, logged or not, so it must return at once."""
+
     def step_finished(self, run: RunInfo, report: StepReport) -> None:
         """Called after each logged step."""
 

@@ -68,6 +68,8 @@ class AfterStep:
             StoppedWaitingError: On every rank, if a request to stop ended the evaluation. The step
                 is saved by then, and its evaluation is repeated when the run resumes.
         """
+        if self.ranks.is_main:
+            self.observers.progressed(self.info, state.step)
         self._window_steps += 1
         self._waited += waited
         evaluate_now = self._evaluation_is_due(state.step)

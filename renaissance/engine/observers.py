@@ -33,6 +33,10 @@ class Observers:
         self._tell("run_started", run.start_step, lambda monitor: monitor.run_started(run))
         self._hooks.run_started(run=run)
 
+    def progressed(self, run: RunInfo, step: int) -> None:
+        """Tell the monitors that a step is done; call on rank 0."""
+        self._tell("progressed", step, lambda monitor: monitor.progressed(run, step))
+
     def step_finished(self, run: RunInfo, report: StepReport) -> None:
         """Report a logged step; call on rank 0."""
         self._tell("step_finished", report.step, lambda monitor: monitor.step_finished(run, report))

@@ -73,7 +73,9 @@ class Audience:
         return run
 
     def step(self, run: RunInfo, step: int) -> None:
-        """Log a step."""
+        """Log a step, after another that is not logged."""
+        for done in (step - 1, step):
+            self._tell("progressed", run, done)
         self._tell("step_finished", run, make_step_report(step))
 
     def evaluate(self, run: RunInfo, step: int, num_images: int) -> None:

@@ -1,16 +1,15 @@
 """The console: plain lines in a pipe; on a terminal, the same lines wrapped, and a bar below."""
 
-import os
-import pty
 import re
-import threading
-from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
+import time
 from pathlib import Path
 
 import attrs
 import pytest
+from rich.progress import Task, TaskID
+from support.terminal import on_a_terminal, visible_lines
 
+from renaissance import progress
 from renaissance.builtin.monitors.console import Console
 from renaissance.testing.made_up_run import (
     make_evaluation,
@@ -31,6 +30,10 @@ def play(folder: Path, metrics: dict[str, float] | None = None) -> None:
     if metrics is not None:
         report = attrs.evolve(report, metrics=metrics)
         evaluation = attrs.evolve(evaluation, metrics=metrics)
+    monitor.progressed(run, 3)
+    # A bar is drawn ten times a second.
+    time.sleep(0.25)
+    monitor.progressed(run, 4)
     monitor.step_finished(run, report)
     monitor.evaluated(run, evaluation)
     monitor.checkpoint_saved(run, 4, write_checkpoint(run, 4))
@@ -43,9 +46,9 @@ def test_plain_lines_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str
         f"resuming {tmp_path}: step 2 of 8",
         "8 samples per step: 1 rank x 8  40 samples per epoch",
         "not trained, since no objective uses them: model.image_encoder.pooler",
-        "step 4/8  loss 0.5000  itm/loss 0.5000  itm/accuracy 0.8750  104.0 samples/s  "
+        "step 4/8  train     loss 0.5000  itm/loss 0.5000  itm/accuracy 0.8750  104.0 samples/s  "
         "data wait 4%",
-        "step 4  validate  loss 0.7500  itm/loss 0.7500  itm/accuracy 0.8500",
+        "step 4/8  validate  loss 0.7500  itm/loss 0.7500  itm/accuracy 0.8500",
         f"step 4  saved {tmp_path}/checkpoints/step-00000004",
         f"stopped by SIGTERM at step 4 of 8: {tmp_path}; the same command resumes from here",
     ]
@@ -56,7 +59,7 @@ def test_a_line_in_a_pipe_is_never_wrapped(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     play(tmp_path, MANY)
-    (line,) = [s for s in capsys.readouterr().out.splitlines() if s.startswith("step 4/8")]
+    (line,) = [s for s in capsys.readouterr().out.splitlines() if s.startswith("step 4/8  train")]
     assert all(f"  {name} 1.0000" in line for name in MANY)
 
 
@@ -71,42 +74,15 @@ def test_many_unused_parameters_are_named_by_module(
     )
 
 
-def on_a_terminal(act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return what is printed to a terminal of 80 columns."""
-    ours, theirs = pty.openpty()
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("TERM", "xterm")
-    chunks: list[bytes] = []
-    # A terminal holds only a few KiB that nobody has read.
-    reader = threading.Thread(target=_read_to_the_end, args=(ours, chunks), daemon=True)
-    reader.start()
-    with os.fdopen(theirs, "w") as stream, redirect_stdout(stream):
-        act()
-    reader.join(timeout=10)
-    os.close(ours)
-    return b"".join(chunks).decode()
-
-
-def _read_to_the_end(descriptor: int, chunks: list[bytes]) -> None:
-    # A terminal whose other end is closed is an error on Linux, no data elsewhere.
-    with suppress(OSError):
-        while chunk := os.read(descriptor, 4096):
-            chunks.append(chunk)
-
-
-def visible_lines(printed: str) -> list[str]:
-    """Return the lines that a terminal would have shown at some time, without colours."""
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed)
-    return [line.rstrip() for line in re.split(r"[\r\n]+", plain) if line.strip()]
-
-
 def test_eighty_columns_hold_the_bar_with_step_and_time_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = visible_lines(on_a_terminal(lambda: play(tmp_path, MANY), monkeypatch))
     bars = [line for line in lines if re.fullmatch(r"step +\d+/8 .*", line) and "left" in line]
     assert re.fullmatch(r"step +2/8 ━+.* \d:\d\d:\d\d left [-\d:]+", bars[0])
-    assert re.fullmatch(r"step +4/8 ━+.* \d:\d\d:\d\d left [-\d:]+", bars[-1])
+    # It moves with every step, logged or not, and knows the time left from the first one on.
+    assert any(re.fullmatch(r"step +3/8 ━+.* \d:\d\d:\d\d left \d:\d\d:\d\d", bar) for bar in bars)
+    assert re.fullmatch(r"step +4/8 ━+.* \d:\d\d:\d\d left \d:\d\d:\d\d", bars[-1])
     # The bar takes the whole width, whatever there is to say.
     assert {len(bar) for bar in bars} == {80}
 
@@ -120,7 +96,48 @@ def test_eighty_columns_wrap_figures_between_words(
     said = [line for line in lines[start:] if "left" not in line]
     end = next(i for i, line in enumerate(said) if "data wait" in line)
     assert all(len(line) <= 80 for line in said[: end + 1])
-    pieces = [piece for line in said[: end + 1] for piece in re.split(r" {2,}", line.strip())]
+    text = "  ".join(line.strip() for line in said[: end + 1])
+    pieces = re.split(r" {2,}", text.replace("loss  ", "loss "))
     figures = [f"{name} 1.0000" for name in MANY]
-    assert pieces == ["step 4/8", *figures, "104.0 samples/s", "data wait 4%"]
-    assert all(line.startswith("    objective-") for line in said[1:end])
+    assert pieces == ["step 4/8", "train", *figures, "104.0 samples/s", "data wait 4%"]
+    # In columns: all figures of a row begin where those of the first do.
+    rows = [line for line in said[1 : end + 1] if "objective-" in line]
+    starts = [[match.start() for match in re.finditer("objective-", row)] for row in rows]
+    assert len(rows) > 1
+    assert all(row == starts[0][: len(row)] for row in starts)
+
+
+def test_the_figures_of_all_steps_are_aligned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def act() -> None:
+        monitor, run = Console(Console.Options()), make_run_info(tmp_path)
+        for step, loss in ((2, 12.5), (8, 0.5)):
+            report = attrs.evolve(make_step_report(step), metrics={"loss": loss, "mlm/loss": 1.0})
+            monitor.step_finished(attrs.evolve(run, total_steps=100), report)
+            monitor.evaluated(attrs.evolve(run, total_steps=100), make_evaluation(step))
+
+    lines = visible_lines(on_a_terminal(act, monkeypatch))
+    heads = [line for line in lines if line.startswith("step")]
+    assert heads[0] == "step   2/100  train"
+    assert heads[1].startswith("step   2/100  validate  loss  1.5000  itm/loss  1.5000")
+    assert heads[3].startswith("step   8/100  validate  loss  0.3750  itm/loss  0.3750")
+    figures = [line for line in lines if line.startswith("    loss")]
+    assert [line.index("mlm/loss") for line in figures] == [figures[0].index("mlm/loss")] * 2
+    assert figures[0].startswith("    loss 12.5000 ")
+    assert figures[1].startswith("    loss  0.5000 ")
+
+
+def test_the_time_left_is_known_although_steps_take_minutes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    times = progress._Times(10)
+    task = Task(TaskID(0), "", 20, 10, lambda: now)
+    assert times.render(task).plain == "0:00:00 left -:--:--"
+    now, task.completed = 1060.0, 11
+    assert times.render(task).plain == "0:01:00 left 0:09:00"
+    now = 1090.0
+    # Half of the next step has passed.
+    assert times.render(task).plain == "0:01:30 left 0:08:30"

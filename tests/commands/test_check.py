@@ -9,11 +9,13 @@ import torch
 from support.arrow_files import rows, spec_with_files, write_arrow
 from support.command_line import renaissance
 from support.running import TINY, one_tower_spec, run_here, write_spec
+from support.terminal import on_a_terminal, visible_lines
 from support.tiny_models import save_model
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from renaissance.builtin.heads.linear import Linear
+from renaissance.cli import main
 from renaissance.data.order import sample_at
 from renaissance.engine.estimate import Estimate, estimate, part_sizes
 from renaissance.engine.run_parts import RunParts, build
@@ -191,6 +193,21 @@ def test_operations_of_one_tower(tmp_path: Path) -> None:
     joint = stack_flops(num_tokens, num_layers=2) * NUM_SAMPLES
     flops = estimate_of(spec, *settings).flops
     assert flops["encoder"] == (PATCH_FLOPS * len(batch.pixel_values) + joint) // NUM_SAMPLES
+
+
+def test_eighty_columns_wrap_between_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = str(write_spec(tmp_path))
+    in_a_pipe = renaissance("check", spec).out
+    monkeypatch.setattr("sys.argv", ["renaissance", "check", spec])
+
+    def check() -> None:
+        with pytest.raises(SystemExit):
+            main()
+
+    lines = visible_lines(on_a_terminal(check, monkeypatch))
+    assert max(map(len, lines)) <= 80
+    # Nothing is cut off, and no word is broken.
+    assert " ".join(lines).split() == in_a_pipe.split()
 
 
 # --- memory ---

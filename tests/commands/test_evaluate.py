@@ -13,8 +13,10 @@ from support.arrow_files import spec_with_files, write_arrow
 from support.asserting import assert_refused
 from support.command_line import renaissance
 from support.running import TINY, metrics, run_here, write_spec
+from support.terminal import on_a_terminal, visible_lines
 from support.two_ranks import on_two_ranks, results
 
+from renaissance.cli import main
 from renaissance.engine.evaluate import SplitResult
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.choice import FusionChoice
@@ -338,8 +340,16 @@ def test_settings_that_are_not_those_of_the_run_are_recorded(run: Path) -> None:
     assert results(run)["changed_settings"] == {}
 
 
-def test_progress_is_shown(run: Path) -> None:
+def test_progress_is_shown(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "evaluation: 21 of 21 samples on rank 0, " in evaluate(run)
+    monkeypatch.setattr("sys.argv", ["renaissance", "evaluate", str(run)])
+
+    def act() -> None:
+        with pytest.raises(SystemExit):
+            main()
+
+    lines = visible_lines(on_a_terminal(act, monkeypatch))
+    assert any(re.fullmatch(r"evaluation: samples 21/21 ━+ .* left 0:00:00", s) for s in lines)
 
 
 def test_several_objectives_have_a_file_each(run: Path, tmp_path: Path) -> None:
