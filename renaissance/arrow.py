@@ -1,7 +1,8 @@
 """Base classes for datasets in Arrow files, as stable as the names in `renaissance`.
 
 `ImageRows` reads images with lists of texts, `CaptionedImages` images with captions. Both are built
-on `ArrowTable` and `CaptionIndex`.
+on `ArrowTable` and `CaptionIndex`. `TableRows` reads tables of any format, whatever the names of
+their columns.
 """
 
 from renaissance.data.arrow import (
@@ -22,6 +23,8 @@ from renaissance.data.captioned_images import (
 )
 from renaissance.data.image_rows import ImageRows, whole_number, written_text
 from renaissance.data.images import open_image
+from renaissance.data.tables.division import TableSplit
+from renaissance.data.tables.rows import TableRows
 
 __all__ = [
     "ArrowTable",
@@ -31,6 +34,8 @@ __all__ = [
     "ImageRows",
     "Split",
     "SplitOptions",
+    "TableRows",
+    "TableSplit",
     "is_binary",
     "is_list",
     "is_text",

@@ -93,11 +93,13 @@ def register_datasets(register: Register) -> None:
     from renaissance.builtin.datasets.sbu import SBU
     from renaissance.builtin.datasets.shapes import Shapes
     from renaissance.builtin.datasets.snli_ve import SNLIVEData
+    from renaissance.builtin.datasets.table import Table
     from renaissance.builtin.datasets.vg import VisualGenome
     from renaissance.builtin.datasets.vqav2 import VQAv2
 
     register("shapes", Shapes)
     register("image-text", ImageText)
+    register("table", Table)
     register("coco", Coco)
     register("f30k", Flickr30k)
     register("vg", VisualGenome)

@@ -18,6 +18,7 @@ from renaissance.plugins.registry import Registry
 from renaissance.spec.choice import Choice, shared_keys
 from renaissance.spec.describe import (
     Field,
+    alternatives,
     default_of,
     describe_literal,
     describe_type,
@@ -107,9 +108,10 @@ def option_rows(
         if names is not None and field.name not in names:
             continue
         rows.append(_row(field))
-        if isinstance(field.type, type) and attrs.has(field.type):
-            nested = option_rows(field.type)
-            rows += [row._replace(name=f"{field.name}.{row.name}") for row in nested]
+        for inner in alternatives(field.type):
+            if isinstance(inner, type) and attrs.has(inner):
+                nested = option_rows(inner)
+                rows += [row._replace(name=f"{field.name}.{row.name}") for row in nested]
     return rows
 
 

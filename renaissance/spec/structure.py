@@ -31,6 +31,7 @@ from renaissance.spec.describe import (
     is_mapping,
     is_sequence,
     is_union,
+    table_class,
 )
 from renaissance.spec.faults import Faults, FaultsError, show_path
 from renaissance.spec.layers import Layers
@@ -247,6 +248,9 @@ class _Structurer:
     def _structure_union(self, value: object, union: Annotation) -> Any:
         # The value's own type is tried first: for `int | float`, 100 stays an integer.
         members = sorted(alternatives(union), key=lambda member: member is not type(value))
+        # Of several members, at most one describes a table: its faults are told one by one.
+        if isinstance(value, dict):
+            members = [member for member in members if table_class(member) is member] or members
         if len(members) == 1:
             return self._converter.structure(value, members[0])  # type: ignore[arg-type]
         for member in members:

@@ -34,6 +34,17 @@ def open_file(path: str) -> IO[bytes]:
     return cast(IO[bytes], filesystem.open(path, "rb"))
 
 
+def address_state(address: str) -> str:
+    """Return a string that changes when the file does.
+
+    Raises:
+        DataError: If fsspec, or what it needs for this kind of address, is not installed.
+        OSError: If it cannot be reached.
+    """
+    filesystem, path = _resolve(address)
+    return str(filesystem.ukey(path))
+
+
 def list_addresses(pattern: str) -> list[str]:
     """Return the addresses that match a pattern with `*`, sorted.
 

@@ -29,8 +29,8 @@ def tar_records(table: str, path: str) -> Iterator[Record | LeftOut]:
     """
     try:
         with open_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for key, members in itertools.groupby(_members(tar), key=_key):
-                parts = {_suffix(member): member for member in members}
+            for key, members in itertools.groupby(members_of(tar), key=key_of):
+                parts = {suffix_of(member): member for member in members}
                 yield from _sample(table, path, key, tar, parts)
     except (OSError, tarfile.TarError) as error:
         raise DataError(
@@ -39,7 +39,8 @@ def tar_records(table: str, path: str) -> Iterator[Record | LeftOut]:
         ) from error
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def members_of(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the files in a tar, in their order."""
     while (member := tar.next()) is not None:
         # tarfile would keep all members in memory.
         tar.members.clear()  # type: ignore[attr-defined]
@@ -47,13 +48,15 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             yield member
 
 
-def _key(member: tarfile.TarInfo) -> str:
+def key_of(member: tarfile.TarInfo) -> str:
+    """Return the key of the sample that a file belongs to."""
     path = PurePosixPath(member.name)
     # Up to the first dot of the name, as WebDataset does.
     return str(path.with_name(path.name.partition(".")[0] or path.name))
 
 
-def _suffix(member: tarfile.TarInfo) -> str:
+def suffix_of(member: tarfile.TarInfo) -> str:
+    """Return what a file is of its sample: "jpg", "json", "left.png"."""
     return PurePosixPath(member.name).name.partition(".")[2].lower()
 
 

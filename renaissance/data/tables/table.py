@@ -1,0 +1,206 @@
+"""Rows of tables in any format, read from memory-mapped Arrow files.
+
+Arrow files are mapped where they are. Every other format is converted once, into a folder for such
+files, so that any row can be read at any time, and processes share the memory.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from renaissance.data.arrow import (
+    ArrowArray,
+    ArrowSchema,
+    ArrowTable,
+    ArrowType,
+    CompressedError,
+    is_text,
+    read_schema,
+)
+from renaissance.data.tables.arrow_rows import CELLS, KEY, LINE
+from renaissance.data.tables.cache import cached
+from renaissance.data.tables.cells import empty, number_type, plain, plain_type
+from renaissance.data.tables.files import Format, TableFile
+from renaissance.data.tables.lines import MAX_CELL, write_delimited, write_json_lines
+from renaissance.data.tables.tar import write_tar_index
+from renaissance.data.tables.typed import write_arrow, write_parquet
+from renaissance.errors import DataError, did_you_mean
+
+CONVERTERS: dict[Format, Callable[[TableFile, Path], int]] = {
+    "csv": write_delimited,
+    "tsv": write_delimited,
+    "jsonl": write_json_lines,
+    "parquet": write_parquet,
+    "arrow": write_arrow,
+    "tar": write_tar_index,
+}
+
+
+class Table:
+    """The rows of one or several files.
+
+    Args:
+        files: The files; their rows are concatenated in this order.
+        columns: Columns to read, which every file must have; None for all of the first file.
+        cache: Folder for files that are made from others.
+
+    Raises:
+        DataError: If a file cannot be read, has no rows, or lacks a column.
+
+    Attributes:
+        files: The files.
+        columns: The columns.
+        schemas: The schema of each file, as it is read.
+    """
+
+    def __init__(
+        self, files: Sequence[TableFile], columns: Sequence[str] | None, cache: Path
+    ) -> None:
+        self.files = tuple(files)
+        paths = [_readable(file, cache) for file in files]
+        self.schemas = schemas = [read_schema(path) for path in paths]
+        names = [name for name in schemas[0].names if name not in (LINE, KEY)]
+        self.columns = tuple(dict.fromkeys(names if columns is None else columns))
+        for file, schema in zip(self.files, schemas, strict=True):
+            _check_columns(file, schema, self.columns)
+        self._cells = [(schema.metadata or {}).get(CELLS, b"").decode() for schema in schemas]
+        self._rows = ArrowTable(paths, self.columns, (LINE, KEY))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def file_of(self, row: int) -> TableFile:
+        """Return the file that holds a row."""
+        return self.files[self._rows.locate(row)[0]]
+
+    def where(self, row: int) -> str:
+        """Return where a row is in its file: its line, its key, or its index."""
+        for column, name in ((LINE, "line"), (KEY, "key")):
+            scalar = self._rows.value(column, row)
+            if scalar is not None:
+                return f"{name} {scalar.as_py()}"
+        return f"row {self._rows.locate(row)[1]}"
+
+    def source(self, row: int) -> str:
+        """Return file name and place of a row, for messages."""
+        return f"{self.file_of(row).name}: {self.where(row)}"
+
+    def value(self, column: str, row: int) -> Any:
+        """Return the value of a cell; one of a csv or tsv file is a text, or None if it is empty.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        scalar = self._rows.value(column, row)
+        try:
+            value = scalar.as_py()
+        except (ValueError, pa.ArrowException) as error:
+            raise DataError(
+                f"{self.source(row)}: column {column!r} is damaged ({error}). Copy the file again, "
+                "or write it again"
+            ) from error
+        is_json = value is not None and self._is_json(column, self._rows.locate(row)[0])
+        return json.loads(value) if is_json else value
+
+    def values(self, column: str) -> Iterator[Any]:
+        """Yield the values of a column, row by row."""
+        for file, array in self._rows.arrays(column):
+            values = array.to_pylist()
+            if self._is_json(column, file):
+                values = [None if value is None else json.loads(value) for value in values]
+            yield from values
+
+    def number_type(self, column: str) -> type[int] | type[float] | None:
+        """Return int or float if all texts of a column in csv and tsv files are such numbers."""
+        arrays = [array for file, array in self._rows.arrays(column) if self._cells[file] == "text"]
+        return number_type(arrays)
+
+    def empty(self, column: str) -> NDArray[np.bool_]:
+        """Return which cells of a column are empty: null, blank text, or no bytes; (rows,)."""
+        parts = [
+            empty(plain(array), self._is_json(column, file))
+            for file, array in self._rows.arrays(column)
+        ]
+        return np.concatenate(parts)
+
+    def check_texts(self, column: str) -> None:
+        """Check that a column holds texts of bounded length.
+
+        Raises:
+            DataError: If it does not; the message names the file, and the row if one is too long.
+        """
+        self.check_type(column, is_text, "text")
+        first = 0
+        for _, array in self._rows.arrays(column):
+            lengths = pc.fill_null(pc.binary_length(plain(array)), 0)
+            lengths = lengths.to_numpy(zero_copy_only=False)
+            if lengths.size and lengths.max() > MAX_CELL:
+                row = first + int(lengths.argmax())
+                raise DataError(
+                    f"{self.source(row)}: column {column!r} holds a text of {lengths.max():,} "
+                    f"bytes; expected at most {MAX_CELL >> 20} MiB. Shorten it, or remove the row"
+                )
+            first += len(array)
+
+    def check_type(self, column: str, accepts: Callable[[ArrowType], bool], expected: str) -> None:
+        """Check the type of a column in the files that have types.
+
+        Raises:
+            DataError: If it is not accepted; the message names the file and both types.
+        """
+        for file, schema in zip(self.files, self.schemas, strict=True):
+            kind = plain_type(schema.field(column).type)
+            if not accepts(kind):
+                raise DataError(
+                    f"{file.path}: column {column!r} is {kind}; expected {expected}. Name another "
+                    "column, or write the file with that type"
+                )
+
+    def rows_of_files(self) -> list[int]:
+        """Return the number of rows of each file."""
+        counts = [0] * len(self.files)
+        for file, array in self._rows.arrays(self.columns[0]):
+            counts[file] += len(array)
+        return counts
+
+    def arrays(self, column: str) -> list[ArrowArray]:
+        """Return a column's arrays, as they are in memory."""
+        return [array for _, array in self._rows.arrays(column)]
+
+    def _is_json(self, column: str, file: int) -> bool:
+        kind = self.schemas[file].field(column).type
+        return self._cells[file] == "json" and column != KEY and is_text(kind)
+
+
+def _readable(file: TableFile, cache: Path) -> Path:
+    """Return an Arrow file with the rows of a file, which is made if there is none."""
+    if file.format == "arrow" and not file.is_remote:
+        try:
+            ArrowTable([Path(file.path)], ())
+            return Path(file.path)
+        except CompressedError:
+            pass
+
+    def convert(path: Path) -> None:
+        if CONVERTERS[file.format](file, path) == 0:
+            raise DataError(
+                f"{file.path}: no rows; expected at least one. Add some, or leave the file out"
+            )
+
+    return cached(file, "rows", cache, convert)
+
+
+def _check_columns(file: TableFile, schema: ArrowSchema, columns: Sequence[str]) -> None:
+    known = [name for name in schema.names if name != LINE]
+    missing = [name for name in columns if name not in known]
+    if missing:
+        raise DataError(
+            f"{file.path}: no column {', '.join(map(repr, missing))}; it has "
+            f"{', '.join(map(repr, known))}{did_you_mean(missing[0], known)}"
+        )
