@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def rows_of(number: int, num_images: int | None = None) -> list[Row]:
 
 def picture(name: str) -> bytes:
     """Return a PNG file of 8 x 8 random pixels, which depend on the name."""
-    seed = int.from_bytes(name.encode(), "little") % 2**32
+    seed = zlib.crc32(name.encode())
     pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")

@@ -11,12 +11,11 @@ from typing import IO, Any
 from renaissance.data.prepare.remote import open_file
 from renaissance.data.tables.arrow_rows import LINE, check_unicode, write_cells, write_objects
 from renaissance.data.tables.files import TableFile
-from renaissance.errors import DataError, quoted
+from renaissance.errors import DataError, quoted, shortened
 
 # Longer cells and lines are taken for a mistake, such as a quotation mark that is never closed.
 MAX_CELL = 16 << 20
 MAX_LINE = 2 * MAX_CELL
-MAX_SHOWN = 5
 
 
 def write_delimited(table: TableFile, path: Path) -> int:
@@ -104,7 +103,7 @@ def _whole_rows(
                 if table.format == "csv"
                 else "Remove the tabs within texts"
             )
-            shown = quoted([quoted(cell) for cell in row[:MAX_SHOWN]])
+            shown = shortened(", ".join(map(quoted, row)))
             raise DataError(
                 f"{table.path}: line {line}: {len(row)} cells ({shown}); expected {len(header)}: "
                 f"{', '.join(header)}. {remedy}, or complete the row"
