@@ -2,7 +2,7 @@
 
 import difflib
 import mmap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,10 +23,6 @@ ArrowType: TypeAlias = Any
 
 FILE_MAGIC = b"ARROW1"
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
-
-
-class CompressedError(DataError):
-    """An Arrow file that cannot be read in place, because its record batches are compressed."""
 
 
 class ArrowTable:
@@ -93,23 +89,9 @@ class ArrowTable:
 
     def source(self, row: int) -> str:
         """Return the file name and the row in that file, for messages."""
-        file, row_in_file = self.locate(row)
-        return f"{self.paths[file].name}: row {row_in_file}"
-
-    def locate(self, row: int) -> tuple[int, int]:
-        """Return the index of a row's file, and the row in that file.
-
-        Raises:
-            IndexError: If the row does not exist.
-        """
-        file = int(self._batch_files[self._batch_of(row)])
+        file = self._batch_files[self._batch_of(row)]
         first_batch = np.searchsorted(self._batch_files, file)
-        return file, row - int(self._batch_starts[first_batch])
-
-    def arrays(self, name: str) -> Iterator[tuple[int, ArrowArray]]:
-        """Yield a column's arrays, each with the index of its file."""
-        for file, array in zip(self._batch_files, self._columns[name], strict=True):
-            yield int(file), array
+        return f"{self.paths[file].name}: row {row - self._batch_starts[first_batch]}"
 
     def check_type(self, name: str, accepts: Callable[[ArrowType], bool], expected: str) -> None:
         """Check that a column has an accepted type in every file.
@@ -210,11 +192,6 @@ def is_binary(arrow_type: ArrowType) -> bool:
     return bool(pa.types.is_binary(arrow_type) or pa.types.is_large_binary(arrow_type))
 
 
-def read_schema(path: Path) -> ArrowSchema:
-    """Return the schema of an Arrow file that `ArrowTable` can open."""
-    return _read_schema(pa.py_buffer(_mapped(path)))[0]
-
-
 def _open_batches(path: Path, columns: Sequence[str]) -> list[ArrowBatch]:
     if not path.is_file():
         raise DataError(
@@ -284,7 +261,7 @@ def _check_in_place(path: Path, file: ArrowBuffer, batches: Sequence[ArrowBatch]
     buffers = (b for batch in batches for column in batch.columns for b in column.buffers())
     first = next((buffer for buffer in buffers if buffer is not None and buffer.size), None)
     if first is not None and not 0 <= first.address - file.address < file.size:
-        raise CompressedError(
+        raise DataError(
             f"{path}: its record batches are compressed; expected uncompressed ones, which are "
             "read in place. Write it again with compression=None "
             "(Feather: compression='uncompressed')"

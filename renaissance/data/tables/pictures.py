@@ -71,13 +71,10 @@ class ImageColumn:
         Args:
             cache: Folder for digests.
         """
-        first = 0
         table = self._table
-        for file, schema, num_rows in zip(
+        for file, schema, rows in zip(
             table.files, table.schemas, table.rows_of_files(), strict=True
         ):
-            rows = range(first, first + num_rows)
-            first += num_rows
             if is_text(plain_type(schema.field(self._column).type)):
                 yield from map(self._key, rows)
                 continue

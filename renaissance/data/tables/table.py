@@ -4,6 +4,7 @@ Arrow files are mapped where they are. Every other format is converted once, int
 files, so that any row can be read at any time, and processes share the memory.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,9 +20,7 @@ from renaissance.data.arrow import (
     ArrowSchema,
     ArrowTable,
     ArrowType,
-    CompressedError,
     is_text,
-    read_schema,
 )
 from renaissance.data.tables.arrow_rows import CELLS, KEY, LINE
 from renaissance.data.tables.cache import cached
@@ -29,7 +28,7 @@ from renaissance.data.tables.cells import empty, number_type, plain, plain_type
 from renaissance.data.tables.files import Format, TableFile
 from renaissance.data.tables.lines import MAX_CELL, write_delimited, write_json_lines
 from renaissance.data.tables.tar import write_tar_index
-from renaissance.data.tables.typed import write_arrow, write_parquet
+from renaissance.data.tables.typed import is_compressed, write_arrow, write_parquet
 from renaissance.errors import DataError, did_you_mean
 
 CONVERTERS: dict[Format, Callable[[TableFile, Path], int]] = {
@@ -64,28 +63,31 @@ class Table:
     ) -> None:
         self.files = tuple(files)
         paths = [_readable(file, cache) for file in files]
-        self.schemas = schemas = [read_schema(path) for path in paths]
+        self.schemas = schemas = [_read_schema(path) for path in paths]
         names = [name for name in schemas[0].names if name not in (LINE, KEY)]
         self.columns = tuple(dict.fromkeys(names if columns is None else columns))
         for file, schema in zip(self.files, schemas, strict=True):
             _check_columns(file, schema, self.columns)
         self._cells = [(schema.metadata or {}).get(CELLS, b"").decode() for schema in schemas]
-        self._rows = ArrowTable(paths, self.columns, (LINE, KEY))
+        self._rows = [ArrowTable([path], self.columns, (LINE, KEY)) for path in paths]
+        # First row of each file, and the end.
+        self._starts = np.cumsum([0, *map(len, self._rows)], dtype=np.int64)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return int(self._starts[-1])
 
     def file_of(self, row: int) -> TableFile:
         """Return the file that holds a row."""
-        return self.files[self._rows.locate(row)[0]]
+        return self.files[self._locate(row)[0]]
 
     def where(self, row: int) -> str:
         """Return where a row is in its file: its line, its key, or its index."""
+        file, row = self._locate(row)
         for column, name in ((LINE, "line"), (KEY, "key")):
-            scalar = self._rows.value(column, row)
+            scalar = self._rows[file].value(column, row)
             if scalar is not None:
                 return f"{name} {scalar.as_py()}"
-        return f"row {self._rows.locate(row)[1]}"
+        return f"row {row}"
 
     def source(self, row: int) -> str:
         """Return file name and place of a row, for messages."""
@@ -97,20 +99,20 @@ class Table:
         Raises:
             DataError: If it cannot be read.
         """
-        scalar = self._rows.value(column, row)
+        file, row_in_file = self._locate(row)
         try:
-            value = scalar.as_py()
+            value = self._rows[file].value(column, row_in_file).as_py()
         except (ValueError, pa.ArrowException) as error:
             raise DataError(
                 f"{self.source(row)}: column {column!r} is damaged ({error}). Copy the file again, "
                 "or write it again"
             ) from error
-        is_json = value is not None and self._is_json(column, self._rows.locate(row)[0])
+        is_json = value is not None and self._is_json(column, file)
         return json.loads(value) if is_json else value
 
     def values(self, column: str) -> Iterator[Any]:
         """Yield the values of a column, row by row."""
-        for file, array in self._rows.arrays(column):
+        for file, array in self._arrays(column):
             values = array.to_pylist()
             if self._is_json(column, file):
                 values = [None if value is None else json.loads(value) for value in values]
@@ -118,14 +120,13 @@ class Table:
 
     def number_type(self, column: str) -> type[int] | type[float] | None:
         """Return int or float if all texts of a column in csv and tsv files are such numbers."""
-        arrays = [array for file, array in self._rows.arrays(column) if self._cells[file] == "text"]
+        arrays = [array for file, array in self._arrays(column) if self._cells[file] == "text"]
         return number_type(arrays)
 
     def empty(self, column: str) -> NDArray[np.bool_]:
         """Return which cells of a column are empty: null, blank text, or no bytes; (rows,)."""
         parts = [
-            empty(plain(array), self._is_json(column, file))
-            for file, array in self._rows.arrays(column)
+            empty(plain(array), self._is_json(column, file)) for file, array in self._arrays(column)
         ]
         return np.concatenate(parts)
 
@@ -137,7 +138,7 @@ class Table:
         """
         self.check_type(column, is_text, "text")
         first = 0
-        for _, array in self._rows.arrays(column):
+        for _, array in self._arrays(column):
             lengths = pc.fill_null(pc.binary_length(plain(array)), 0)
             lengths = lengths.to_numpy(zero_copy_only=False)
             if lengths.size and lengths.max() > MAX_CELL:
@@ -162,16 +163,21 @@ class Table:
                     "column, or write the file with that type"
                 )
 
-    def rows_of_files(self) -> list[int]:
-        """Return the number of rows of each file."""
-        counts = [0] * len(self.files)
-        for file, array in self._rows.arrays(self.columns[0]):
-            counts[file] += len(array)
-        return counts
+    def rows_of_files(self) -> list[range]:
+        """Return the rows of each file."""
+        return [range(*ends) for ends in itertools.pairwise(map(int, self._starts))]
 
-    def arrays(self, column: str) -> list[ArrowArray]:
-        """Return a column's arrays, as they are in memory."""
-        return [array for _, array in self._rows.arrays(column)]
+    def _locate(self, row: int) -> tuple[int, int]:
+        """Return the index of a row's file, and the row in that file."""
+        if not 0 <= row < len(self):
+            raise IndexError(f"row: got {row}, expected 0 <= row < {len(self)}")
+        file = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return file, row - int(self._starts[file])
+
+    def _arrays(self, column: str) -> Iterator[tuple[int, ArrowArray]]:
+        """Yield a column's arrays, each with the index of its file."""
+        for file, rows in enumerate(self._rows):
+            yield from ((file, array) for array in rows.column(column))
 
     def _is_json(self, column: str, file: int) -> bool:
         kind = self.schemas[file].field(column).type
@@ -180,12 +186,8 @@ class Table:
 
 def _readable(file: TableFile, cache: Path) -> Path:
     """Return an Arrow file with the rows of a file, which is made if there is none."""
-    if file.format == "arrow" and not file.is_remote:
-        try:
-            ArrowTable([Path(file.path)], ())
-            return Path(file.path)
-        except CompressedError:
-            pass
+    if file.format == "arrow" and not file.is_remote and not is_compressed(file):
+        return Path(file.path)
 
     def convert(path: Path) -> None:
         if CONVERTERS[file.format](file, path) == 0:
@@ -194,6 +196,15 @@ def _readable(file: TableFile, cache: Path) -> Path:
             )
 
     return cached(file, "rows", cache, convert)
+
+
+def _read_schema(path: Path) -> ArrowSchema:
+    with pa.memory_map(str(path)) as mapped:
+        try:
+            return pa.ipc.open_file(mapped).schema
+        except pa.ArrowInvalid:
+            mapped.seek(0)
+            return pa.ipc.open_stream(mapped).schema
 
 
 def _check_columns(file: TableFile, schema: ArrowSchema, columns: Sequence[str]) -> None:

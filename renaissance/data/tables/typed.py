@@ -1,5 +1,6 @@
 """Parquet files, and Arrow files that cannot be read in place."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -7,7 +8,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from renaissance.data.arrow import FILE_MAGIC, ArrowBatch, ArrowSchema
+from renaissance.data.arrow import FILE_MAGIC, ArrowBatch, ArrowSchema, ArrowTable
 from renaissance.data.prepare.remote import open_file
 from renaissance.data.tables.arrow_rows import write_batches
 from renaissance.data.tables.cells import plain, plain_type
@@ -35,6 +36,26 @@ def write_arrow(table: TableFile, path: Path) -> int:
         DataError: If it is not a whole Arrow file.
     """
     return _write(table, path, _arrow_batches)
+
+
+def is_compressed(table: TableFile) -> bool:
+    """Return whether the record batches of a local Arrow file are compressed.
+
+    Raises:
+        DataError: If it is not a whole Arrow file.
+    """
+    with pa.memory_map(table.path) as mapped:
+        whole = mapped.read_buffer()
+        try:
+            batches = itertools.islice(_arrow_batches(pa.BufferReader(whole)), 1, None)
+            columns = (column for batch in batches for column in batch.columns)
+            buffers = (buffer for column in columns for buffer in column.buffers())
+            first = next((b for b in buffers if b is not None and b.size), None)
+        except (pa.ArrowException, OSError, ValueError):
+            # For its error, which says what is wrong with the file.
+            ArrowTable([Path(table.path)], ())
+            raise
+        return first is not None and not 0 <= first.address - whole.address < whole.size
 
 
 def _write(table: TableFile, path: Path, batches_of: Any) -> int:
