@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Annotated
 
+import attrs
 import typer
 
+from renaissance.commands.flags import MaxImageBytes, MaxImagePixels
 from renaissance.commands.output import print_table
 from renaissance.commands.prepare import app as prepare_app
 from renaissance.data.contact_sheet import draw_contact_sheet
 from renaissance.data.inspect import QUANTILES, Inspection, inspect_file
+from renaissance.data.open_image import COMMAND_LIMITS, MAX_BYTES, MAX_PIXELS
 from renaissance.errors import DataError
 
 app = typer.Typer(
@@ -24,6 +27,8 @@ def inspect(
         bool,
         typer.Option("--check", help="Decode every image, and compare with the manifest."),
     ] = False,
+    max_image_pixels: MaxImagePixels = MAX_PIXELS,
+    max_image_bytes: MaxImageBytes = MAX_BYTES,
     contact_sheet: Annotated[
         Path | None,
         typer.Option(help="File for a grid of images of the first file, with texts and labels."),
@@ -37,14 +42,15 @@ def inspect(
     ] = None,
 ) -> None:
     """Show what Arrow files hold, and with --check whether all of it can be read."""
+    limits = attrs.evolve(COMMAND_LIMITS, max_pixels=max_image_pixels, max_bytes=max_image_bytes)
     faults: list[str] = []
     for path in files:
-        inspection = inspect_file(path, check)
+        inspection = inspect_file(path, check, limits)
         _print_inspection(inspection)
         faults += inspection.faults
     if contact_sheet is not None:
         names = [name.strip() for name in labels.split(",")] if labels is not None else ()
-        draw_contact_sheet(files[0], labels=names).save(contact_sheet)
+        draw_contact_sheet(files[0], labels=names, limits=limits).save(contact_sheet)
         typer.echo(f"contact sheet of {files[0]}: {contact_sheet}")
     if faults:
         raise DataError("\n".join([*faults, f"{len(faults)} faults; prepare or copy again"]))

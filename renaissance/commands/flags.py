@@ -13,6 +13,10 @@ from rich.markup import escape
 
 from renaissance.options import Field
 
+# Flags of several commands.
+MaxImagePixels = Annotated[int, typer.Option(min=1, help="Largest image, in pixels.")]
+MaxImageBytes = Annotated[int, typer.Option(min=1, help="Largest image file, in bytes.")]
+
 PLAIN_TYPES = (bool, int, float, str, Path)
 
 

@@ -5,13 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Protocol, cast
 
+import attrs
 import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from renaissance.commands.flags import flags_of, options_from, unfit_option
+from renaissance.commands.flags import (
+    MaxImageBytes,
+    MaxImagePixels,
+    flags_of,
+    options_from,
+    unfit_option,
+)
 from renaissance.commands.output import print_table
 from renaissance.contracts.source import Source, SourceContext
+from renaissance.data.open_image import COMMAND_LIMITS, MAX_BYTES, MAX_PIXELS
 from renaissance.data.prepare.manifest import Report
 from renaissance.data.prepare.writer import PrepareOptions, write_tables
 from renaissance.errors import PluginError
@@ -101,6 +109,8 @@ def _prepare(
         int | None, typer.Option(min=1, help="Scale images down to this shorter side, in pixels.")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Decode every image to check it.")] = False,
+    max_image_pixels: MaxImagePixels = MAX_PIXELS,
+    max_image_bytes: MaxImageBytes = MAX_BYTES,
     max_missing: Annotated[
         float, typer.Option(min=0, max=1, help="Largest fraction of rows that may be left out.")
     ] = 0.01,
@@ -109,7 +119,12 @@ def _prepare(
     component = cast(type[Source], registration.component)
     names = () if splits is None else tuple(name.strip() for name in splits.split(","))
     options = PrepareOptions(
-        output=output, workers=workers, resize=resize, check=check, max_missing=max_missing
+        output=output,
+        workers=workers,
+        resize=resize,
+        check=check,
+        limits=attrs.evolve(COMMAND_LIMITS, max_pixels=max_image_pixels, max_bytes=max_image_bytes),
+        max_missing=max_missing,
     )
     context = SourceContext(source, names)
     _write(component(options_from(component.Options, values), context), options)

@@ -18,6 +18,7 @@ from renaissance.contracts.transform import Transform
 from renaissance.data.concatenation import Concatenation
 from renaissance.data.encoding import Ids, encode, input_ids, word_ids
 from renaissance.data.images import square_pixels
+from renaissance.data.open_image import ImageLimits
 from renaissance.errors import DataError
 
 # Texts are padded to a multiple of this length, which suits tensor cores and vector units.
@@ -102,7 +103,7 @@ class SampleReader:
         tokenizer: The run's tokenizer.
         max_text_length: Length of the longest text, tokens.
         transform: Image transform.
-        max_image_pixels: Images with more pixels are refused before they are decoded.
+        limits: Larger images are refused before they are decoded.
         seed: The run's seed.
         training: False in evaluation.
     """
@@ -111,7 +112,7 @@ class SampleReader:
     tokenizer: PreTrainedTokenizerFast
     max_text_length: int
     transform: Transform
-    max_image_pixels: int
+    limits: ImageLimits
     seed: int
     training: bool
 
@@ -158,7 +159,7 @@ class SampleReader:
                 sample.images[which],
                 self.transform,
                 sample.generator(f"transform/{which}"),
-                self.max_image_pixels,
+                self.limits,
                 sample.source,
             )
         except DataError as error:

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from renaissance.data.arrow import ArrowTable
-from renaissance.data.images import open_image, to_rgb, upright
+from renaissance.data.images import decoded, to_rgb, upright
 from renaissance.data.inspect import IMAGE_COLUMNS, row_texts, schema_of
+from renaissance.data.open_image import COMMAND_LIMITS, ImageLimits, open_image
 
 COLUMNS = 4
 CELL = 220
@@ -25,13 +26,19 @@ INK = ("#707070", "black")
 BOX_COLOURS = ("#9a9a9a", "#e02020")
 
 
-def draw_contact_sheet(path: Path, num_rows: int = 12, labels: Sequence[str] = ()) -> Image.Image:
+def draw_contact_sheet(
+    path: Path,
+    num_rows: int = 12,
+    labels: Sequence[str] = (),
+    limits: ImageLimits = COMMAND_LIMITS,
+) -> Image.Image:
     """Draw rows spread evenly over a file, with texts, answers or labels, and boxes.
 
     Args:
         path: The Arrow file.
         num_rows: How many rows to draw.
         labels: Names of the classes, shown instead of their indices.
+        limits: Larger images are refused.
 
     Raises:
         DataError: If the file or an image cannot be read.
@@ -49,7 +56,7 @@ def draw_contact_sheet(path: Path, num_rows: int = 12, labels: Sequence[str] = (
     for cell, (row, lines) in enumerate(zip(rows, texts, strict=True)):
         left = MARGIN + cell % COLUMNS * (CELL + MARGIN)
         top = MARGIN + cell // COLUMNS * height
-        sheet.paste(_images(table, list(schema), row), (left, top))
+        sheet.paste(_images(table, list(schema), row, limits), (left, top))
         for index, line in enumerate(lines):
             draw.text((left, top + CELL + 2 + index * LINE), line, INK[index > 0], font)
     return sheet
@@ -106,15 +113,18 @@ def _lines(texts: Sequence[str]) -> list[str]:
     return lines
 
 
-def _images(table: ArrowTable, columns: Sequence[str], row: int) -> Image.Image:
+def _images(
+    table: ArrowTable, columns: Sequence[str], row: int, limits: ImageLimits
+) -> Image.Image:
     """Return the images of a row side by side in one cell, with their boxes."""
     names = [name for name in IMAGE_COLUMNS if name in columns]
     cell = Image.new("RGB", (CELL, CELL), "#f0f0f0")
     width = CELL // max(1, len(names))
     for index, name in enumerate(names):
         data = table.value(name, row).as_py() or b""
-        image = open_image(data, table.source(row))
-        picture = to_rgb(image)
+        source = table.source(row)
+        image = open_image(data, source)
+        picture = decoded(image, limits, source, to_rgb)
         if "bboxes" in columns:
             _draw_boxes(picture, table, row)
         picture = upright(image, picture)

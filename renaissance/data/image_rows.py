@@ -8,7 +8,7 @@ from PIL import Image
 
 from renaissance import DataError, Dataset
 from renaissance.data.arrow import ArrowTable, CaptionIndex, is_binary
-from renaissance.data.images import open_image
+from renaissance.data.open_image import open_image
 
 
 class ImageRows(Dataset):

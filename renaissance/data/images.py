@@ -1,17 +1,19 @@
 """From the bytes of a picture to pixels: the part that all transforms share."""
 
-import io
 import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image
 
 from renaissance.contracts.transform import Transform
+from renaissance.data.open_image import ImageFaultError, ImageLimits, encoded_file, undecodable
+from renaissance.data.png import missing_pixels
 from renaissance.errors import DataError
 
-# `square_pixels` checks sizes itself, against the run's limit and with the record's name.
-Image.MAX_IMAGE_PIXELS = None
+T = TypeVar("T")
 
 ORIENTATION_TAG = 0x0112
 # How to turn a picture upright, by EXIF orientation; 1 is upright already.
@@ -27,38 +29,16 @@ UPRIGHT = {
 # Formats in which Pillow scales the levels of mode I to 16 bits. Pictures in memory have none.
 SCALED_TO_16_BITS = (None, "PNG", "PPM")
 BITS_PER_SAMPLE_TAG, PHOTOMETRIC_TAG, WHITE_IS_ZERO = 258, 262, 0
-# By Pillow's name for the pixels of a PNG.
-KEY_SCALES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}
-
-
-def open_image(data: bytes | memoryview, source: str) -> Image.Image:
-    """Open an encoded picture; only its header is read.
-
-    Args:
-        data: The bytes of the file.
-        source: Where they come from, for messages.
-
-    Raises:
-        DataError: If it is not a picture.
-    """
-    try:
-        image = Image.open(io.BytesIO(data))
-        _scale_key(image)
-        return image
-    except UnidentifiedImageError as error:
-        raise _undecodable(
-            source, f"no known format; it starts with {bytes(data[:8])!r}"
-        ) from error
-    # Decoders raise all kinds of errors on damaged headers.
-    except Exception as error:
-        raise _undecodable(source, f"{type(error).__name__}: {error}") from error
+# Larger pictures are converted in strips of about this size: on a picture of 100 million pixels,
+# that takes a third of the time and half of the memory.
+STRIP_PIXELS = 1 << 18
 
 
 def square_pixels(
     image: Image.Image,
     transform: Transform,
     generator: np.random.Generator,
-    max_image_pixels: int,
+    limits: ImageLimits,
     source: str,
 ) -> NDArray[np.uint8]:
     """Return a picture as pixels, (3, image_size, image_size).
@@ -68,38 +48,65 @@ def square_pixels(
             transform decoded it.
         transform: Decodes, resizes and augments it.
         generator: For the transform's random choices.
-        max_image_pixels: Pictures with more pixels are refused before decoding.
+        limits: Larger pictures are refused before decoding.
         source: Where the picture comes from, for messages.
 
     Raises:
         DataError: If the picture cannot be decoded, is too large, or has levels of unknown range.
     """
-    num_pixels = image.width * image.height
-    if num_pixels > max_image_pixels:
-        raise DataError(
-            f"{source}: image of {image.width} x {image.height} = {num_pixels} pixels; expected at "
-            f"most {max_image_pixels} (data.max_image_pixels). Scale it down, or raise the limit"
-        )
-    fault = range_fault(image)
+    return decoded(image, limits, source, lambda image: transform.pixels(image, generator))
+
+
+def decoded(
+    image: Image.Image, limits: ImageLimits, source: str, decode: Callable[[Image.Image], T]
+) -> T:
+    """Decode a picture: all commands do it here, so that what one accepts, the others accept.
+
+    Args:
+        image: The picture.
+        limits: Larger pictures are refused before decoding.
+        source: Where the picture comes from, for messages.
+        decode: Makes of it what is needed.
+
+    Raises:
+        ImageFaultError: If the picture cannot be decoded, is too large, or has levels of unknown
+            range.
+    """
+    fault = limits.fault(image) or range_fault(image)
     if fault is not None:
-        raise DataError(f"{source}: {fault}")
+        raise ImageFaultError(f"{source}: {fault}", fault)
+    file = encoded_file(image)
     try:
-        return transform.pixels(image, generator)
+        result = decode(image)
     # Decoders raise all kinds of errors on damaged data.
     except Exception as error:
         if _is_from_pillow(error):
-            raise _undecodable(source, f"{type(error).__name__}: {error}") from error
+            raise undecodable(source, f"{type(error).__name__}: {error}") from error
         raise
+    if file is not None and image.format == "PNG" and _ends_black(image):
+        fault = missing_pixels(file.getvalue())
+        if fault is not None:
+            raise undecodable(source, fault)
+    return result
+
+
+def _ends_black(image: Image.Image) -> bool:
+    """Return whether the last row is black, as it is if it was missing."""
+    return not any(image.crop((0, image.height - 1, image.width, image.height)).tobytes())
 
 
 def upright(image: Image.Image, picture: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation of a picture.
+    """Apply the EXIF orientation of a picture; EXIF data that cannot be read count as none.
 
     Args:
         image: The picture as opened, with its EXIF data.
         picture: The picture to turn, made from `image`.
     """
-    transpose = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
+    try:
+        transpose = UPRIGHT.get(image.getexif().get(ORIENTATION_TAG, 1))
+    # Pillow raises all kinds of errors on damaged EXIF data.
+    except Exception:
+        transpose = None
     return picture if transpose is None else picture.transpose(transpose)
 
 
@@ -124,7 +131,21 @@ def to_rgb(image: Image.Image) -> Image.Image:
     fault = range_fault(image)
     if fault is not None:
         raise DataError(fault)
-    picture = _from_16_bits(image) if image.mode.startswith("I") else image
+    image.load()
+    tags = getattr(image, "tag_v2", {})
+    is_plain = not (image.has_transparency_data or image.mode.startswith("I"))
+    if is_plain or image.width * image.height <= STRIP_PIXELS:
+        return _strip_to_rgb(image, tags)
+    picture = Image.new("RGB", image.size)
+    height = max(1, STRIP_PIXELS // image.width)
+    for upper in range(0, image.height, height):
+        box = (0, upper, image.width, min(upper + height, image.height))
+        picture.paste(_strip_to_rgb(image.crop(box), tags), (0, upper))
+    return picture
+
+
+def _strip_to_rgb(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    picture = _from_16_bits(image, tags) if image.mode.startswith("I") else image
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
@@ -132,13 +153,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _from_16_bits(image: Image.Image) -> Image.Image:
+def _from_16_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     """Return the high bytes, with an alpha channel if a level is transparent.
 
     Pillow's own conversions clip 16-bit levels at 255.
+
+    Args:
+        image: The picture.
+        tags: The tags of a TIFF.
     """
     levels = np.asarray(image).clip(0, 0xFFFF)
-    tags = getattr(image, "tag_v2", {})
     (bits,) = tags.get(BITS_PER_SAMPLE_TAG, (16,))
     high = (levels >> (bits - 8)).astype(np.uint8)
     if tags.get(PHOTOMETRIC_TAG) == WHITE_IS_ZERO:
@@ -150,29 +174,7 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     return picture
 
 
-def _scale_key(image: ImageFile.ImageFile) -> None:
-    """Scale the transparent level or colour of a PNG as Pillow scales its pixels.
-
-    Pillow compares the 8-bit pixels with a key of the file's depth: 2, 4 or 16 bits.
-    """
-    key = image.info.get("transparency")
-    # Only before the pixels are decoded is it known what they are in the file: "L;4", "RGB;16B".
-    layout = str(image.tile[0][3]) if image.tile else ""
-    scale = KEY_SCALES.get(layout)
-    if image.format == "PNG" and scale is not None and isinstance(key, int | tuple):
-        scaled = [int(level * scale) for level in ((key,) if isinstance(key, int) else key)]
-        image.info["transparency"] = scaled[0] if isinstance(key, int) else tuple(scaled)
-
-
 def _is_from_pillow(error: Exception) -> bool:
     """Return whether Pillow raised an error; if not, it is a bug in the transform."""
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_globals.get("__name__", "").split(".")[0] == "PIL" for frame, _ in frames)
-
-
-def _undecodable(source: str, cause: str) -> DataError:
-    return DataError(
-        f"{source}: image cannot be decoded ({cause}); expected a whole JPEG, PNG or other picture "
-        "that Pillow reads. Replace it and prepare the data again, or let the run skip it with "
-        "data.max_bad_samples"
-    )

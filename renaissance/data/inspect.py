@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,9 +10,9 @@ import attrs
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
 
 from renaissance.data.arrow import FILE_MAGIC, ArrowTable, is_list
+from renaissance.data.open_image import COMMAND_LIMITS, ImageFaultError, ImageLimits, open_image
 from renaissance.data.prepare.image_files import decode_fault
 from renaissance.data.prepare.manifest import read_json
 from renaissance.errors import DataError
@@ -60,12 +59,15 @@ class Inspection:
     faults: tuple[str, ...]
 
 
-def inspect_file(path: Path, check: bool = False) -> Inspection:
+def inspect_file(
+    path: Path, check: bool = False, limits: ImageLimits = COMMAND_LIMITS
+) -> Inspection:
     """Inspect one Arrow file.
 
     Args:
         path: The file.
         check: Whether to decode every image and compare the file with its manifest.
+        limits: Larger images are faults, if all are decoded.
 
     Raises:
         DataError: If it is not a whole Arrow file, has damaged values, or has neither images nor
@@ -76,7 +78,7 @@ def inspect_file(path: Path, check: bool = False) -> Inspection:
     _check_values(path, table, schema)
     manifest_faults = list(_manifest_faults(path)) if check else []
     counts, lengths = _text_counts(table, schema)
-    images = _inspect_images(path, table, schema, check)
+    images = _inspect_images(path, table, schema, check, limits)
     return Inspection(
         path=path,
         schema=schema,
@@ -138,18 +140,17 @@ class _Images:
 
 
 def _inspect_images(
-    path: Path, table: ArrowTable, columns: Collection[str], check: bool
+    path: Path, table: ArrowTable, columns: Collection[str], check: bool, limits: ImageLimits
 ) -> _Images:
     images = _Images()
     for row in _rows_to_inspect(len(table), check):
         for column in [name for name in IMAGE_COLUMNS if name in columns]:
             data = table.value(column, row).as_py() or b""
-            fault = decode_fault(data) if check else None
             try:
-                image = Image.open(io.BytesIO(data))
-            # Decoders raise all kinds of errors on damaged headers.
-            except Exception as error:
-                fault = fault or f"not an image ({error})"
+                fault = decode_fault(data, limits) if check else None
+                image = open_image(data, "")
+            except ImageFaultError as error:
+                fault = error.fault
             if fault is not None:
                 images.faults.append(f"{path}: row {row}: {column}: {fault}")
                 continue

@@ -12,6 +12,7 @@ from renaissance.contracts.objective import overrides
 from renaissance.contracts.transform import TransformContext
 from renaissance.data.collate import Collator, SampleReader
 from renaissance.data.concatenation import Concatenation
+from renaissance.data.open_image import ImageLimits
 from renaissance.data.order import SampleStream
 from renaissance.data.preprocessor import normalization_of
 from renaissance.data.tokenizer import DATASET, load_tokenizer, separator_id
@@ -191,7 +192,7 @@ def make_reader(
         tokenizer=tokenizer,
         max_text_length=spec.data.max_text_length,
         transform=choice.build(TransformContext(spec.data.image_size, training, choice.mean)),
-        max_image_pixels=spec.data.max_image_pixels,
+        limits=ImageLimits(spec.data.max_image_pixels, spec.data.max_image_bytes),
         seed=spec.run.seed,
         training=training,
     )

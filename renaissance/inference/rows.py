@@ -11,7 +11,7 @@ from PIL import Image
 
 from renaissance.contracts.dataset import Dataset
 from renaissance.contracts.samples import Sample
-from renaissance.data.images import open_image
+from renaissance.data.open_image import open_image
 from renaissance.errors import DataError, quoted
 from renaissance.files import with_home
 

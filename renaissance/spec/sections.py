@@ -102,6 +102,11 @@ class DataSection:
         help="Images with more pixels are rejected before they are decoded.",
         validator=positive,
     )
+    max_image_bytes: int = option(
+        100_000_000,
+        help="Image files with more bytes are rejected before they are decoded.",
+        validator=positive,
+    )
     transform: TransformChoice = derived(
         lambda _: {}, help="Image transform.", default_text="imagenet"
     )

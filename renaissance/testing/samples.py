@@ -13,8 +13,8 @@ from renaissance.contracts.samples import Sample
 from renaissance.contracts.transform import TransformContext
 from renaissance.data.collate import Collator, MicroBatch, SampleReader
 from renaissance.data.concatenation import Concatenation
+from renaissance.data.open_image import ImageLimits
 from renaissance.data.tokenizer import DATASET, load_tokenizer
-from renaissance.spec.sections import DataSection
 from renaissance.testing.contract_check import ViolationError
 
 IMAGE_SIZE = 32
@@ -90,7 +90,6 @@ def collate(
     training: bool,
 ) -> MicroBatch:
     """Collate some samples as the engine would."""
-    defaults = DataSection()
     reader = SampleReader(
         datasets=Concatenation([("samples", dataset)]),
         tokenizer=tokenizer,
@@ -98,7 +97,7 @@ def collate(
         transform=ImageNet(
             ImageNet.Options(), TransformContext(IMAGE_SIZE, training, ImageNet.mean)
         ),
-        max_image_pixels=defaults.max_image_pixels,
+        limits=ImageLimits(),
         seed=0,
         training=training,
     )

@@ -17,7 +17,7 @@ from renaissance import Transform, TransformContext
 from renaissance.builtin.transforms.augmentation import AugmentationOptions
 from renaissance.builtin.transforms.cut import Cut, random_cut
 from renaissance.builtin.transforms.randaugment import OPERATIONS, RandAugment
-from renaissance.data.images import open_image
+from renaissance.data.open_image import open_image
 from renaissance.plugins.loading import load_plugins
 from renaissance.testing import check_transform
 

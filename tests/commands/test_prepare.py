@@ -217,7 +217,8 @@ def test_values_that_are_refused(
         (
             'workers: int = option(1, help="Clerks.")',
             "the option 'workers' has the name of a flag that the command already has (--source, "
-            "--output, --splits, --workers, --resize, --check, --max-missing); rename the option",
+            "--output, --splits, --workers, --resize, --check, --max-image-pixels, "
+            "--max-image-bytes, --max-missing); rename the option",
         ),
     ],
 )

@@ -2,12 +2,12 @@
 
 import io
 import struct
-import zlib
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from support import png
 from support.pictures import encoded, smooth_picture
 
 from renaissance import DataError, Transform, TransformContext
@@ -15,11 +15,12 @@ from renaissance.builtin.transforms.imagenet import ImageNet
 from renaissance.builtin.transforms.pixelbert import PixelBERT
 from renaissance.builtin.transforms.square import SquareTransform
 from renaissance.builtin.transforms.stretch import Stretch
-from renaissance.data.images import open_image, square_pixels, to_rgb
+from renaissance.data.images import square_pixels, to_rgb
+from renaissance.data.open_image import ImageLimits, open_image
 from renaissance.data.prepare.image_files import decode_fault, image_fault
 
 SIZE = 32
-LIMIT = 10**8
+LIMIT = ImageLimits()
 MEAN = (0.5, 0.5, 0.5)
 
 
@@ -61,16 +62,8 @@ def test_16_bit_grey_with_a_transparent_level() -> None:
 
 
 def raw_png(depth: int, colour: int, row: bytes, key: bytes) -> bytes:
-    """Return a PNG of 16 equal rows of 16 pixels, as Pillow itself cannot write it."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        check = zlib.crc32(name + content)
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
-
-    header = struct.pack(">IIBBBBB", 16, 16, depth, colour, 0, 0, 0)
-    rows = zlib.compress((b"\0" + row) * 16)
-    chunks = [(b"IHDR", header), (b"tRNS", key), (b"IDAT", rows), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+    """Return a PNG of 16 equal rows of 16 pixels with a transparent level or colour."""
+    return png.png(png.header(16, 16, depth, colour), (b"\0" + row) * 16, png.chunk(b"tRNS", key))
 
 
 def test_a_transparent_level_of_any_depth_is_found() -> None:
@@ -132,7 +125,7 @@ def test_levels_of_unknown_range_are_refused(levels: type, message: str) -> None
     with pytest.raises(DataError, match="which may have any range"):
         to_rgb(open_image(data, "here"))
     # Preparation leaves it out, checked or not.
-    assert image_fault(data) == decode_fault(data) == fault
+    assert image_fault(data, LIMIT) == decode_fault(data, LIMIT) == fault
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -174,8 +167,8 @@ def test_damaged_pictures_are_named() -> None:
         open_image(b"<html>not found</html>", "a.arrow: row 3")
     assert str(error.value) == (
         "a.arrow: row 3: image cannot be decoded (no known format; it starts with b'<html>no'); "
-        "expected a whole JPEG, PNG or other picture that Pillow reads. Replace it and prepare the "
-        "data again, or let the run skip it with data.max_bad_samples"
+        "expected a whole file of JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, JPEG 2000 or AVIF. Replace "
+        "it and prepare the data again, or let the run skip it with data.max_bad_samples"
     )
     transform = Stretch(Stretch.Options(), TransformContext(SIZE, False, MEAN))
     generator = np.random.default_rng(0)
@@ -212,14 +205,14 @@ def test_too_many_pixels_are_refused_before_decoding() -> None:
     transform = Stretch(Stretch.Options(), TransformContext(SIZE, False, MEAN))
     generator = np.random.default_rng(0)
     with pytest.raises(DataError) as error:
-        square_pixels(image, transform, generator, 59_999, "a.arrow: row 3")
+        square_pixels(image, transform, generator, ImageLimits(59_999), "a.arrow: row 3")
     assert str(error.value) == (
         "a.arrow: row 3: image of 300 x 200 = 60000 pixels; expected at most 59999 "
         "(data.max_image_pixels). Scale it down, or raise the limit"
     )
     # Not a pixel of it was read: the file is still where the header ended.
     assert image.tile
-    square_pixels(image, transform, generator, 60_000, "here")
+    square_pixels(image, transform, generator, ImageLimits(60_000), "here")
 
 
 @pytest.mark.filterwarnings("error")

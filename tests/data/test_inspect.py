@@ -87,7 +87,7 @@ def test_a_flipped_bit_is_named_with_its_row(prepared: Path) -> None:
     assert changed == (
         f"{prepared}: its SHA-256 is not the one in mine_manifest.json: its content has changed"
     )
-    assert broken.startswith(f"{prepared}: row 6: image: cannot be decoded (")
+    assert broken.startswith(f"{prepared}: row 6: image: image cannot be decoded (")
     result = CliRunner().invoke(app, ["inspect", str(prepared), "--check"])
     assert isinstance(result.exception, DataError)
     assert "2 faults; prepare or copy again" in str(result.exception)
@@ -149,7 +149,7 @@ def test_offsets_that_lead_nowhere_are_named(tmp_path: Path) -> None:
 def test_broken_images_are_named_without_a_full_check(tmp_path: Path) -> None:
     columns = {"image": [picture((4, 4)), b"<html>"], "caption": ["a", "b"]}
     (fault,) = inspect_file(write(tmp_path / "a.arrow", columns)).faults
-    assert fault.startswith(f"{tmp_path}/a.arrow: row 1: image: not an image (")
+    assert fault.startswith(f"{tmp_path}/a.arrow: row 1: image: not an image that Pillow")
     faults = inspect_file(tmp_path / "a.arrow", check=True).faults
     assert faults[0] == (
         f"{tmp_path}/a.arrow: no manifest in its folder lists it, so its checksum is unknown"

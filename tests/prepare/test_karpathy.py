@@ -15,8 +15,8 @@ from support.preparing import source_of
 from renaissance import DataError, DatasetContext
 from renaissance.builtin.datasets.f30k import Flickr30k
 from renaissance.builtin.datasets.image_text import ImageText
-from renaissance.data.prepare import arrow_file
-from renaissance.data.prepare.image_files import image_fault
+from renaissance.data.open_image import ImageLimits
+from renaissance.data.prepare import arrow_file, image_files
 from renaissance.data.prepare.manifest import Report
 from renaissance.data.prepare.writer import PrepareOptions, write_tables
 
@@ -106,6 +106,8 @@ def test_the_manifest_says_what_the_files_hold(tmp_path: Path) -> None:
                 "seed": 3,
                 "resize": None,
                 "check": False,
+                "max_image_pixels": 100_000_000,
+                "max_image_bytes": 100_000_000,
                 "version": f"renaissance {version('renaissance')}",
             }
         },
@@ -301,6 +303,10 @@ def test_a_folder_without_the_images(tmp_path: Path) -> None:
         error.value
     )
     assert f"expected them in {source}/flickr30k-images. Unpack" in str(error.value)
+
+
+def image_fault(data: bytes) -> str | None:
+    return image_files.image_fault(data, ImageLimits())
 
 
 def test_whole_images_have_no_fault() -> None:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from renaissance import DataError, ImageFile, LeftOut, Record, Source, SourceContext
+from renaissance.data.open_image import ImageLimits
 from renaissance.data.prepare import image_reader
 from renaissance.data.prepare.image_files import (
     decode_fault,
@@ -207,9 +208,12 @@ def test_finished_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(KeyboardInterrupt):
             prepare_folder(folder, tmp_path / "out")
     read: list[str] = []
-    monkeypatch.setattr(
-        image_reader, "read_image", lambda file: read.append(file.path) or read_image(file)
-    )
+
+    def spy(file: ImageFile, max_bytes: int) -> bytes:
+        read.append(file.path)
+        return read_image(file, max_bytes)
+
+    monkeypatch.setattr(image_reader, "read_image", spy)
     prepare_folder(folder, tmp_path / "out")
     assert len(read) == 20
     assert all(int(Path(path).stem) % 2 for path in read)
@@ -270,7 +274,7 @@ def test_resizing_sets_photos_upright_and_stays_close_to_the_original() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(gradient).convert("RGB").save(file, "JPEG", quality=95, exif=exif)
-    picture = Image.open(io.BytesIO(resized(file.getvalue(), 150)))
+    picture = Image.open(io.BytesIO(resized(file.getvalue(), 150, ImageLimits())))
     assert picture.size == (150, 200)
     expected = (
         Image.fromarray(gradient)
@@ -288,9 +292,9 @@ def test_full_decoding_finds_what_the_header_and_the_end_do_not_show(tmp_path: P
     whole = file.getvalue()
     middle = len(whole) // 2
     broken = whole[:middle] + bytes(100) + whole[middle + 100 :]
-    assert decode_fault(whole) is None
-    assert image_fault(broken) is None
-    assert str(decode_fault(broken)).startswith("cannot be decoded (")
+    assert decode_fault(whole, ImageLimits()) is None
+    assert image_fault(broken, ImageLimits()) is None
+    assert str(decode_fault(broken, ImageLimits())).startswith("image cannot be decoded (")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "0000.jpg").write_bytes(broken)
     with pytest.raises(DataError, match=r"1 of 1 records cannot be used .*cannot be decoded"):
@@ -313,10 +317,10 @@ def test_captions_that_are_no_text_are_left_out() -> None:
 def test_part_of_a_file_and_addresses_are_read(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"0123456789")
-    assert read_image(ImageFile(str(path), 2, 3)) == b"234"
-    assert read_image(ImageFile(str(path))) == b"0123456789"
-    assert read_image(ImageFile(f"file://{path}", 2, 3)) == b"234"
-    assert read_image(ImageFile(f"file://{path}")) == b"0123456789"
+    assert read_image(ImageFile(str(path), 2, 3), 10) == b"234"
+    assert read_image(ImageFile(str(path)), 10) == b"0123456789"
+    assert read_image(ImageFile(f"file://{path}", 2, 3), 10) == b"234"
+    assert read_image(ImageFile(f"file://{path}"), 10) == b"0123456789"
     assert stamp(ImageFile(str(path))) is not None
     assert stamp(ImageFile(str(tmp_path / "y"))) is None
 

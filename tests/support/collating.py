@@ -24,6 +24,7 @@ from renaissance.builtin.objectives.mlm import MLM
 from renaissance.builtin.transforms.imagenet import ImageNet
 from renaissance.data.collate import Collator, SampleReader
 from renaissance.data.concatenation import Concatenation
+from renaissance.data.open_image import ImageLimits
 
 WORDS = ["a", "photo", "of", "two", "elephants", "swimming", "nearby", "and", "umbrella", "one"]
 PIECES = ["ele", "##phant", "##s", "swim", "##ming", "near", "##by", "um", "##bre", "##lla"]
@@ -123,7 +124,7 @@ def collator(
         tokenizer=tokenizer,
         max_text_length=max_text_length,
         transform=transform or imagenet(training=training),
-        max_image_pixels=10_000,
+        limits=ImageLimits(max_pixels=10_000),
         seed=0,
         training=training,
     )

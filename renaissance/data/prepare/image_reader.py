@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import attrs
 
 from renaissance.contracts.source import ImageFile, LeftOut, Record
+from renaissance.data.open_image import COMMAND_LIMITS, ImageFaultError, ImageLimits
 from renaissance.data.prepare.image_files import decode_fault, image_fault, read_image, resized
 from renaissance.data.prepare.record_store import RecordStore
 from renaissance.errors import DataError
@@ -38,11 +39,13 @@ class ImageReader:
         check: Whether to decode each image fully.
         resize: Shorter side to scale down to, pixels; None leaves the bytes as they are.
         workers: Number of threads.
+        limits: Larger images are left out.
     """
 
     check: bool = False
     resize: int | None = None
     workers: int = 1
+    limits: ImageLimits = COMMAND_LIMITS
 
     def read(self, record: Record) -> Row | LeftOut:
         """Read the images of a record."""
@@ -57,11 +60,15 @@ class ImageReader:
     def _image(self, file: ImageFile) -> bytes | str:
         """Return the bytes of an image, or what is wrong with it."""
         try:
-            data = read_image(file)
-            fault = decode_fault(data) if self.check else image_fault(data)
+            # One byte more than allowed tells that a file is too large.
+            data = read_image(file, self.limits.max_bytes + 1)
+            check = decode_fault if self.check else image_fault
+            fault = self.limits.bytes_fault(len(data)) or check(data, self.limits)
             if fault is not None:
                 return fault
-            return data if self.resize is None else resized(data, self.resize)
+            return data if self.resize is None else resized(data, self.resize, self.limits)
+        except ImageFaultError as error:
+            return error.fault
         except DataError as error:
             return str(error)
         except OSError as error:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from rich.progress import Progress
 
 from renaissance.contracts.source import LeftOut, Source
+from renaissance.data.open_image import COMMAND_LIMITS, ImageLimits
 from renaissance.data.order import Permutation
 from renaissance.data.prepare.arrow_file import write_arrow_file
 from renaissance.data.prepare.image_reader import ImageReader
@@ -45,6 +46,7 @@ class PrepareOptions:
         workers: Number of threads that read and check images.
         resize: Shorter side to scale images down to, pixels; None leaves their bytes as they are.
         check: Whether to decode each image fully.
+        limits: Larger images are left out.
         max_missing: Largest fraction of rows that may be left out.
         progress: Whether to show progress on standard error.
     """
@@ -54,12 +56,19 @@ class PrepareOptions:
     workers: int = 1
     resize: int | None = None
     check: bool = False
+    limits: ImageLimits = COMMAND_LIMITS
     max_missing: float = 0.01
     progress: bool = True
 
     def of_rows(self) -> dict[str, Any]:
         """Return the options that determine what is written."""
-        return {"seed": self.seed, "resize": self.resize, "check": self.check}
+        return {
+            "seed": self.seed,
+            "resize": self.resize,
+            "check": self.check,
+            "max_image_pixels": self.limits.max_pixels,
+            "max_image_bytes": self.limits.max_bytes,
+        }
 
 
 @attrs.frozen
@@ -176,7 +185,12 @@ class _Writer:
 
     def _write(self, plan: _FilePlan, pool: ThreadPoolExecutor) -> TableReport:
         options = self.options
-        reader = ImageReader(check=options.check, resize=options.resize, workers=options.workers)
+        reader = ImageReader(
+            check=options.check,
+            resize=options.resize,
+            workers=options.workers,
+            limits=options.limits,
+        )
         rows = self.progress.track(
             reader.read_in_order(plan.records, plan.indices(), pool),
             total=plan.stop - plan.start,

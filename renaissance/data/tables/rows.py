@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from renaissance import DataError, Dataset, DatasetContext, Sample
-from renaissance.data.images import open_image
+from renaissance.data.open_image import open_image
 from renaissance.data.tables.cache import default_cache, say
 from renaissance.data.tables.division import TableSplit, rows_of_side, rows_of_value
 from renaissance.data.tables.files import find_tables
