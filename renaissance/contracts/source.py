@@ -20,14 +20,17 @@ class ImageFile:
         path: Path, or an address such as `s3://bucket/key`, which needs fsspec.
         offset: Where the image starts in the file, bytes; not 0 for members of a tar.
         size: Length of the image, bytes; None to read to the end of the file.
+        listed_at: Where the annotations name it, such as a file and a line, for messages.
     """
 
     path: str
     offset: int = 0
     size: int | None = None
+    listed_at: str = attrs.field(default="", eq=False)
 
     def __str__(self) -> str:
-        return self.path if self.size is None else f"{self.path} at byte {self.offset}"
+        place = self.path if self.size is None else f"{self.path} at byte {self.offset}"
+        return f"{place} ({self.listed_at})" if self.listed_at else place
 
 
 @attrs.frozen

@@ -32,7 +32,7 @@ def picture(level: int = 0) -> bytes:
 def prepare(source: Path | str, output: Path, **options: Any) -> Report:
     return write_tables(
         source_of("image-text", source, **options),
-        PrepareOptions(output=output, progress=False, max_missing=0.5),
+        PrepareOptions(output=output, progress=False, max_missing=0.7),
     )
 
 
@@ -112,20 +112,88 @@ def test_images_that_are_missing_and_captions_that_are_empty(images: Path, tmp_p
         "1.png": ["a"],
         "a/0.png": ["c"],
     }
-    found = [(Path(e.record).name, e.reason) for e in report.left_out]
-    assert found == [
-        ("1.png", "caption 1 is empty"),
-        ("2.png", "no such file"),
-        ("0.png", "caption 0 is not text but NoneType"),
+    path = images / "c.jsonl"
+    assert [(e.record, e.reason) for e in report.left_out] == [
+        (f"{images}/1.png ({path}: line 1)", "caption 1 is empty"),
+        (f"{images}/2.png ({path}: line 2)", "no such file"),
+        (f"{images}/a/0.png ({path}: line 3)", "caption 0 is not text but NoneType"),
     ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_a_missing_or_damaged_image_is_named_with_its_line(
+    images: Path, tmp_path: Path, kind: str
+) -> None:
+    path = write_captions(images, kind)
+    (images / "1.png").write_bytes(b"")
+    (images / "2.png").unlink()
+    report = prepare(images, tmp_path / "out")
+    # Counted from 0 without the header; two captions of an image are two lines of text.
+    places = ("row 3", "row 2") if kind == "parquet" else ("line 6", "line 4")
+    assert [(e.record, e.reason) for e in report.left_out] == [
+        (f"{images}/2.png ({path}: {places[0]})", "no such file"),
+        (f"{images}/1.png ({path}: {places[1]})", "the file is empty"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_nul_characters_are_left_out(images: Path, tmp_path: Path, kind: str) -> None:
+    rows = [("image", "caption"), ("1.png", "z\0e\0r\0o"), ("1.png", "one"), ("2\0.png", "two")]
+    separator = "," if kind == "csv" else "\t"
+    lines = [separator.join(row) for row in rows]
+    if kind == "jsonl":
+        lines = [json.dumps({"image": image, "text": text}) for image, text in rows[1:]]
+    (images / f"c.{kind}").write_text("\n".join(lines))
+    report = prepare(images, tmp_path / "out")
+    assert captions_of(tmp_path / "out" / "image_text_0.arrow") == {"1.png": ["one"]}
+    reasons = [entry.reason for entry in report.left_out]
+    assert reasons == ["caption 0 has a NUL character", "no such file"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+@pytest.mark.parametrize(
+    ("encoding", "line", "fault"),
+    [
+        ("latin-1", 3, "invalid continuation byte at byte"),
+        ("utf-16", 1, "invalid start byte at byte 0"),
+    ],
+)
+def test_a_line_that_is_not_utf_8_is_named(
+    images: Path, tmp_path: Path, kind: str, encoding: str, line: int, fault: str
+) -> None:
+    separator = "," if kind == "csv" else "\t"
+    rows = [("image", "caption"), ("1.png", "one"), ("2.png", "caf\u00e9 noir")]
+    lines = [separator.join(row) for row in rows]
+    if kind == "jsonl":
+        lines = [
+            "",
+            *(json.dumps({"image": i, "text": t}, ensure_ascii=False) for i, t in rows[1:]),
+        ]
+    path = images / f"c.{kind}"
+    path.write_bytes("\n".join(lines).encode(encoding))
+    with pytest.raises(DataError) as error:
+        prepare(images, tmp_path / "out")
+    message = f"{path}: cannot be read (line {line}: not UTF-8: {fault}"
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_line_breaks_of_any_system(images: Path, tmp_path: Path, newline: str) -> None:
+    rows = ["image,caption", '1.png,"a ""red"" dog,\nand a cat"', "", "2.png,two", ""]
+    (images / "c.csv").write_text(newline.join(rows), newline="")
+    prepare(images, tmp_path / "out")
+    assert captions_of(tmp_path / "out" / "image_text_0.arrow") == {
+        "1.png": ['a "red" dog,\nand a cat'],
+        "2.png": ["two"],
+    }
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("c.csv", "photo,caption\nx,y\n", r"record 1: has photo, caption; expected one of image, "),
+        ("c.csv", "photo,caption\nx,y\n", r"line 2: has photo, caption; expected one of image, "),
         ("c.csv", "image,words\nx,y\n", r"expected one of caption, captions, text, title\. Rename"),
-        ("c.jsonl", '{"image": 3, "text": "x"}', r"record 1: image is 3; expected the path"),
+        ("c.jsonl", '{"image": 3, "text": "x"}', r"line 1: image is 3; expected the path"),
         ("c.jsonl", "{", r"c\.jsonl: cannot be read \(line 1, column 2: Expecting property name"),
         (
             "c.jsonl",
@@ -158,20 +226,33 @@ def test_quotation_marks_in_tsv_files_are_text(images: Path, tmp_path: Path) -> 
         (
             "csv",
             ["1.png,a dog", "1.png,a dog, a cat, and a bird"],
-            "line 3: 4 fields; expected 2: image, caption. Put a text with commas in quotation "
-            "marks",
+            "line 3: 4 fields; expected 2: image, caption. Put a text with commas or line "
+            "breaks in quotation marks",
         ),
         # The line of the file, which is not the row: a quoted text may have several lines.
         (
             "csv",
             ['1.png,"a dog\nand a cat"', "1.png,one,"],
-            "line 4: 3 fields; expected 2: image, caption. Put a text with commas in quotation "
-            "marks",
+            "line 4: 3 fields; expected 2: image, caption. Put a text with commas or line "
+            "breaks in quotation marks",
         ),
         (
             "tsv",
             ["1.png\ta dog\ta cat"],
-            "line 2: 3 fields; expected 2: image, caption. Remove the tabs within texts",
+            "line 2: 3 fields; expected 2: image, caption. Remove the tabs and line "
+            "breaks within texts",
+        ),
+        (
+            "csv",
+            ["1.png,one", "2.png"],
+            "line 3: 1 field; expected 2: image, caption. Put a text with commas or line breaks in "
+            "quotation marks",
+        ),
+        (
+            "tsv",
+            ["1.png\ta dog", "and a cat", "2.png\ttwo"],
+            "line 3: 1 field; expected 2: image, caption. Remove the tabs and line breaks within "
+            "texts",
         ),
         (
             "csv",
@@ -196,6 +277,12 @@ def test_rows_that_do_not_fit_the_header_are_named(
     with pytest.raises(DataError) as error:
         prepare(images, tmp_path / "out")
     assert str(error.value) == f"{path}: {message}"
+
+
+def test_a_column_that_occurs_twice_is_named(images: Path, tmp_path: Path) -> None:
+    (images / "c.csv").write_text("image,caption,caption\n1.png,one,two\n")
+    with pytest.raises(DataError, match="line 1: columns image, caption, caption; expected each"):
+        prepare(images, tmp_path / "out")
 
 
 def test_several_captions_files_must_be_told_apart(images: Path, tmp_path: Path) -> None:

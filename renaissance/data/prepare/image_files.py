@@ -28,7 +28,8 @@ def stamp(file: ImageFile) -> str | None:
 def _stamp(path: str) -> str | None:
     try:
         status = os.stat(path)
-    except OSError:
+    # A path with a NUL character is a ValueError.
+    except (OSError, ValueError):
         return None
     return f"{status.st_size}/{status.st_mtime_ns}"
 

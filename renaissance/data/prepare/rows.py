@@ -23,6 +23,9 @@ def text_fault(text: object) -> str | None:
         return f"is not text but {type(text).__name__}"
     if not text.strip():
         return "is empty"
+    if "\0" in text:
+        # A text in UTF-16 that was read as UTF-8 has one after each letter.
+        return "has a NUL character"
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,0 +1,109 @@
+"""Reading a captions file: .jsonl, .csv, .tsv or .parquet."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from typing import IO
+
+import pyarrow.parquet as pq
+
+from renaissance import DataError
+from renaissance.prepare import open_file
+
+SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+# Captions may exceed the csv module's default limit.
+csv.field_size_limit(1 << 24)
+
+
+def captions_lines(path: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Yield where each record is, for messages, and its values by column.
+
+    Args:
+        path: The file, or its address.
+
+    Raises:
+        DataError: If a line cannot be read or does not fit the header.
+    """
+    try:
+        with open_file(path) as file:
+            if path.endswith(".parquet"):
+                yield from _parquet_rows(path, file)
+            elif path.endswith(".jsonl"):
+                yield from _json_lines(path, file)
+            else:
+                yield from _table_lines(path, file)
+    # ArrowInvalid is a ValueError.
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({error}); expected a captions file. "
+            "Correct it, or write it again"
+        ) from error
+
+
+def _parquet_rows(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str, object]]]:
+    row = 0
+    for batch in pq.ParquetFile(file).iter_batches():
+        for values in batch.to_pylist():
+            yield f"{path}: row {row}", values
+            row += 1
+
+
+def _table_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str, object]]]:
+    # Spreadsheet programs begin files with a byte order mark.
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    if path.endswith(".tsv"):
+        # A quotation mark is part of the text, as in most files of captions.
+        rows = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+        remedy = "Remove the tabs and line breaks within texts"
+    else:
+        rows = csv.reader(text, strict=True)
+        remedy = "Put a text with commas or line breaks in quotation marks"
+    try:
+        columns = next(rows, [])
+        if len(set(columns)) < len(columns):
+            raise DataError(
+                f"{path}: line {rows.line_num}: columns {', '.join(columns)}; expected each name "
+                "once. Rename a column"
+            )
+        for fields in rows:
+            where = f"{path}: line {rows.line_num}"
+            # An empty line has no fields.
+            if len(fields) not in (0, len(columns)):
+                counted = f"{len(fields)} field{'s' if len(fields) > 1 else ''}"
+                raise DataError(
+                    f"{where}: {counted}; expected {len(columns)}: {', '.join(columns)}. {remedy}"
+                )
+            if fields:
+                yield where, dict(zip(columns, fields, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"line {rows.line_num}: {error}") from error
+    except UnicodeDecodeError as error:
+        # The text is decoded in blocks, so the line is not known.
+        file.seek(0)
+        for number, line in enumerate(file, start=1):
+            _decoded(line, number)
+        raise ValueError(str(error)) from error
+
+
+def _json_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str, object]]]:
+    for number, line in enumerate(file, start=1):
+        text = _decoded(line, number)
+        if text.strip():
+            try:
+                content = json.loads(text)
+            except json.JSONDecodeError as error:
+                # Its own message counts lines from the start of this one.
+                raise ValueError(f"line {number}, column {error.colno}: {error.msg}") from error
+            if not isinstance(content, dict):
+                raise ValueError(f"line {number} is not an object")
+            yield f"{path}: line {number}", content
+
+
+def _decoded(line: bytes, number: int) -> str:
+    try:
+        return line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"line {number}: not UTF-8: {error.reason} at byte {error.start}"
+        ) from error
