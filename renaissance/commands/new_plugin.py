@@ -98,6 +98,8 @@ def render_package(name: str, kinds: Sequence[Kind]) -> dict[str, str]:
         # Sections that are absent leave blank lines behind.
         "run.toml": re.sub(r"\n{3,}", "\n\n", _render("run.toml", words | sections)),
         f"{module}/__init__.py": _render_init(kinds, words),
+        # Says that the package has types.
+        f"{module}/py.typed": "",
     }
     for kind in kinds:
         package[f"{module}/{kind}.py"] = _render(f"{kind}.py", words)
@@ -112,11 +114,17 @@ def _render_init(kinds: Sequence[Kind], words: dict[str, str]) -> str:
     classes = {kind: words["camel"] + kind.capitalize() for kind in kinds}
     imports = [f"from {words['module']}.{kind} import {classes[kind]}" for kind in sorted(kinds)]
     hooks = [
-        f'\n\n@hookimpl\ndef register_{kind}s(register):\n    """Register the {kind}."""\n'
+        f"\n\n@hookimpl\ndef register_{kind}s(register: Callable[[str, type[{kind.capitalize()}]], "
+        f'None]) -> None:\n    """Register the {kind}."""\n'
         f'    register("{words["component"]}", {classes[kind]})'
         for kind in kinds
     ]
-    return _render("init.py", {"imports": "\n".join(imports), "hooks": "\n".join(hooks)})
+    parts = {
+        "contracts": "\n".join(f"    {kind.capitalize()}," for kind in sorted(kinds)),
+        "imports": "\n".join(imports),
+        "hooks": "\n".join(hooks),
+    }
+    return _render("init.py", parts)
 
 
 def _render(template: str, words: dict[str, str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.answering import png
-from support.fresh_environment import FreshEnvironment
+from support.fresh_environment import FreshEnvironment, copy_source
 from transformers import BertTokenizer
 from typer.testing import CliRunner
 
@@ -37,6 +37,25 @@ def test_a_package_of_all_kinds_works_as_generated(tmp_path: Path) -> None:
     assert "ok: this run can start" in fresh.run("renaissance check renaissance-all-kinds/run.toml")
     fresh.run("torchrun --nproc-per-node 1 -m renaissance renaissance-all-kinds/run.toml")
     assert '"all-kinds/accuracy"' in (tmp_path / "runs" / "all-kinds" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_mypy_follows_editable_installs_and_finds_nothing_in_the_package(tmp_path: Path) -> None:
+    fresh = FreshEnvironment(tmp_path, with_project=False)
+    copy_source(tmp_path / "checkout")
+    fresh.run("pip install -e checkout")
+    fresh.run(f"renaissance plugins new all-kinds {' '.join(ALL)}")
+    fresh.run("pip install -e all-kinds")
+    (tmp_path / "mine.py").write_text(
+        "import all_kinds.head\nimport renaissance\n\n"
+        "head: type[renaissance.Head] = all_kinds.head.AllKindsHead\n"
+        "wrong: int = renaissance.Head\n"
+    )
+    mypy = f"{sys.executable} -m mypy --strict --python-executable venv/bin/python"
+    assert "no issues found" in fresh.run(f"{mypy} all-kinds")
+    found = fresh.run(f"{mypy} mine.py", expected_exit=1)
+    assert 'mine.py:5: error: Incompatible types in assignment (expression has type "type' in found
+    assert "Found 1 error" in found
 
 
 def test_a_monitor_and_a_source_of_a_package_work_as_generated(tmp_path: Path) -> None:
@@ -143,8 +162,8 @@ def test_the_test_of_a_source_checks_it(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_hook_a_kind() -> None:
     init = render_package("some", ["encoder", "head"])["some/__init__.py"]
-    assert "def register_encoders(register):" in init
-    assert "def register_heads(register):" in init
+    assert "def register_encoders(register: Callable[[str, type[Encoder]], None]) -> None:" in init
+    assert "def register_heads(register: Callable[[str, type[Head]], None]) -> None:" in init
     assert "def register_poolers" not in init
     assert "renaissance_api = 1" in init
 
