@@ -1,17 +1,19 @@
 """What an objective asks of a micro-batch, and what it collates from the samples."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 from renaissance.contracts.samples import KeyedSample
 from renaissance.errors import PluginError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 @attrs.frozen
@@ -84,7 +86,7 @@ class BatchBuilder(Protocol):
     Each distinct text view and each distinct image has one row, shared by all objectives.
     """
 
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: "PreTrainedTokenizerFast"
     max_text_length: int
     training: bool
 

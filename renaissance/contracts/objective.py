@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 import attrs
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast
 
 from renaissance.contracts.batches import BatchBuilder, ObjectiveBatch, Pairs
 from renaissance.contracts.component import Component
@@ -21,8 +20,9 @@ from renaissance.contracts.submission import Submission
 from renaissance.contracts.tokens import Modality, Tokens
 
 if TYPE_CHECKING:
-    # Not at run time: the import takes a second, and only runs need it.
+    # Not at run time: the imports take a second, and only runs need them.
     from torchmetrics import Metric
+    from transformers import PreTrainedTokenizerFast
 
 
 @attrs.frozen
@@ -64,7 +64,7 @@ class ObjectiveContext:
     """
 
     sizes: ModelSizes
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: "PreTrainedTokenizerFast"
     make_head: Callable[[int, int], Head]
     root: Path = Path()
 

@@ -401,3 +401,14 @@ def test_show_unknown_exits_with_2(
     error = capsys.readouterr().err
     assert text in error
     assert "Traceback" not in error
+
+
+def test_loading_plugins_imports_no_library_that_only_runs_need() -> None:
+    lines = (
+        "import sys",
+        "from renaissance.plugins.loading import load_plugins",
+        "assert not load_plugins().broken",
+        "print(sorted({'transformers', 'torchmetrics', 'tensorboard'} & set(sys.modules)))",
+    )
+    command = [sys.executable, "-c", "\n".join(lines)]
+    assert subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout == "[]\n"

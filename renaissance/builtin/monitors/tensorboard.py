@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
 
 from renaissance import Evaluation, Monitor, RunInfo, StepReport, draw_panel, option
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class TensorBoard(Monitor):
@@ -62,7 +65,10 @@ class TensorBoard(Monitor):
         for name, value in figures.items():
             writer.add_scalar(name, value, step)
 
-    def _writer(self, run: RunInfo, split: str) -> SummaryWriter:
+    def _writer(self, run: RunInfo, split: str) -> "SummaryWriter":
+        # Takes a quarter of a second, and only runs need it.
+        from torch.utils.tensorboard import SummaryWriter
+
         if split not in self._writers:
             # Hides the steps after the checkpoint from which the run resumes: they come again.
             self._writers[split] = SummaryWriter(

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import IO
 
-import pyarrow.parquet as pq
 
 from renaissance import DataError
 from renaissance.prepare import open_file
@@ -42,6 +41,8 @@ def captions_lines(path: str) -> Iterator[tuple[str, Mapping[str, object]]]:
 
 
 def _parquet_rows(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str, object]]]:
+    import pyarrow.parquet as pq  # Only some files need it.
+
     row = 0
     for batch in pq.ParquetFile(file).iter_batches():
         for values in batch.to_pylist():

@@ -1,7 +1,13 @@
 """From the mask of real tokens to the masks that Hugging Face models and layers take."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from torch import Tensor
-from transformers import PreTrainedConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 def pairwise_mask(attention_mask: Tensor) -> Tensor:

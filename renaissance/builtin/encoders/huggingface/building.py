@@ -8,15 +8,13 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from transformers import AutoModel, PreTrainedConfig
-from transformers.utils import logging
 
 from renaissance import CheckpointError, SpecError
 from renaissance.builtin.encoders.huggingface.configs import unreadable
 
 if TYPE_CHECKING:
     # Importing it takes two seconds, and only building a model needs it.
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 # transformers has no type for its model classes; PreTrainedModel lacks the private attributes.
 ModelClass: TypeAlias = type[Any]
@@ -28,6 +26,8 @@ def build_model(where: str, config: PreTrainedConfig, model_class: ModelClass) -
     Raises:
         SpecError: If no model can be built with the config.
     """
+    from transformers import AutoModel
+
     try:
         with _quiet():
             return AutoModel.from_config(config, **_arguments(model_class)).eval()
@@ -52,6 +52,8 @@ def read_model(
     Raises:
         CheckpointError: If the checkpoint cannot be read, or has tensors of other shapes.
     """
+    from transformers import AutoModel
+
     try:
         with _quiet():
             model, info = AutoModel.from_pretrained(
@@ -85,6 +87,8 @@ def _arguments(model_class: ModelClass) -> dict[str, Any]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the library's warnings and progress bars: what matters is raised as an error."""
+    from transformers.utils import logging
+
     verbosity = logging.get_verbosity()
     had_progress_bar = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

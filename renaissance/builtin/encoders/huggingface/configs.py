@@ -1,12 +1,16 @@
 """Hugging Face configs: read from a checkpoint or an architecture's defaults, and overridden."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from typing import TYPE_CHECKING
 
 from renaissance import CheckpointError, SpecError, did_you_mean
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 # Keys that the run spec sets elsewhere, once for the whole model.
 SET_BY_DATA = {"image_size": "data.image_size"}
@@ -24,6 +28,8 @@ def read_config(where: str, checkpoint: str | None, architecture: str | None) ->
         SpecError: If the architecture is unknown.
         CheckpointError: If the checkpoint is missing or of an unknown model.
     """
+    from transformers import CONFIG_MAPPING, AutoConfig
+
     if checkpoint is not None:
         try:
             return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
@@ -47,6 +53,8 @@ def override_config(
     Raises:
         SpecError: If a key is unknown or set elsewhere, or a value is invalid.
     """
+    from transformers import PreTrainedConfig
+
     if not overrides:
         return config
     family = config.model_type

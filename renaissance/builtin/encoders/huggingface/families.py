@@ -1,9 +1,14 @@
 """Which Hugging Face families can be text or image encoders, and why others cannot."""
 
-from transformers import MODEL_FOR_MASKED_LM_MAPPING, MODEL_MAPPING, PreTrainedConfig
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from renaissance import PluginError
 from renaissance.builtin.encoders.huggingface.building import ModelClass
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _TEXT_REMEDY = "use a bidirectional text encoder such as BERT, RoBERTa, ELECTRA or DistilBERT"
 
@@ -12,6 +17,8 @@ def is_image_config(config: PreTrainedConfig) -> bool:
     """Return whether a config belongs to a model that reads images, or that has such a part."""
     if hasattr(config, "vision_config"):
         return True
+    from transformers import MODEL_MAPPING
+
     model_class = MODEL_MAPPING.get(type(config), None)
     return getattr(model_class, "main_input_name", None) == "pixel_values"
 
@@ -22,6 +29,8 @@ def text_model_class(where: str, config: PreTrainedConfig) -> ModelClass:
     Raises:
         PluginError: If the family does not read text, or reads it in one direction only.
     """
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
     family = config.model_type
     if hasattr(config, "vision_config"):
         raise PluginError(
@@ -67,6 +76,8 @@ def image_model_class(where: str, config: PreTrainedConfig) -> ModelClass:
 
 
 def _model_class(where: str, config: PreTrainedConfig) -> ModelClass:
+    from transformers import MODEL_MAPPING
+
     model_class = MODEL_MAPPING.get(type(config), None)
     if not isinstance(model_class, type):
         raise PluginError(

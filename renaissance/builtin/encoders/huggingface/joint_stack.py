@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from inspect import signature
 from typing import TYPE_CHECKING
 
 import attrs
-import transformers
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -121,7 +121,7 @@ def _check_layer(where: str, model: PreTrainedModel, layer: nn.Module) -> None:
     if lacking:
         raise PluginError(
             f"{where}: the layers of {model.config.model_type!r} {' and '.join(lacking)} in "
-            f"transformers {transformers.__version__}; {REMEDY}"
+            f"transformers {version('transformers')}; {REMEDY}"
         )
 
 

@@ -1,7 +1,13 @@
 """Which of two texts a token belongs to, for models that embed this."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from torch import Tensor
-from transformers import PreTrainedConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 # Rows of a token type table for two texts.
 NUM_SEGMENTS = 2

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import nn
-from transformers import PreTrainedConfig
 
 from renaissance import EncoderContext, SpecError
 
 if TYPE_CHECKING:
     # Importing it takes two seconds, and only building a model needs it.
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 # Convolutional networks have no patch size; they halve the image twice before their first stage.
 STEM_STRIDE = 4
