@@ -35,7 +35,7 @@ from renaissance.files import write_whole
 from renaissance.plugins.loading import Plugins
 from renaissance.spec.read import COMMAND_LINE, load_spec
 from renaissance.spec.sections import ResolvedSpec, RunSpec
-from renaissance.spec.write import spec_to_toml
+from renaissance.spec.write import record_tables, tables_to_toml
 
 
 @attrs.frozen
@@ -218,7 +218,7 @@ def _report(
     written = write_results(run, request.split, checkpoint, result, changed)
     if not run.spec.is_file():
         # What was evaluated without training.
-        write_whole(run.spec, spec_to_toml(spec))
+        write_whole(run.spec, tables_to_toml(record_tables(spec)))
         written.append(run.spec)
     if request.predictions is not None:
         written += write_predictions(request.predictions, network, result)

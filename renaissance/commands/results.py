@@ -17,7 +17,7 @@ from renaissance.engine.run_folder import RunFolder
 from renaissance.errors import shortened
 from renaissance.files import write_whole
 from renaissance.spec.sections import RunSpec
-from renaissance.spec.write import settings, spec_tables
+from renaissance.spec.write import record_tables, settings
 
 # By key path: the value in the run's spec and that of the evaluation; None for an absent one.
 Changes: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -37,7 +37,7 @@ def changed_settings(run: RunFolder, read: RunSpec) -> Changes:
     recorded = dict(settings(tomli.loads(run.spec.read_text())))
     return {
         path: {"run": recorded.get(path), "evaluation": value}
-        for path, value in settings(spec_tables(read))
+        for path, value in settings(record_tables(read))
         if path not in NOT_COMPARED and recorded.get(path) != value
     }
 

@@ -9,10 +9,9 @@ from renaissance.engine.run_parts import RunParts
 from renaissance.errors import SpecError
 from renaissance.files import PARTIAL, write_whole
 from renaissance.model.build import encoders_of
-from renaissance.spec.write import spec_to_toml
 
 
-def record_parts(parts: RunParts) -> None:
+def record_parts(parts: RunParts, spec_text: str) -> None:
     """Write the resolved spec, and the tokenizer and the encoders' configs unless they are there.
 
     Raises:
@@ -26,7 +25,7 @@ def record_parts(parts: RunParts) -> None:
             encoder.save_config(path / table)
 
     try:
-        write_whole(folder.spec, spec_to_toml(parts.spec))
+        write_whole(folder.spec, spec_text)
         _write_folder(folder.tokenizer, lambda path: parts.tokenizer.save_pretrained(path))
         _write_folder(folder.encoders, write_encoders)
     except OSError as error:

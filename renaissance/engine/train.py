@@ -28,7 +28,7 @@ from renaissance.errors import CheckpointError, RenaissanceError, SpecError
 from renaissance.files import locked
 from renaissance.plugins.loading import Plugins
 from renaissance.spec.sections import RunSpec
-from renaissance.spec.write import spec_tables, spec_to_toml
+from renaissance.spec.write import record_tables, tables_to_toml
 
 # Enough to give every objective something to do.
 NUM_PROBE_SAMPLES = 4
@@ -97,9 +97,10 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
 
 
 def _run_info(parts: RunParts, ranks: Ranks, state: TrainState, unused: Sequence[str]) -> RunInfo:
+    tables = record_tables(parts.spec)
     return RunInfo(
-        spec=spec_tables(parts.spec),
-        spec_text=spec_to_toml(parts.spec),
+        spec=tables,
+        spec_text=tables_to_toml(tables),
         folder=parts.spec.folder,
         rank=ranks.rank,
         world_size=ranks.world_size,
@@ -121,7 +122,7 @@ def _loop(
     state: TrainState,
 ) -> int:
     if ranks.is_main:
-        record_parts(parts)
+        record_parts(parts, info.spec_text)
     observers.run_started(info)
     after_step = AfterStep(parts, ranks, info, observers, optimizer, scaler)
     reason = "failed"

@@ -56,7 +56,10 @@ installed component.
   vice versa.
 - Values are not converted: `3.7` is not an integer, and `"false"` is not a boolean. The one
   exception: an integer is accepted where a number is expected. Unknown keys are errors.
-- A value that begins with `~/` starts from the home folder.
+- **Relative paths** start from the working directory of the command, in files as on the command
+  line: `data.root`, `run.output_dir`, `model.init_from`, a `checkpoint` or `tokenizer` that is a
+  folder. Paths of a dataset start from `data.root`. Only what makes up the spec itself is found
+  beside the file that names it: `extends` and `run.plugins`. `~/` is the home folder.
 - All faults are reported at once, each with its file and key. Sections and their own keys are
   checked first, in less than a second; then components and their options.
 
@@ -65,8 +68,8 @@ installed component.
 Every run folder keeps the resolved spec, `spec.toml`. It has every key that has a value: fusion,
 pooler, heads and monitors with all their options, even if you wrote none, and the number of steps,
 the intervals of evaluation and checkpoints, the micro-batch size, the tokenizer, and the mean and
-standard deviation of images. Reading it gives the same run, even if a later release changes its
-defaults.
+standard deviation of images. Its paths are absolute. Reading it gives the same run,
+from any working directory, even if a later release changes its defaults.
 
 ## In an editor
 

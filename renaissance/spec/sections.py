@@ -34,7 +34,9 @@ class RunSection:
         "run", help="Name of the run, and of its folder in output_dir.", validator=folder_name
     )
     seed: int = option(0, help="Seed of everything random in the run.", validator=non_negative)
-    output_dir: str = option("runs", help="Folder that holds the run folders.")
+    output_dir: str = option(
+        "runs", help="Folder that holds the run folders, relative to the working directory."
+    )
     resume: Literal["auto", "never"] = option(
         "auto",
         help="auto: continue from the last checkpoint in the run folder; never: refuse a folder "
@@ -79,7 +81,9 @@ class ModelSection:
 class DataSection:
     """Datasets, and how samples become tensors."""
 
-    root: str = option(".", help="Folder that relative data paths start from.")
+    root: str = option(
+        ".", help="Folder that paths of datasets start from, relative to the working directory."
+    )
     image_size: int = option(224, help="Side of the square images, in pixels.", validator=positive)
     max_text_length: int = option(
         40, help="Longest text, in tokens, special tokens included.", validator=positive

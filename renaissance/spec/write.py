@@ -11,13 +11,21 @@ from renaissance.spec.choice import Choice, shared_keys
 from renaissance.spec.describe import Table
 from renaissance.spec.sections import RunSpec
 
+# The one value of data.tokenizer that is neither a folder nor a hub id.
+WORDS_OF_DATASET = "dataset"
+
 
 def spec_to_toml(spec: RunSpec) -> str:
     """Return a spec as TOML: reading it gives an equal spec.
 
     Keys without a value are left out, since TOML has no None.
     """
-    return tomli_w.dumps(spec_tables(spec))
+    return tables_to_toml(spec_tables(spec))
+
+
+def tables_to_toml(tables: Table) -> str:
+    """Return nested tables as TOML."""
+    return tomli_w.dumps(tables)
 
 
 def spec_tables(spec: RunSpec) -> dict[str, Any]:
@@ -35,6 +43,27 @@ def settings(tables: object, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from settings(dict(enumerate(tables)), path)
     else:
         yield path, tables
+
+
+def record_tables(spec: RunSpec) -> dict[str, Any]:
+    """Return a spec as a run records it: with absolute paths, so that it is the same run wherever
+    a command is started.
+
+    What may also be a hub id is a path if there is such a folder.
+    """
+    tables = spec_tables(spec)
+    run, model, data = tables["run"], tables["model"], tables["data"]
+    for table, key in ((run, "output_dir"), (data, "root"), (model, "init_from")):
+        if key in table:
+            table[key] = str(Path(table[key]).absolute())
+    parts = [part for part in model.values() if isinstance(part, dict)]
+    names = [(part, "checkpoint") for part in parts if isinstance(part.get("checkpoint"), str)]
+    if data.get("tokenizer", WORDS_OF_DATASET) != WORDS_OF_DATASET:
+        names.append((data, "tokenizer"))
+    for table, key in names:
+        if Path(table[key]).is_dir():
+            table[key] = str(Path(table[key]).absolute())
+    return tables
 
 
 def _to_toml(value: object) -> Any:

@@ -22,6 +22,7 @@ from renaissance.spec import ResolvedSpec, load_spec, resolve, spec_to_toml
 from renaissance.spec.choice import Choice, shared_keys
 from renaissance.spec.describe import table_class
 from renaissance.spec.resolve import Facts
+from renaissance.spec.write import record_tables
 
 FACTS = Facts(num_samples=1000, world_size=2)
 
@@ -246,3 +247,31 @@ def test_silence(plugins: Plugins) -> None:
     spec = resolved(plugins, "monitors=[]")
     assert spec.monitors == ()
     assert "monitors = []" in spec_to_toml(spec)
+
+
+def test_a_record_has_absolute_paths(plugins: Plugins, tmp_path: Path) -> None:
+    for folder in ("models/bert", "models/words"):
+        (tmp_path / folder).mkdir(parents=True)
+    spec = resolved(
+        plugins,
+        "model.text_encoder.checkpoint=models/bert",
+        "data.tokenizer=models/words",
+        "model.init_from=../earlier",
+        "data.root=data",
+    )
+    recorded = record_tables(spec)
+    assert recorded["run"]["output_dir"] == str(tmp_path / "runs")
+    assert recorded["data"]["root"] == str(tmp_path / "data")
+    assert recorded["data"]["tokenizer"] == str(tmp_path / "models/words")
+    assert recorded["model"]["init_from"] == str(tmp_path / "../earlier")
+    assert recorded["model"]["text_encoder"]["checkpoint"] == str(tmp_path / "models/bert")
+
+
+def test_a_record_keeps_hub_ids_and_the_words_of_the_dataset(
+    plugins: Plugins, tmp_path: Path
+) -> None:
+    (tmp_path / "dataset").mkdir()
+    recorded = record_tables(resolved(plugins, "data.tokenizer=dataset"))
+    assert recorded["data"]["tokenizer"] == "dataset"
+    assert recorded["model"]["text_encoder"]["checkpoint"] == "google/electra"
+    assert "init_from" not in recorded["model"]
