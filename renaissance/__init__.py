@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from renaissance.contracts.fusion import FusedUse as FusedUse
     from renaissance.contracts.fusion import Fusion as Fusion
     from renaissance.contracts.head import Head as Head
+    from renaissance.contracts.labels import class_names as class_names
+    from renaissance.contracts.labels import number as number
     from renaissance.contracts.monitor import Evaluation as Evaluation
     from renaissance.contracts.monitor import Monitor as Monitor
     from renaissance.contracts.monitor import PanelImage as PanelImage
@@ -64,6 +66,9 @@ if TYPE_CHECKING:
     from renaissance.contracts.tokens import Role as Role
     from renaissance.contracts.tokens import Tokens as Tokens
     from renaissance.contracts.tokens import TokenUse as TokenUse
+    from renaissance.contracts.training_data import Classes as Classes
+    from renaissance.contracts.training_data import Distribution as Distribution
+    from renaissance.contracts.training_data import TrainingData as TrainingData
     from renaissance.contracts.transform import Channels as Channels
     from renaissance.contracts.transform import Transform as Transform
     from renaissance.contracts.transform import TransformContext as TransformContext
@@ -88,6 +93,7 @@ _LAZY = {
     "renaissance.contracts.features": ("Features", "Fused", "ModelSizes"),
     "renaissance.contracts.fusion": ("FusedUse", "Fusion"),
     "renaissance.contracts.head": ("Head",),
+    "renaissance.contracts.labels": ("class_names", "number"),
     "renaissance.contracts.monitor": (
         "Evaluation",
         "Monitor",
@@ -109,6 +115,7 @@ _LAZY = {
     "renaissance.contracts.splits": ("EncodedRows", "SplitEvaluator"),
     "renaissance.contracts.submission": ("Answer", "Submission"),
     "renaissance.contracts.tokens": ("Modality", "Role", "Tokens", "TokenUse"),
+    "renaissance.contracts.training_data": ("Classes", "Distribution", "TrainingData"),
     "renaissance.contracts.transform": ("Channels", "Transform", "TransformContext"),
     "renaissance.data.images": ("to_rgb", "upright"),
     "renaissance.inference.loading": ("load",),

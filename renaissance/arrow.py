@@ -22,9 +22,9 @@ from renaissance.data.captioned_images import (
     require_split,
 )
 from renaissance.data.image_rows import ImageRows, whole_number, written_text
+from renaissance.data.open_image import open_image
 from renaissance.data.tables.division import TableSplit
 from renaissance.data.tables.rows import TableRows
-from renaissance.data.open_image import open_image
 
 __all__ = [
     "ArrowTable",

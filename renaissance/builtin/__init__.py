@@ -62,11 +62,13 @@ def register_heads(register: Register) -> None:
 @hookimpl
 def register_objectives(register: Register) -> None:
     """Register the built-in objectives."""
+    from renaissance.builtin.objectives.classification import LabelClassification
     from renaissance.builtin.objectives.itc import ITC
     from renaissance.builtin.objectives.itm import ITM
     from renaissance.builtin.objectives.mlm import MLM
     from renaissance.builtin.objectives.nlvr2 import NLVR2
     from renaissance.builtin.objectives.refcoco import RefCOCO
+    from renaissance.builtin.objectives.regression import Regression
     from renaissance.builtin.objectives.retrieval import Retrieval
     from renaissance.builtin.objectives.snli_ve import SNLIVE
     from renaissance.builtin.objectives.vqa import VQA
@@ -79,6 +81,8 @@ def register_objectives(register: Register) -> None:
     register("nlvr2", NLVR2)
     register("snli-ve", SNLIVE)
     register("refcoco", RefCOCO)
+    register("classification", LabelClassification)
+    register("regression", Regression)
 
 
 @hookimpl

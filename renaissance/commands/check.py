@@ -38,7 +38,7 @@ def check_run(spec: RunSpec, num_ranks: int) -> None:
     _print_parts(parts, costs)
     for line in [*_data_lines(parts), *_step_lines(parts), *_memory_lines(costs), *weights]:
         print_line(line)
-    for warning in _warnings(parts.spec):
+    for warning in [*parts.warnings, *_warnings(parts.spec)]:
         print_line(f"warning: {warning}")
     print_line("ok: this run can start")
 

@@ -1,6 +1,5 @@
 """`renaissance evaluate`: measure a run on a split, and write its predictions."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from renaissance.engine.run_parts import (
     make_collator,
     resolve_spec,
 )
+from renaissance.engine.training_data import TrainingAnswers, read_records
 from renaissance.errors import CheckpointError, SpecError
 from renaissance.files import write_whole
 from renaissance.plugins.loading import Plugins
@@ -79,8 +79,12 @@ def _evaluate(request: EvaluationRequest, read: RunSpec, ranks: Ranks) -> None:
     tokenizer = ranks.on_all_ranks(
         lambda: build_tokenizer(spec, lambda: _train_datasets(spec, datasets))
     )
-    network = ranks.on_all_ranks(lambda: build_network(spec, tokenizer, load_weights=False))
+    answers = ranks.on_all_ranks(lambda: _training_answers(spec))
+    network = ranks.on_all_ranks(
+        lambda: build_network(spec, tokenizer, load_weights=False, answers=answers)
+    )
     check_provides(network, datasets, labelled=False)
+    ranks.on_all_ranks(lambda: answers.check(datasets))
     if request.predictions is not None:
         _require_predictions(network)
     checkpoint = ranks.on_all_ranks(lambda: _load(request, spec, network))
@@ -165,6 +169,14 @@ def _datasets(request: EvaluationRequest, spec: RunSpec) -> Concatenation:
 def _train_datasets(spec: RunSpec, datasets: Concatenation) -> Concatenation:
     # The vocabulary is that of the training data, whatever the split.
     return build_datasets(spec, spec.data.train, "data.train") if spec.data.train else datasets
+
+
+def _training_answers(spec: ResolvedSpec) -> TrainingAnswers:
+    # Those of the run, never of the split. A run that needs no training has none yet.
+    return TrainingAnswers(
+        lambda: build_datasets(spec, spec.data.train, "data.train"),
+        read_records(RunFolder(spec.folder).classes),
+    )
 
 
 def _load(request: EvaluationRequest, spec: RunSpec, network: MultiObjective) -> str:

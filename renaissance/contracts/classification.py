@@ -1,4 +1,4 @@
-"""The base of objectives that choose one class per sample."""
+"""The base of objectives that choose one class per sample, or any number of classes."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
+from renaissance.confusion_matrix import draw_confusion_matrix
 from renaissance.contracts.batches import BatchBuilder, ObjectiveBatch, Pairs
 from renaissance.contracts.features import Features
 from renaissance.contracts.objective import Objective, ObjectiveOutput, PanelEntry
@@ -16,6 +18,9 @@ from renaissance.errors import PluginError
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
+
+# Name of the metric and of its picture.
+CONFUSION = "confusion"
 
 
 def accuracy() -> "Metric":
@@ -31,22 +36,43 @@ def accuracy() -> "Metric":
 
 
 class Classification(Objective):
-    """An objective that chooses one class per sample.
+    """An objective that chooses one class per sample, or any number of classes.
 
     A subclass defines `classes` and `logits`. Every other method has a default: each text is paired
     with its sample's first image, the loss is cross-entropy, the metric is accuracy, and samples
     without labels are only predicted.
 
+    Set attributes per instance if they depend on the options.
+
     Attributes:
         classes: Names of the classes, in the order of the logits; empty to write class indices
-            into predictions. Set it per instance if it depends on the options.
+            into predictions.
+        multi_label: True if a sample may have any number of classes. Targets are then 0 or 1 for
+            each class, (classes,), float32; the loss is binary cross-entropy, summed over the
+            classes; a class is predicted if its probability is at least one half; and a prediction
+            is right if all classes are.
+        has_class_metrics: True to measure macro F1, AUROC and a confusion matrix as well; they
+            need `classes`.
+        label_smoothing: Share of the target that is spread over all classes (Szegedy et al.,
+            "Rethinking the Inception Architecture for Computer Vision", CVPR 2016).
+        class_weights: Factor of the loss of each class, (classes,); of its positive targets if
+            `multi_label`. The loss is still averaged over the samples, not over their weights.
         identifier: Label that identifies a sample in predictions; None for its index in the split.
         prediction: Key of the predicted class in predictions.
     """
 
     classes: Sequence[str] = ()
+    multi_label: bool = False
+    has_class_metrics: bool = False
+    label_smoothing: float = 0.0
+    class_weights: Tensor | None
     identifier: ClassVar[str | None] = None
     prediction: ClassVar[str] = "prediction"
+
+    def __init__(self) -> None:
+        super().__init__()
+        # It moves with the module, but is not a parameter of the checkpoint.
+        self.register_buffer("class_weights", None, persistent=False)
 
     @abstractmethod
     def logits(self, batch: ObjectiveBatch, features: Features) -> Tensor:
@@ -115,42 +141,92 @@ class Classification(Objective):
 
         Args:
             logits: (samples, classes), float32.
-            labels: The targets, (samples,), int64.
+            labels: The targets, (samples,), int64, or (samples, classes) if `multi_label`.
         """
-        return F.cross_entropy(logits, labels, reduction="sum")
+        if not self.multi_label:
+            return F.cross_entropy(
+                logits,
+                labels,
+                weight=self.class_weights,
+                reduction="sum",
+                label_smoothing=self.label_smoothing,
+            )
+        smooth = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+        return F.binary_cross_entropy_with_logits(
+            logits, smooth, pos_weight=self.class_weights, reduction="sum"
+        )
+
+    def predicted(self, logits: Tensor) -> Tensor:
+        """Return the predicted class of each sample, (samples,), int64.
+
+        If `multi_label`, return for each class whether it is predicted, (samples, classes), bool.
+        """
+        return logits >= 0 if self.multi_label else logits.argmax(-1)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probability of each class, (samples, classes), float32."""
+        return logits.float().sigmoid() if self.multi_label else logits.float().softmax(-1)
 
     def score(self, predicted: Tensor, labels: Tensor) -> Tensor:
         """Return the score of each prediction, from 0 to 1, (samples,): by default, 0 or 1.
 
         Args:
-            predicted: Indices of the predicted classes, (samples,), int64.
+            predicted: What `predicted` returned.
             labels: The targets.
         """
-        return (predicted == labels).float()
+        is_right = predicted == labels
+        return (is_right.all(-1) if self.multi_label else is_right).float()
 
     def true_classes(self, labels: Tensor) -> Tensor:
-        """Return the indices of the true classes, (samples,): by default, the targets."""
+        """Return the true classes in the form of `predicted`: by default, the targets."""
         return labels
 
     def metrics(self) -> "dict[str, Metric]":
-        """Return the accuracy: the mean of `score`."""
-        return {"accuracy": accuracy()}
+        """Return the accuracy, the mean of `score`, and the metrics of `has_class_metrics`."""
+        metrics = {"accuracy": accuracy()}
+        if self.has_class_metrics:
+            from renaissance.contracts.class_metrics import class_metrics
+
+            metrics |= class_metrics(len(self.classes), self.multi_label)
+        return metrics
 
     def update_metrics(
         self, metrics: "Mapping[str, Metric]", batch: ObjectiveBatch, output: ObjectiveOutput
     ) -> None:
         """Add the scores of one micro-batch, if it has labels."""
-        if "labels" in batch.tensors:
-            predicted = output.predictions["logits"].argmax(-1)
-            metrics["accuracy"].update(self.score(predicted, batch.tensors["labels"]))
+        if "labels" not in batch.tensors:
+            return
+        logits, labels = output.predictions["logits"], batch.tensors["labels"]
+        predicted = self.predicted(logits)
+        metrics["accuracy"].update(self.score(predicted, labels))
+        if self.has_class_metrics:
+            true = self.true_classes(labels).long()
+            metrics["macro_f1"].update(predicted.long(), true)
+            if "auroc" in metrics:
+                metrics["auroc"].update(self.probabilities(logits), true)
+            if CONFUSION in metrics:
+                metrics[CONFUSION].update(predicted, true)
+
+    def pictures(self, metrics: "Mapping[str, Metric]") -> dict[str, Image.Image]:
+        """Return the confusion matrix, if it is measured."""
+        if CONFUSION not in metrics:
+            return {}
+        counts = metrics[CONFUSION].compute().tolist()
+        return {CONFUSION: draw_confusion_matrix(counts, self.classes)}
 
     def predictions(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[dict[str, Any]]:
-        """Return the predicted class of each sample."""
-        predicted = output.predictions["logits"].argmax(-1).tolist()
+        """Return the predicted class of each sample, or the list of its classes."""
+        predicted = self.predicted(output.predictions["logits"]).tolist()
         return [
-            {self.identifier or "index": identifier, self.prediction: self.class_name(index)}
-            for identifier, index in zip(batch.identifiers, predicted, strict=True)
+            {self.identifier or "index": identifier, self.prediction: self.named(chosen)}
+            for identifier, chosen in zip(batch.identifiers, predicted, strict=True)
         ]
+
+    def named(self, chosen: int | Sequence[bool]) -> str | int | list[str | int]:
+        """Return the name of one sample's class in the form of `predicted`, or its classes."""
+        if isinstance(chosen, int):
+            return self.class_name(chosen)
+        return [self.class_name(index) for index, is_chosen in enumerate(chosen) if is_chosen]
 
     def class_name(self, index: int) -> str | int:
         """Return the name of a class, or its index if the classes have no names."""
@@ -175,14 +251,18 @@ class Classification(Objective):
 
     def verdicts(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[str]:
         """Return the name of each sample's predicted class, and of the true one if known."""
-        verdicts = [
-            str(self.class_name(index))
-            for index in output.predictions["logits"].argmax(-1).tolist()
-        ]
+        predicted = self.predicted(output.predictions["logits"]).tolist()
+        verdicts = [self._in_words(chosen) for chosen in predicted]
         if "labels" not in batch.tensors:
             return verdicts
         true = self.true_classes(batch.tensors["labels"]).tolist()
         return [
-            f"{verdict} (truth: {self.class_name(index)})"
-            for verdict, index in zip(verdicts, true, strict=True)
+            f"{verdict} (truth: {self._in_words(chosen)})"
+            for verdict, chosen in zip(verdicts, true, strict=True)
         ]
+
+    def _in_words(self, chosen: int | Sequence[bool]) -> str:
+        names = self.named(chosen)
+        if isinstance(names, list):
+            return ", ".join(map(str, names)) or "none"
+        return str(names)

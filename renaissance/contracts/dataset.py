@@ -1,7 +1,7 @@
 """The contract of datasets."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import attrs
@@ -9,6 +9,7 @@ import numpy as np
 
 from renaissance.contracts.component import Component
 from renaissance.contracts.samples import Sample
+from renaissance.errors import DataError
 
 
 @attrs.frozen
@@ -19,11 +20,13 @@ class DatasetContext:
         root: `data.root`, against which relative paths are resolved.
         seed: The run's seed.
         training: True for `[[data.train]]`.
+        max_image_bytes: `data.max_image_bytes`; a larger file need not be read to its end.
     """
 
     root: Path
     seed: int
     training: bool
+    max_image_bytes: int = 100_000_000
 
 
 class Dataset(Component, ABC):
@@ -49,3 +52,20 @@ class Dataset(Component, ABC):
         Raises:
             DataError: If the record cannot be read; the message must name file, row and cause.
         """
+
+    def label_values(self, name: str) -> Iterable[object]:
+        """Return the value of a label in every sample, in order, without decoding images.
+
+        Objectives find their classes with it. The values are those of `Sample.labels`.
+
+        Args:
+            name: One of the labels in `provides`.
+
+        Raises:
+            DataError: If the dataset cannot list them.
+        """
+        raise DataError(
+            f"{type(self).__name__} cannot list the values of its label '{name}'; expected a "
+            "dataset with label_values, such as 'table'. Use one, or for classes, name them in a "
+            "file (classes = 'classes.txt')"
+        )

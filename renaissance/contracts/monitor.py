@@ -101,6 +101,7 @@ class Evaluation:
         split: Name of the split.
         metrics: "loss", "<objective>/loss" and the objectives' metrics.
         panel: The picture panel.
+        pictures: Pictures of metrics by name, such as "<objective>/confusion".
     """
 
     step: int
@@ -108,6 +109,7 @@ class Evaluation:
     split: str
     metrics: Mapping[str, float]
     panel: Sequence[PanelImage] = ()
+    pictures: Mapping[str, Image.Image] = attrs.field(factory=dict)
 
     def figures(self) -> dict[str, float]:
         """Return all figures by name: `<split>/…`."""

@@ -18,9 +18,11 @@ from renaissance.contracts.samples import KeyedSample
 from renaissance.contracts.splits import SplitEvaluator
 from renaissance.contracts.submission import Submission
 from renaissance.contracts.tokens import Modality, Tokens
+from renaissance.contracts.training_data import NoTrainingData, TrainingData
 
 if TYPE_CHECKING:
     # Not at run time: the imports take a second, and only runs need them.
+    from PIL import Image
     from torchmetrics import Metric
     from transformers import PreTrainedTokenizerFast
 
@@ -61,12 +63,14 @@ class ObjectiveContext:
         make_head: `make_head(input_size, output_size)` builds the head: the one of
             `[objectives.head]` in the run spec, or else the objective's `default_head`.
         root: `data.root`, against which relative paths are resolved.
+        data: What it may know about the training data, such as the classes of a label.
     """
 
     sizes: ModelSizes
     tokenizer: "PreTrainedTokenizerFast"
     make_head: Callable[[int, int], Head]
     root: Path = Path()
+    data: TrainingData = attrs.field(factory=NoTrainingData)
 
 
 class Objective(nn.Module, Component, ABC):
@@ -75,10 +79,11 @@ class Objective(nn.Module, Component, ABC):
     `Classification` is the base for tasks that choose one class per sample.
 
     Attributes:
-        requires: What samples must have, in the terms of `Dataset.provides`.
+        requires: What samples must have, in the terms of `Dataset.provides`. Like `labels` and
+            `unimodal`, set it per instance if it depends on the options.
         labels: What samples must have to compute the loss and the metrics. A split that does not
             provide them can only be predicted: `collate` then counts no targets, and no metric is
-            reported. Set it per instance if it depends on the options.
+            reported.
         unimodal: Modalities that it reads before fusion (`Features.text`, `Features.image`).
         compatible_heads: Types of objectives whose parameters it can start from, for
             `model.init_from`.
@@ -86,9 +91,9 @@ class Objective(nn.Module, Component, ABC):
             objective without a head, for which the run spec must not name one.
     """
 
-    requires: ClassVar[frozenset[str]]
+    requires: frozenset[str]
     labels: frozenset[str] = frozenset()
-    unimodal: ClassVar[frozenset[Modality]] = frozenset()
+    unimodal: frozenset[Modality] = frozenset()
     compatible_heads: ClassVar[tuple[str, ...]] = ()
     default_head: ClassVar[str | None] = None
 
@@ -163,6 +168,14 @@ class Objective(nn.Module, Component, ABC):
 
         Called on every rank after the pass over the micro-batches, in evaluation mode and without
         gradient. Every rank must return the same values.
+        """
+        return {}
+
+    def pictures(self, metrics: "Mapping[str, Metric]") -> "dict[str, Image.Image]":
+        """Return pictures of the metrics of an evaluation by name, such as a confusion matrix.
+
+        Called on every rank, after the metrics were computed. A metric whose value is not a single
+        number is not reported as a figure, and serves only for this.
         """
         return {}
 

@@ -171,6 +171,7 @@ class AfterStep:
             split="validate",
             metrics=result.metrics,
             panel=result.panel,
+            pictures=result.pictures,
         )
 
         # Recorded last: a run that is killed before that evaluates again when it resumes.

@@ -57,6 +57,10 @@ def _values(parts: RunParts, probe: MicroBatch) -> dict[str, str]:
         "validation samples": str(validate.datasets.lengths if validate else []),
         "token ids of the first samples": hashlib.sha256(texts).hexdigest()[:16],
         "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
+        **{
+            f"classes of objective '{name}'": json.dumps(record)
+            for name, record in parts.answers.records().items()
+        },
         "renaissance": renaissance.__version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -40,6 +40,7 @@ class SplitResult:
         num_bad_samples: Records that could not be read and were left out.
         num_samples: Samples that the figures are of.
         num_targets: Targets by objective, such as masked tokens; losses are means over these.
+        pictures: Pictures of metrics, by "<objective>/<picture>".
     """
 
     metrics: dict[str, float]
@@ -48,6 +49,7 @@ class SplitResult:
     num_bad_samples: int
     num_samples: int
     num_targets: dict[str, int]
+    pictures: dict[str, Image.Image] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -116,6 +118,7 @@ def evaluate(
         num_bad,
         len(collator.datasets) - num_bad,
         book.num_targets(),
+        book.pictures(),
     )
 
 

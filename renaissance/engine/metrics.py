@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torchmetrics import Metric, SumMetric
 
@@ -77,12 +78,24 @@ class MetricBook:
             results[f"{name}/loss"] = loss
             results["loss"] += self._loss_weights[name] * loss
             for metric_name, metric in self._metrics[name].items():
-                results[f"{name}/{metric_name}"] = float(metric.compute())
+                value = metric.compute()
+                # A matrix is for a picture alone.
+                if value.numel() == 1:
+                    results[f"{name}/{metric_name}"] = float(value)
         return results if len(results) > 1 else {}
 
     def num_targets(self) -> dict[str, int]:
         """Return the number of targets by objective, over all ranks; every rank must call it."""
         return {name: round(float(total.compute())) for name, total in self._num_targets.items()}
+
+    def pictures(self) -> dict[str, Image.Image]:
+        """Return the pictures of the metrics, which were computed, by "<objective>/<picture>"."""
+        return {
+            f"{name}/{picture}": image
+            for name, objective in self._objectives.items()
+            if float(self._num_targets[name].compute()) > 0
+            for picture, image in objective.pictures(self._metrics[name]).items()
+        }
 
     def reset(self) -> None:
         """Begin a new window."""

@@ -1,5 +1,6 @@
 """What a run folder keeps of its parts, so that the model can be built without hub or data."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from renaissance.model.build import encoders_of
 
 
 def record_parts(parts: RunParts, spec_text: str) -> None:
-    """Write the resolved spec, and the tokenizer and the encoders' configs unless they are there.
+    """Write the resolved spec and the classes, and the tokenizer and the encoders' configs unless they are there.
 
     Raises:
         SpecError: If they cannot be written.
@@ -26,6 +27,10 @@ def record_parts(parts: RunParts, spec_text: str) -> None:
 
     try:
         write_whole(folder.spec, spec_text)
+        classes = parts.answers.records()
+        if classes:
+            text = json.dumps(classes, indent=1, ensure_ascii=False)
+            write_whole(folder.classes, text + "\n")
         _write_folder(folder.tokenizer, lambda path: parts.tokenizer.save_pretrained(path))
         _write_folder(folder.encoders, write_encoders)
     except OSError as error:

@@ -4,6 +4,7 @@ runs/NAME/
   spec.toml         the resolved spec
   tokenizer/        the tokenizer
   encoders/         the configurations of the encoders
+  classes.json      the classes of the labels (see training_data.py)
   plugins.json      plugins named by path, with their digests (written by plugins/files.py)
   metrics.jsonl     figures, one JSON object per line (written by the monitor `jsonl`)
   results.json      what `renaissance evaluate` measured, by split
@@ -54,6 +55,11 @@ class RunFolder:
     def encoders(self) -> Path:
         """The folder with the configurations of the encoders."""
         return self.path / "encoders"
+
+    @property
+    def classes(self) -> Path:
+        """The file with what the objectives know about the training data."""
+        return self.path / "classes.json"
 
     @property
     def plugins(self) -> Path:

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from renaissance.contracts.dataset import Dataset, DatasetContext
 from renaissance.contracts.encoder import EncoderContext
 from renaissance.contracts.objective import overrides
+from renaissance.contracts.training_data import NoTrainingData
 from renaissance.contracts.transform import TransformContext
 from renaissance.data.collate import Collator, SampleReader
 from renaissance.data.concatenation import Concatenation
@@ -18,7 +19,8 @@ from renaissance.data.preprocessor import normalization_of
 from renaissance.data.tokenizer import DATASET, load_tokenizer, separator_id
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_folder import RunFolder
-from renaissance.errors import DataError, SpecError
+from renaissance.engine.training_data import TrainingAnswers, read_records
+from renaissance.errors import DataError, SpecError, did_you_mean
 from renaissance.model.build import build_model, build_objectives
 from renaissance.spec.batch_plan import BatchPlan
 from renaissance.spec.choice import DatasetChoice
@@ -37,6 +39,8 @@ class RunParts:
         train: Makes training micro-batches.
         validate: Makes validation micro-batches; None without `[[data.validate]]`.
         plan: The batch arithmetic.
+        answers: What the objectives know about the training data.
+        warnings: What is odd about the labels, in words.
     """
 
     spec: ResolvedSpec
@@ -45,6 +49,8 @@ class RunParts:
     train: Collator
     validate: Collator | None
     plan: BatchPlan
+    answers: TrainingAnswers
+    warnings: tuple[str, ...]
 
     @property
     def total_steps(self) -> int:
@@ -90,11 +96,13 @@ def build(spec: RunSpec, world_size: int, load_weights: bool) -> RunParts:
     )
     resolved = resolve_spec(spec, len(train), world_size)
     tokenizer = build_tokenizer(resolved, lambda: train)
-    network = build_network(resolved, tokenizer, load_weights)
+    answers = _training_answers(spec, train)
+    network = build_network(resolved, tokenizer, load_weights, answers)
     for datasets in [train, *([validate] if validate else [])]:
         check_provides(network, datasets)
     _check_shares(train, plan)
     _check_best_metric(resolved, network)
+    warnings = [*answers.warnings(), *(answers.check(validate) if validate else [])]
     return RunParts(
         spec=resolved,
         tokenizer=tokenizer,
@@ -104,6 +112,8 @@ def build(spec: RunSpec, world_size: int, load_weights: bool) -> RunParts:
         if validate
         else None,
         plan=plan,
+        answers=answers,
+        warnings=tuple(warnings),
     )
 
 
@@ -138,10 +148,21 @@ def _kept(spec: RunSpec, part: Path) -> Path | None:
     return part if RunFolder(spec.folder).last is not None and part.is_dir() else None
 
 
+def _training_answers(spec: RunSpec, train: Concatenation) -> TrainingAnswers:
+    run = RunFolder(spec.folder)
+    # What a run left that has no checkpoint was never used.
+    is_resumed = run.last is not None
+    stored = read_records(run.classes) if is_resumed else {}
+    return TrainingAnswers(lambda: train, stored, is_resumed)
+
+
 def build_network(
-    spec: ResolvedSpec, tokenizer: PreTrainedTokenizerFast, load_weights: bool
+    spec: ResolvedSpec,
+    tokenizer: PreTrainedTokenizerFast,
+    load_weights: bool,
+    answers: TrainingAnswers | None = None,
 ) -> MultiObjective:
-    """Build model and objectives."""
+    """Build model and objectives; without answers, objectives may not ask for the data."""
     context = EncoderContext(
         image_size=spec.data.image_size,
         max_text_length=spec.data.max_text_length,
@@ -151,7 +172,9 @@ def build_network(
         saved=_kept(spec, RunFolder(spec.folder).encoders),
     )
     model = build_model(spec, context)
-    objectives = build_objectives(spec, model, tokenizer)
+    objectives = build_objectives(
+        spec, model, tokenizer, answers.of if answers else lambda _: NoTrainingData()
+    )
     transform = spec.data.transform
     return MultiObjective(model, objectives, transform.mean, transform.std)
 
@@ -159,7 +182,10 @@ def build_network(
 def build_datasets(spec: RunSpec, choices: tuple[DatasetChoice, ...], where: str) -> Concatenation:
     """Build the datasets of a split."""
     context = DatasetContext(
-        root=Path(spec.data.root), seed=spec.run.seed, training=where == "data.train"
+        root=Path(spec.data.root),
+        seed=spec.run.seed,
+        training=where == "data.train",
+        max_image_bytes=spec.data.max_image_bytes,
     )
     built: list[tuple[str, Dataset]] = [
         (f"{where}[{index}] ('{choice.type}')", choice.build(context))
@@ -235,7 +261,8 @@ def check_provides(network: MultiObjective, datasets: Concatenation, labelled: b
             if missing and (route is None or name in route):
                 raise DataError(
                     f"objective '{name}' needs {', '.join(missing)}, which {dataset_name} does "
-                    f"not provide (it provides {', '.join(sorted(dataset.provides))}); choose "
+                    f"not provide (it provides {', '.join(sorted(dataset.provides))})"
+                    f"{did_you_mean(missing[0], dataset.provides)}; choose "
                     "another dataset or split, remove the objective, or name in the dataset's "
                     "objectives those that it is for"
                 )

@@ -9,6 +9,7 @@ import torch
 from renaissance.engine.checkpoint import load_checkpoint
 from renaissance.engine.run_folder import RunFolder, find_checkpoint
 from renaissance.engine.run_parts import build_network, build_tokenizer, resolve_spec
+from renaissance.engine.training_data import TrainingAnswers, read_records
 from renaissance.errors import RunError, SpecError
 from renaissance.files import with_home
 from renaissance.inference.model import Model
@@ -47,7 +48,8 @@ def load(
         else find_checkpoint(Path(checkpoint), prefer_best=True)
     )
     tokenizer = build_tokenizer(spec, lambda: _no_data(folder.path))
-    network = build_network(spec, tokenizer, load_weights=False)
+    answers = TrainingAnswers(lambda: _no_data(folder.path), read_records(folder.classes))
+    network = build_network(spec, tokenizer, load_weights=False, answers=answers)
     load_checkpoint(chosen, network, optimizer=None)
     network.requires_grad_(False)
     return Model(spec, network.to(_device(device)).eval(), tokenizer, chosen)

@@ -40,7 +40,8 @@ def write_predictions(path: Path, rows: Iterable[Row], objective: Objective) -> 
     elif path.suffix == ".parquet":
         _write_parquet(path, list(counted))
     else:
-        made, errors = [], []
+        made: list[Row] = []
+        errors: list[Row] = []
         for row in counted:
             (errors if "error" in row else made).append(row)
         with path.open("w", encoding="utf-8") as file:

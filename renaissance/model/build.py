@@ -1,5 +1,6 @@
 """From a run spec to a model and its objectives."""
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from renaissance.contracts.encoder import EncoderContext
 from renaissance.contracts.head import Head
 from renaissance.contracts.objective import ObjectiveContext
+from renaissance.contracts.training_data import TrainingData
 from renaissance.errors import PluginError
 from renaissance.model.base import VisionLanguageModel
 from renaissance.randomness import keyed_seed
@@ -61,9 +63,12 @@ def encoders_of(section: ModelSection) -> dict[str, EncoderChoice]:
 
 
 def build_objectives(
-    spec: RunSpec, model: VisionLanguageModel, tokenizer: PreTrainedTokenizerFast
+    spec: RunSpec,
+    model: VisionLanguageModel,
+    tokenizer: PreTrainedTokenizerFast,
+    data_of: Callable[[str], TrainingData],
 ) -> nn.ModuleDict:
-    """Build the objectives with their heads, by name."""
+    """Build the objectives with their heads, by name; `data_of` gives what each may know."""
     objectives = nn.ModuleDict()
     with torch.random.fork_rng(devices=[]):
         for objective in spec.objectives:
@@ -74,6 +79,7 @@ def build_objectives(
                 tokenizer=tokenizer,
                 make_head=_Heads(objective),
                 root=Path(spec.data.root),
+                data=data_of(objective.name),
             )
             objectives[objective.name] = objective.build(context)
     return objectives

@@ -42,12 +42,15 @@ class TensorBoard(Monitor):
         self._write(run, "train", report.step, figures)
 
     def evaluated(self, run: RunInfo, evaluation: Evaluation) -> None:
-        """Write an evaluation, with its picture panel."""
+        """Write an evaluation, with its pictures."""
         self._write(run, evaluation.split, evaluation.step, evaluation.metrics)
         writer = self._writer(run, evaluation.split)
         if self._panel and evaluation.panel:
             pixels = np.asarray(draw_panel(evaluation.panel))
             writer.add_image("panel", pixels, evaluation.step, dataformats="HWC")
+        for name, picture in evaluation.pictures.items():
+            pixels = np.asarray(picture.convert("RGB"))
+            writer.add_image(name, pixels, evaluation.step, dataformats="HWC")
         self._flush()
 
     def checkpoint_saved(self, run: RunInfo, step: int, folder: Path) -> None:

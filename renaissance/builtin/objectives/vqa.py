@@ -5,9 +5,10 @@ Goyal et al., "Making the V in VQA Matter", CVPR 2017; soft scores as targets af
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, Literal, TextIO
 
 import attrs
 import torch
@@ -16,16 +17,22 @@ from torch import Tensor
 
 from renaissance import (
     Answer,
+    BatchBuilder,
     Classification,
     DataError,
     Features,
     KeyedSample,
     ObjectiveBatch,
     ObjectiveContext,
+    ObjectiveOutput,
+    PanelEntry,
     Submission,
+    class_names,
     option,
+    positive,
 )
 from renaissance.builtin.objectives import submissions
+from renaissance.builtin.objectives.modalities import Inputs, identify, modalities_option
 
 
 class VQA(Classification):
@@ -36,6 +43,11 @@ class VQA(Classification):
     min(n / 3, 1), averaged over the ten ways to leave one person out, which is 0.3, 0.6 and 0.9 for
     one, two and three people, and 1 for more. Preparation leaves out questions on which no answer
     in the vocabulary scores; the official figure counts them as 0.
+
+    With `label`, the questions are those of any dataset: the classes are the most frequent answers
+    of the training data, and a question may have one answer, or a list of one per person. Answers
+    of fewer than four people score their share of the people. Here, accuracy counts questions with
+    other answers as 0.
     """
 
     requires = frozenset({"text", "image", "question_id"})
@@ -53,19 +65,51 @@ class VQA(Classification):
             help="JSON list of the answers by class, relative to data.root, as written by "
             "`renaissance data prepare vqav2`.",
         )
+        label: str | None = option(
+            None,
+            help="For data of your own: the label that holds the answer, or a list of answers. The "
+            "classes are then the answers of the training data, and no file is read.",
+        )
+        max_answers: int = option(
+            3000,
+            help="With label: how many answers become classes, the most frequent ones.",
+            validator=positive,
+        )
+        modalities: tuple[Literal["text", "image"], ...] = modalities_option(("text", "image"))
 
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
+        self.label = options.label
         self.path = context.root / options.answers
-        self.classes = _read_answers(self.path)
-        self.head = context.make_head(context.sizes.pooled, len(self.classes))
+        self.inputs = Inputs.of(options.modalities, context.data)
+        self.unimodal = self.inputs.unimodal
+        if self.label is None:
+            self.requires = frozenset({*self.inputs.modalities, "question_id"})
+            self.classes = _read_answers(self.path)
+        else:
+            self.requires = frozenset[str](self.inputs.modalities)
+            self.labels = frozenset({self.label})
+            self.classes = context.data.classes(self.label, most_frequent=options.max_answers).names
+        self._index = {name: index for index, name in enumerate(self.classes)}
+        self.head = context.make_head(self.inputs.size(context.sizes), len(self.classes))
+
+    def identify(self, sample: KeyedSample) -> object:
+        """Return the question's id; with `label`, its label "id" or its index."""
+        return super().identify(sample) if self.label is None else identify(sample)
+
+    def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
+        """Request what it reads of each question."""
+        pairs, tensors = self.inputs.rows(samples, builder)
+        return self.batch_of(samples, pairs, tensors)
 
     def target(self, sample: KeyedSample) -> Tensor:
         """Return the score of every answer, (answers,).
 
         Raises:
-            DataError: If a label is not a class of the vocabulary.
+            DataError: If a label is not a class of the vocabulary, or is missing.
         """
+        if self.label is not None:
+            return self._given_target(sample, self.label)
         count, labels = len(self.classes), sample.labels
         scores = torch.zeros(count)
         for label, score in zip(labels["answer_labels"], labels["answer_scores"], strict=True):
@@ -78,9 +122,24 @@ class VQA(Classification):
             scores[label] = score
         return scores
 
+    def _given_target(self, sample: KeyedSample, label: str) -> Tensor:
+        value = sample.labels[label]
+        people = [value] if isinstance(value, str | int | float) else list(value or [])
+        try:
+            counts = Counter(name for answer in people for name in class_names(answer))
+        except ValueError as error:
+            raise DataError(
+                f"{sample.source}: label '{label}' {error}. Correct the row, or leave it out"
+            ) from error
+        scores = torch.zeros(len(self.classes))
+        for answer, count in counts.items():
+            if answer in self._index:
+                scores[self._index[answer]] = _soft_score(count, len(people))
+        return scores
+
     def logits(self, batch: ObjectiveBatch, features: Features) -> Tensor:
-        """Return the logit of every answer for each pooled pair."""
-        return self.head(features.pooled)
+        """Return the logit of every answer for each question."""
+        return self.head(self.inputs.vectors(batch, features))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the binary cross-entropy, summed over questions and answers."""
@@ -93,6 +152,28 @@ class VQA(Classification):
     def true_classes(self, labels: Tensor) -> Tensor:
         """Return the answers with the highest scores."""
         return labels.argmax(-1)
+
+    def predictions(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[dict[str, Any]]:
+        """Return the predicted answer to each question."""
+        rows = super().predictions(batch, output)
+        if self.label is None:
+            return rows
+        return [
+            {**identifier, self.prediction: row[self.prediction]}
+            for identifier, row in zip(batch.identifiers, rows, strict=True)
+            if isinstance(identifier, dict)
+        ]
+
+    def panel(
+        self, batch: ObjectiveBatch, output: ObjectiveOutput, texts: Sequence[str]
+    ) -> list[PanelEntry]:
+        """Return the question below its image, with the predicted and the true answer."""
+        return [
+            PanelEntry(row, (self.describe(text, verdict),))
+            for verdict, (row, text) in zip(
+                self.verdicts(batch, output), self.inputs.shown(batch, texts), strict=False
+            )
+        ]
 
     def describe(self, text: str, verdict: str) -> str:
         """Return the question, followed by the answers."""
@@ -114,6 +195,15 @@ class VQA(Classification):
             raise submissions.wrong_form(file, f"a JSON {type(content).__name__}", expected)
         answers = [_read_answer(f"entry {i}", entry) for i, entry in enumerate(content)]
         return Submission(list(_questions(questions)), answers)
+
+
+def _soft_score(count: int, num_people: int) -> float:
+    """Return the score of an answer that some of the people gave, as in the official evaluation."""
+    if num_people < 4:
+        return count / num_people
+    # Leave out each person in turn: one who gave the answer, or one who did not.
+    among_others = count * min((count - 1) / 3, 1) + (num_people - count) * min(count / 3, 1)
+    return among_others / num_people
 
 
 def _read_answers(path: Path) -> list[str]:

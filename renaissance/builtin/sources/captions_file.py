@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import IO
 
-
 from renaissance import DataError
 from renaissance.prepare import open_file
 

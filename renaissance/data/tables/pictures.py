@@ -33,15 +33,17 @@ class ImageColumn:
         table: The table.
         column: The column.
         root: `data.root`.
+        max_bytes: A larger file is read no further than one byte beyond.
 
     Raises:
         DataError: If the column cannot hold images.
     """
 
-    def __init__(self, table: Table, column: str, root: Path) -> None:
+    def __init__(self, table: Table, column: str, root: Path, max_bytes: int) -> None:
         self._table = table
         self._column = column
         self._root = str(root.absolute())
+        self._max_bytes = max_bytes
         table.check_type(column, _may_be_image, EXPECTED)
 
     def read(self, row: int) -> tuple[bytes, Hashable]:
@@ -149,7 +151,7 @@ class ImageColumn:
 
     def _file(self, file: ImageFile, row: int) -> bytes:
         try:
-            return read_image(file)
+            return read_image(file, self._max_bytes + 1)
         except DataError:
             raise
         # The backends of fsspec raise all kinds of errors.

@@ -58,7 +58,10 @@ class TableRows(Dataset):
         self._table = Table(found, [*columns.values(), *further], self._cache)
         self._name = found[0].path if len(found) == 1 else f"{found[0].path} and others"
         images = sorted(key for key in columns if IMAGE.fullmatch(key))
-        self._images = {k: ImageColumn(self._table, columns[k], context.root) for k in images}
+        self._images = {
+            key: ImageColumn(self._table, columns[key], context.root, context.max_image_bytes)
+            for key in images
+        }
         self._labels = [key for key in columns if key not in (*images, *TEXTS)]
         numbers = {key: self._table.number_type(columns[key]) for key in self._labels}
         self._numbers = {key: kind for key, kind in numbers.items() if kind is not None}
