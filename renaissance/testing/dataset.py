@@ -50,6 +50,8 @@ def check_dataset(
             _check_randomness(dataset, again)
         with check.part("image_ids"):
             _check_image_ids(dataset)
+        with check.part("label_values"):
+            _check_label_values(dataset)
         if dataset.vocabulary is not None:
             with check.part("vocabulary"):
                 _check_vocabulary(dataset)
@@ -143,6 +145,25 @@ def _check_image_ids(dataset: Dataset) -> None:
                 seen.setdefault(identifier, pixels) == pixels,
                 f"sample({index}): the identifier {identifier!r} is that of another image; give "
                 "each image its own: images with equal identifiers are decoded and encoded once",
+            )
+
+
+def _check_label_values(dataset: Dataset) -> None:
+    if type(dataset).label_values is Dataset.label_values:
+        return
+    for name in sorted(dataset.provides - {"text", "text_pair", "image"}):
+        values = list(dataset.label_values(name))
+        require(
+            len(values) == len(dataset),
+            f"label_values({name!r}) has {len(values)} values, expected one for each of "
+            f"{len(dataset)} samples",
+        )
+        for index in range(_num_samples(dataset)):
+            expected = _sample(dataset, index).labels[name]
+            require(
+                values[index] == expected,
+                f"label_values({name!r}) has {values[index]!r} for sample {index}, expected "
+                f"{expected!r}, as in its labels",
             )
 
 

@@ -29,6 +29,7 @@ class SampleList(Dataset):
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.samples = samples
+        self.provides = frozenset[str].intersection(*map(_provided, samples))
         texts = [text for s in samples for text in (s.text, s.text_pair) if text is not None]
         words = sorted({word for text in texts for word in text.lower().split()} | set(WORDS))
         self.vocabulary = (*SPECIAL_TOKENS, *words)
@@ -39,6 +40,15 @@ class SampleList(Dataset):
     def sample(self, index: int, generator: np.random.Generator) -> Sample:
         """Return one of the list."""
         return self.samples[index]
+
+    def label_values(self, name: str) -> list[object]:
+        """Return a label of every sample."""
+        return [sample.labels[name] for sample in self.samples]
+
+
+def _provided(sample: Sample) -> frozenset[str]:
+    parts = {"text": sample.text, "text_pair": sample.text_pair, "image": sample.images}
+    return frozenset({*(name for name, part in parts.items() if part), *sample.labels})
 
 
 def made_up_samples(requires: frozenset[str]) -> list[Sample]:

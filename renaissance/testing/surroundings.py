@@ -14,8 +14,10 @@ from renaissance.contracts.objective import (
     PanelEntry,
 )
 from renaissance.data.collate import MicroBatch
+from renaissance.data.concatenation import Concatenation
 from renaissance.data.tokenizer import readable
 from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.training_data import TrainingAnswers
 from renaissance.plugins.loading import load_plugins
 from renaissance.testing.contract_check import ViolationError
 from renaissance.testing.samples import SampleList, collate, tokenizer_of
@@ -42,7 +44,11 @@ class Surroundings:
 
     def make(self) -> Objective:
         """Make the objective in evaluation mode, with its default head."""
-        context = ObjectiveContext(self.model.sizes, self.tokenizer, self._make_head, self.root)
+        datasets = Concatenation([("samples", self.dataset)])
+        data = TrainingAnswers(lambda: datasets).of(NAME)
+        context = ObjectiveContext(
+            self.model.sizes, self.tokenizer, self._make_head, self.root, data
+        )
         make: Callable[..., Objective] = self.component
         return make(self.options, context).eval()
 

@@ -124,7 +124,7 @@ class VQA(Classification):
 
     def _given_target(self, sample: KeyedSample, label: str) -> Tensor:
         value = sample.labels[label]
-        people = [value] if isinstance(value, str | int | float) else list(value or [])
+        people = list(value) if isinstance(value, list | tuple) else [value]
         try:
             counts = Counter(name for answer in people for name in class_names(answer))
         except ValueError as error:
