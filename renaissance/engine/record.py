@@ -13,7 +13,7 @@ from renaissance.model.build import encoders_of
 
 
 def record_parts(parts: RunParts, spec_text: str) -> None:
-    """Write the resolved spec and the classes, and the tokenizer and the encoders' configs unless they are there.
+    """Write spec and classes, and tokenizer and encoder configs unless they are there.
 
     Raises:
         SpecError: If they cannot be written.
