@@ -11,7 +11,7 @@ from renaissance.data.preprocessor import normalization_of
 from renaissance.engine.checkpoint import load_checkpoint
 from renaissance.engine.estimate import Estimate, estimate, part_sizes
 from renaissance.engine.init_from import initialize
-from renaissance.engine.optim import warmup_steps
+from renaissance.engine.optim import parameter_groups, warmup_steps
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
 from renaissance.spec.resolve import encoder_for
@@ -32,6 +32,7 @@ def check_run(spec: RunSpec, num_ranks: int) -> None:
         RenaissanceError: If the run could not start.
     """
     parts = _build(spec, num_ranks)
+    parameter_groups(parts.network, parts.spec.optimizer)
     # First, since a checkpoint that does not fit is an error.
     weights = _weights_lines(parts)
     costs = _estimate(parts)
@@ -111,6 +112,21 @@ def _step_lines(parts: RunParts) -> list[str]:
         f"steps: {epoch:.1f} per epoch, {total:,} in all "
         f"({total * plan.global_batch_size / parts.num_samples:.2f} epochs), "
         f"{warmup_steps(total, parts.spec.schedule):,} of them warm-up",
+        *_intervals(parts),
+    ]
+
+
+def _intervals(parts: RunParts) -> list[str]:
+    """Return when the run is evaluated and saved, which may be only once."""
+    spec = parts.spec
+    intervals = {"saved": spec.checkpoint.every_steps}
+    if parts.validate is not None:
+        intervals = {"evaluated": spec.evaluate.every_steps, **intervals}
+    return [
+        f"{what}: after every {steps:,} steps and the last step"
+        if steps < parts.total_steps
+        else f"{what}: after the last step only (every_steps = {steps:,})"
+        for what, steps in intervals.items()
     ]
 
 

@@ -17,7 +17,7 @@ from renaissance.engine.observers import Observers
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts
 from renaissance.engine.signals import StopRequest
-from renaissance.errors import SpecError
+from renaissance.errors import DataError, SpecError
 
 
 class AfterStep:
@@ -49,6 +49,7 @@ class AfterStep:
         self.optimizer = optimizer
         self.scaler = scaler
         self.last_evaluation: Mapping[str, float] = {}
+        self._without_targets: set[str] = set()
         # The checkpoint that the run resumes from; a run that starts needs none of its first step.
         self._saved_step = info.start_step
         self._begin_window()
@@ -132,6 +133,7 @@ class AfterStep:
         book.reset()
         seconds = time.perf_counter() - self._window_start
         if self.ranks.is_main:
+            self._report_without_targets(state, metrics)
             report = StepReport(
                 step=state.step,
                 epoch=self._epoch(state),
@@ -144,6 +146,17 @@ class AfterStep:
             )
             self.observers.step_finished(self.info, report)
         self._begin_window()
+
+    def _report_without_targets(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        """Say, once per objective, that the samples have nothing for it to learn from."""
+        for name in self.spec.loss_weights:
+            if f"{name}/loss" not in metrics and name not in self._without_targets:
+                self._without_targets.add(name)
+                print(
+                    f"warning: objective '{name}' had no targets in the last steps before step "
+                    f"{state.step}, so its loss counted as 0; are its samples labelled?",
+                    flush=True,
+                )
 
     def _begin_window(self) -> None:
         self._window_start = time.perf_counter()
@@ -186,6 +199,11 @@ class AfterStep:
     def _is_best(self, state: TrainState, metrics: Mapping[str, float]) -> bool:
         metric = self.spec.checkpoint.best_metric
         value = metrics.get(metric)
+        if not metrics:
+            raise DataError(
+                "data.validate: no sample has a target of any objective, so nothing can be "
+                "measured; choose a split with labels, or remove [[data.validate]]"
+            )
         if value is None:
             raise SpecError(
                 f"checkpoint.best_metric: got {metric!r}, but this evaluation measures: "

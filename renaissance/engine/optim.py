@@ -41,14 +41,15 @@ def make_optimizer(network: MultiObjective, choice: OptimizerChoice) -> torch.op
 
     Each group carries "name" and "multiplier"; the learning rate is set before every step.
     """
-    groups = parameter_groups(network, choice)
-    if not groups:
-        raise SpecError("model: every parameter is frozen; nothing is left to train")
-    return choice.build(groups)
+    return choice.build(parameter_groups(network, choice))
 
 
 def parameter_groups(network: MultiObjective, choice: OptimizerChoice) -> list[dict[str, Any]]:
-    """Return the groups of trained parameters, as `Optimizer.make` takes them."""
+    """Return the groups of trained parameters, as `Optimizer.make` takes them.
+
+    Raises:
+        SpecError: If there are none, or the learning rate of each is 0.
+    """
     roles = parameter_roles(network)
     embeddings = {
         id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)
@@ -74,6 +75,14 @@ def parameter_groups(network: MultiObjective, choice: OptimizerChoice) -> list[d
         )
         group["params"].append(parameter)
         group["is_embedding"].append(id(parameter) in embeddings)
+    if not groups:
+        raise SpecError("model: every parameter is frozen; nothing is left to train")
+    if not any(group["multiplier"] for group in groups.values()):
+        roles = ", ".join(sorted({group["role"] for group in groups.values()}))
+        raise SpecError(
+            f"optimizer.multipliers: 0 for all that is not frozen ({roles}); nothing is left to "
+            "train"
+        )
     return [groups[name] for name in sorted(groups)]
 
 

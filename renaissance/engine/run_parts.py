@@ -192,7 +192,7 @@ def build_datasets(spec: RunSpec, choices: tuple[DatasetChoice, ...], where: str
         for index, choice in enumerate(choices)
     ]
     sampling_weights = [choice.weight for choice in choices if choice.weight is not None]
-    routes = [frozenset(choice.objectives) or None for choice in choices]
+    routes = [frozenset(choice.objectives or ()) or None for choice in choices]
     return Concatenation(built, sampling_weights or None, routes)
 
 

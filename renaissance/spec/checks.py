@@ -135,7 +135,7 @@ def _check_routes(data: DataSection, names: list[str], faults: Faults) -> None:
     for split in ("train", "validate"):
         datasets: tuple[DatasetChoice, ...] = getattr(data, split, ())
         for index, dataset in enumerate(datasets):
-            for name in dataset.objectives:
+            for name in dataset.objectives or ():
                 if name not in names:
                     faults.add(
                         f"{quoted(name)} is not an objective of this run; it has "

@@ -12,7 +12,7 @@ from renaissance.options import non_negative, option, positive
 from renaissance.plugins.kinds import Kind
 from renaissance.plugins.registry import Registration
 from renaissance.spec.derived import derived
-from renaissance.spec.validators import above_zero, log_name
+from renaissance.spec.validators import above_zero, log_name, not_all_zero, not_empty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,8 +134,10 @@ class DatasetChoice(Choice):
         "then need one too. If absent, all are shuffled together.",
         validator=positive,
     )
-    objectives: tuple[str, ...] = option(
-        (), help="Names of the objectives that its samples are for; all if absent."
+    objectives: tuple[str, ...] | None = option(
+        None,
+        help="Names of the objectives that its samples are for; all if absent.",
+        validator=not_empty,
     )
 
     def build(self, context: "DatasetContext") -> "Dataset":
@@ -232,7 +234,9 @@ class OptimizerChoice(Choice):
         0.01, help="Weight decay; none on biases and norms.", validator=non_negative
     )
     multipliers: Multipliers = option(
-        factory=Multipliers, help="Learning rate factors by module role."
+        factory=Multipliers,
+        help="Learning rate factors by module role.",
+        validator=not_all_zero,
     )
 
     @property

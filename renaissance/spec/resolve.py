@@ -52,11 +52,13 @@ def resolve(spec: RunSpec, facts: Facts) -> ResolvedSpec:
     release does not change what that file says. Resolving it again changes nothing.
 
     Raises:
-        SpecError: If the batch does not divide evenly, or no tokenizer is given or implied.
+        SpecError: If the batch does not divide evenly, the schedule does not fit the run, or no
+            tokenizer is given or implied.
     """
     plan = BatchPlan.of(spec.train, facts.world_size)
     max_steps = _max_steps(spec, facts, plan)
     _check_warmup(spec.schedule.warmup_steps, max_steps)
+    _check_decay(spec)
     evaluation_interval = spec.evaluate.every_steps or _evaluation_interval(
         spec, facts, plan, max_steps
     )
@@ -122,6 +124,15 @@ def _check_warmup(warmup: int | float, max_steps: int) -> None:
             f"schedule.warmup_steps: got {warmup:,}, but the run has {max_steps:,} steps "
             "(train.max_steps, train.max_epochs), so the learning rate would never reach its "
             "value; use fewer, or a fraction of all steps, such as 0.1"
+        )
+
+
+def _check_decay(spec: RunSpec) -> None:
+    end, peak = spec.schedule.end_learning_rate, spec.optimizer.learning_rate
+    if end > peak:
+        raise SpecError(
+            f"schedule.end_learning_rate: got {end}, but the rate decays from "
+            f"optimizer.learning_rate = {peak}; use at most that"
         )
 
 

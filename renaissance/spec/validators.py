@@ -3,6 +3,9 @@
 import re
 from typing import Protocol
 
+import attrs
+from attrs import AttrsInstance
+
 from renaissance.errors import quoted
 from renaissance.options import Field, positive
 
@@ -32,6 +35,18 @@ def above_zero(instance: object, attribute: Field, value: tuple[float, ...] | No
     """Validator: numbers above zero."""
     for number in value or ():
         positive(instance, attribute, number)
+
+
+def not_empty(instance: object, attribute: Field, value: tuple[str, ...] | None) -> None:
+    """Validator: absent, or a list with entries."""
+    if value == ():
+        raise ValueError("got an empty list; name at least one, or leave the key out for all")
+
+
+def not_all_zero(instance: object, attribute: Field, value: AttrsInstance) -> None:
+    """Validator: a table of numbers of which at least one is above zero."""
+    if not any(attrs.asdict(value).values()):
+        raise ValueError("every factor is 0, so nothing would be trained; set one above 0")
 
 
 def log_name(instance: object, attribute: Field, value: str | None) -> None:

@@ -102,6 +102,7 @@ def test_the_arithmetic_of_steps_and_ranks(tmp_path: Path) -> None:
     assert "batch: 24 samples per step = 3 (micro-batch) x 2 (accumulation) x 4 (ranks)" in lines
     # 50 / 24 steps, 100 * 24 / 50 epochs.
     assert "steps: 2.1 per epoch, 100 in all (48.00 epochs), 10 of them warm-up" in lines
+    assert "evaluated: after every 5 steps and the last step" in lines
 
 
 def test_where_weights_come_from(tmp_path: Path) -> None:

@@ -10,14 +10,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from support.kills import is_killed
-from support.running import metrics, run_here, write_spec
+from support.running import TINY, metrics, run_here, write_spec
 
 from renaissance import Monitor, RunInfo
 from renaissance.builtin.datasets.shapes import Shapes
 from renaissance.builtin.monitors.jsonl import JsonLines
+from renaissance.builtin.objectives.mlm import MLM
 from renaissance.engine import after_step
 from renaissance.engine.after_step import AfterStep
 from renaissance.engine.checkpoint import TrainState, load_checkpoint, save_checkpoint
@@ -142,6 +144,7 @@ def live(folder: Path, *monitors: Monitor) -> None:
                 every_steps=1, keep_last=1, best_metric="loss", best_mode="min"
             ),
             train=SimpleNamespace(log_every=1),
+            loss_weights={},
         ),
         plan=SimpleNamespace(global_batch_size=8),
         total_steps=len(LOSSES),
@@ -284,3 +287,24 @@ def test_validation_data_that_cannot_be_read_is_found_before_the_first_step(
     with pytest.raises(DataError, match=r"validation\.arrow: row 0: cut short"):
         train(tmp_path)
     assert not (tmp_path / "tiny" / "metrics.jsonl").exists()
+
+
+def test_an_objective_without_targets_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collate = MLM.collate
+
+    def collate_nothing(self: MLM, samples: Any, builder: Any) -> Any:
+        batch = collate(self, samples, builder)
+        empty = {name: tensor[:0] for name, tensor in batch.tensors.items()}
+        return attrs.evolve(batch, num_targets=0, tensors=empty)
+
+    monkeypatch.setattr(MLM, "collate", collate_nothing)
+    run = train(tmp_path, "train.max_steps=3")
+    assert capsys.readouterr().out.count("had no targets") == 1
+    assert all("mlm/loss" not in line and line["itm/loss"] for line in metrics(run.path))
+    # Nothing else to measure.
+    text = TINY.replace('[[objectives]]\ntype = "itm"\nnegatives = "dataset"', "")
+    spec = write_spec(tmp_path / "alone", text)
+    with pytest.raises(DataError, match=r"data\.validate: no sample has a target of any objective"):
+        run_here(spec, tmp_path / "alone", "train.max_steps=1")

@@ -121,3 +121,11 @@ def test_a_model_without_anything_to_train_is_refused(tmp_path: Path) -> None:
     parts.network.requires_grad_(False)
     with pytest.raises(SpecError, match="nothing is left to train"):
         make_optimizer(parts.network, parts.spec.optimizer)
+    parts = build_tiny(
+        tmp_path,
+        "optimizer.multipliers={encoder=1.0, fusion=0.0, head=0.0}",
+        "model.text_encoder.frozen=true",
+        "model.image_encoder.frozen=true",
+    )
+    with pytest.raises(SpecError, match=r"multipliers: 0 for all that is not frozen \(fusion"):
+        make_optimizer(parts.network, parts.spec.optimizer)

@@ -369,6 +369,19 @@ def test_objectives_of_no_weight(plugins: Plugins) -> None:
     assert load_spec(["base.toml", settings[0]], plugins).objectives[0].weight == 0
 
 
+def test_settings_that_would_train_nothing(plugins: Plugins) -> None:
+    assert faults(plugins, "base.toml", "data.train.0.objectives=[]") == [
+        "command line: data.train[0].objectives: got an empty list; name at least one, or leave "
+        "the key out for all"
+    ]
+    multipliers = [f"optimizer.multipliers.{role}=0" for role in ("encoder", "fusion", "head")]
+    assert faults(plugins, "base.toml", *multipliers) == [
+        "command line: optimizer.multipliers: every factor is 0, so nothing would be trained; set "
+        "one above 0"
+    ]
+    load_spec(["base.toml", *multipliers[:2]], plugins)
+
+
 def test_architectures_have_their_own_parts(plugins: Plugins) -> None:
     assert faults(plugins, "base.toml", "model.encoder.type=joint") == [
         "command line: model.encoder: a two-tower model has text_encoder and image_encoder "

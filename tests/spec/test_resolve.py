@@ -171,6 +171,17 @@ def test_a_warm_up_that_outlasts_the_run(plugins: Plugins) -> None:
     assert resolved(plugins, "train.max_steps=1").schedule.warmup_steps == 0.1
 
 
+def test_a_decay_that_rises(plugins: Plugins) -> None:
+    settings = ["optimizer.learning_rate=0.001", "schedule.end_learning_rate=0.01"]
+    with pytest.raises(SpecError) as caught:
+        resolved(plugins, *settings)
+    assert str(caught.value) == (
+        "schedule.end_learning_rate: got 0.01, but the rate decays from optimizer.learning_rate = "
+        "0.001; use at most that"
+    )
+    resolved(plugins, settings[0], "schedule.end_learning_rate=0.001")
+
+
 def test_reading_the_record_back_gives_an_equal_object(plugins: Plugins) -> None:
     spec = resolved(plugins, "train.max_epochs=3", "data.transform.type=clip", "optimizer.type=sgd")
     Path("spec.toml").write_text(spec_to_toml(spec))
@@ -216,7 +227,7 @@ def test_every_key_of_the_classes_is_in_the_record(plugins: Plugins) -> None:
         "evaluate.every_epochs",
     }
     for dataset, written in zip(spec.data.train, table["data"]["train"], strict=True):
-        assert keys_without_a_value(dataset, written, "") == {"weight", "crop"}
+        assert keys_without_a_value(dataset, written, "") == {"weight", "objectives", "crop"}
     for objective, written in zip(spec.objectives, table["objectives"], strict=True):
         assert keys_without_a_value(objective, written, "") <= {"head"}
     for monitor, written in zip(spec.monitors, table["monitors"], strict=True):

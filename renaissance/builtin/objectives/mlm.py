@@ -27,6 +27,7 @@ from renaissance import (
     accuracy,
     fraction,
     option,
+    positive,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ class MLM(Objective):
         """Options of `mlm`."""
 
         probability: float = option(
-            0.15, help="Share of the tokens (or words) to predict.", validator=fraction
+            0.15,
+            help="Share of the tokens (or words) to predict.",
+            validator=[fraction, positive],
         )
         whole_word: bool = option(False, help="Mask whole words: all tokens of a word together.")
 
