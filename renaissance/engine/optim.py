@@ -78,9 +78,9 @@ def parameter_groups(network: MultiObjective, choice: OptimizerChoice) -> list[d
     if not groups:
         raise SpecError("model: every parameter is frozen; nothing is left to train")
     if not any(group["multiplier"] for group in groups.values()):
-        roles = ", ".join(sorted({group["role"] for group in groups.values()}))
+        trained = ", ".join(sorted({group["role"] for group in groups.values()}))
         raise SpecError(
-            f"optimizer.multipliers: 0 for all that is not frozen ({roles}); nothing is left to "
+            f"optimizer.multipliers: 0 for all that is not frozen ({trained}); nothing is left to "
             "train"
         )
     return [groups[name] for name in sorted(groups)]

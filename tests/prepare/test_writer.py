@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -153,10 +154,16 @@ def test_one_preparation_of_a_name_at_a_time(tmp_path: Path, killed: bool) -> No
         f"{output}: another process is preparing photos in this folder; expected one at a time. "
         "Wait until it has ended, or choose another output"
     )
+
     # Another name may go in beside it.
-    others = Photos(folder)
-    others.name, others.beside = "others", {}
-    write(others, output)
+    class Others(Photos):
+        name, beside = "others", {}
+
+        def records(self) -> Iterator[Record | LeftOut]:
+            records = [entry for entry in records_of(folder) if isinstance(entry, Record)]
+            return (attrs.evolve(record, table=f"other-{record.table}") for record in records)
+
+    write(Others(folder), output)
     if killed:
         first.kill()
     else:
@@ -251,6 +258,32 @@ def test_other_splits_stay_on_record_and_superfluous_files_go(tmp_path: Path) ->
     assert sorted(manifest["tables"]) == ["even_0.arrow", "odd_0.arrow", "odd_1.arrow"]
     assert not (tmp_path / "out" / "even_1.arrow").exists()
     assert manifest["tables"]["even_0.arrow"]["rows"] == 50
+
+
+def test_another_source_does_not_replace_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (photos(tmp_path / name, 4, (16, 16)) for name in ("first", "second"))
+    output = tmp_path / "out"
+    prepare_folder(first, output)
+    before = contents(output)
+    for folder, name in ((second, "photos"), (first, "pictures")):
+        source = Photos(folder)
+        source.name = name
+        with pytest.raises(DataError) as caught:
+            write(source, output)
+        assert str(caught.value) == (
+            f"{output}/even_0.arrow: prepared from {first} (photos_manifest.json), expected "
+            f"{folder}; it would be replaced. Choose another output, or delete "
+            f"{output}/photos_manifest.json to replace it"
+        )
+        assert contents(output) == before
+    # The same folder by another path is the same source.
+    monkeypatch.chdir(tmp_path)
+    write(Photos(Path("second/../first")), output)
+    (output / "photos_manifest.json").write_text('{"tables": {"odd_0.arrow": {}}}')
+    with pytest.raises(DataError, match=r"photos_manifest\.json: not a manifest: expected a table"):
+        prepare_folder(first, output)
 
 
 def test_resized_photos_have_the_shorter_side_asked_for(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from renaissance.contracts.source import LeftOut
+from renaissance.errors import DataError
 from renaissance.files import write_whole
 
 
@@ -64,6 +65,50 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def recorded_tables(manifest: Path) -> dict[str, dict[str, Any]]:
+    """Return what a manifest says of each file; a manifest that is missing has none.
+
+    Raises:
+        DataError: If its entries are not those of a manifest.
+    """
+    tables = read_json(manifest).get("tables", {})
+    if isinstance(tables, dict) and all(
+        isinstance(entry, dict) and {"table", "source"} <= set(entry) for entry in tables.values()
+    ):
+        return tables
+    raise DataError(
+        f"{manifest}: not a manifest: expected a table and a source for each file; delete it, and "
+        "prepare again"
+    )
+
+
+def refuse_other_source(manifest: Path, source: str, tables_of: Mapping[str, str]) -> None:
+    """Refuse to replace files that were prepared from something else.
+
+    Args:
+        manifest: The manifest that will list the files.
+        source: Where their rows come from.
+        tables_of: The table of each file.
+
+    Raises:
+        DataError: Naming the manifest, and the source that it names.
+    """
+    for other in sorted(manifest.parent.glob("*_manifest.json")):
+        for file, entry in recorded_tables(other).items():
+            is_mine = other == manifest and entry["table"] in tables_of.values()
+            is_same = other == manifest and _is_same(str(entry["source"]), source)
+            if (is_mine or file in tables_of) and not is_same:
+                raise DataError(
+                    f"{manifest.parent / file}: prepared from {entry['source']} ({other.name}), "
+                    f"expected {source}; it would be replaced. Choose another output, or delete "
+                    f"{other} to replace it"
+                )
+
+
+def _is_same(one: str, other: str) -> bool:
+    return one == other or Path(one).resolve() == Path(other).resolve()
 
 
 def write_json(path: Path, content: object) -> None:

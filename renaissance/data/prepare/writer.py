@@ -27,6 +27,8 @@ from renaissance.data.prepare.manifest import (
     Report,
     TableReport,
     read_json,
+    recorded_tables,
+    refuse_other_source,
     write_json,
 )
 from renaissance.data.prepare.progress import progress_bars
@@ -110,7 +112,7 @@ def write_tables(source: Source, options: PrepareOptions) -> Report:
         DataError: If too many rows are left out, or a file cannot be written.
     """
     output = options.output
-    work = output / f"{source.name}.partial"
+    work, manifest = output / f"{source.name}.partial", output / f"{source.name}_manifest.json"
     omissions = Omissions(source.path, options.max_missing)
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -124,6 +126,8 @@ def write_tables(source: Source, options: PrepareOptions) -> Report:
             try:
                 tables = list_records(source, work, omissions, progress)
                 plans = list(_plan_files(source, tables, options))
+                tables_of = {plan.file: plan.table for plan in plans}
+                refuse_other_source(manifest, source.path, tables_of)
                 reports = _Writer(source, options, omissions, progress, work).write(plans)
                 _put_in_place(source, options, reports, omissions, work)
             finally:
@@ -141,7 +145,7 @@ def write_tables(source: Source, options: PrepareOptions) -> Report:
         ) from error
     finally:
         _remove_if_empty(output)
-    return Report(output / f"{source.name}_manifest.json", reports, tuple(omissions.entries))
+    return Report(manifest, reports, tuple(omissions.entries))
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -240,16 +244,17 @@ def _put_in_place(
 ) -> None:
     output = options.output
     manifest = output / f"{source.name}_manifest.json"
-    earlier = read_json(manifest)
+    earlier = recorded_tables(manifest)
+    left_out = read_json(manifest).get("left_out", [])
     rewritten = {report.table for report in reports.values()}
     # Files that an earlier preparation wrote for other splits remain, and stay in the manifest.
     kept = {
         name: entry
-        for name, entry in earlier.get("tables", {}).items()
+        for name, entry in earlier.items()
         if entry["table"] not in rewritten and (output / name).exists()
     }
     # A table may have fewer files than before; old ones would be read along with the new ones.
-    for name, entry in earlier.get("tables", {}).items():
+    for name, entry in earlier.items():
         if entry["table"] in rewritten and name not in reports:
             (output / name).unlink(missing_ok=True)
     for name in reports:
@@ -262,7 +267,7 @@ def _put_in_place(
         "name": source.name,
         "tables": kept | {name: attrs.asdict(r) | origin for name, r in reports.items()},
         "left_out": [
-            *(entry for entry in earlier.get("left_out", []) if entry["table"] not in rewritten),
+            *(entry for entry in left_out if entry["table"] not in rewritten),
             *(attrs.asdict(entry) for entry in omissions.entries),
         ],
     }
