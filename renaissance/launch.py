@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +14,14 @@ from renaissance.errors import RenaissanceError
 
 # Of the line that torchrun's report ends with.
 MAX_LINE_LENGTH = 200
+
+
+# torchrun's agent is this process's parent; without it, a parent may leave as it likes.
+BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
+# Seconds between two looks at whether the agent is still there.
+POLL = 0.5
+# Seconds in which a run saves a checkpoint and leaves; one that waits for a lost peer never would.
+PATIENCE = 60
 
 
 class Launch(NamedTuple):
@@ -79,6 +89,20 @@ def tell_launcher(message: str) -> None:
     # It is only a report: the message itself is printed.
     with suppress(OSError):
         Path(path).write_text(json.dumps({"message": {"message": line, "extraInfo": details}}))
+
+
+def end_with_launcher() -> None:
+    """End this process, as SIGTERM would, when torchrun's agent is gone, even by SIGKILL."""
+    if BY_TORCHRUN in os.environ:
+        threading.Thread(target=_end_without, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_without(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(PATIENCE)
+    os._exit(128 + signal.SIGTERM)
 
 
 def is_lost_peer(error: Exception) -> bool:

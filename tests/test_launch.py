@@ -1,5 +1,9 @@
 """Which rank a process is, and what is refused if the environment does not say."""
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -98,3 +102,42 @@ def test_a_rank_left_in_the_environment_ends_the_command_with_one_line(
     assert finished.err.startswith(f"error: RANK={value} is set, but ")
     assert len(finished.err.splitlines()) == 1
     assert not (tmp_path / "tiny").exists()
+
+
+RANK = """
+import signal, time
+from renaissance import launch
+launch.PATIENCE = 1
+if {stuck}:
+    # As in a wait for a peer that is gone: the signal is never heeded.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+launch.end_with_launcher()
+print("ready", flush=True)
+time.sleep(120)
+"""
+# It starts a rank, says its process id, and waits for it.
+AGENT = """
+import subprocess, sys
+rank = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+print(rank.pid, flush=True)
+rank.wait()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Elsewhere, a process keeps the id of its parent.")
+@pytest.mark.parametrize("stuck", [False, True])
+def test_ranks_end_when_their_agent_is_killed(stuck: bool) -> None:
+    command = [sys.executable, "-c", AGENT, RANK.format(stuck=stuck)]
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": "none"}
+    agent = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert agent.stdout is not None
+    lines = [agent.stdout.readline().strip() for _ in range(2)]
+    rank = int(next(line for line in lines if line != "ready"))
+    os.kill(rank, 0)
+    agent.kill()
+    agent.wait()
+    # The rank has the pipe too: it is closed once both are gone.
+    started = time.monotonic()
+    assert agent.stdout.read() == ""
+    agent.stdout.close()
+    assert time.monotonic() - started < 5

@@ -14,7 +14,7 @@ import torch.distributed.nn.functional
 from torch import Tensor
 
 from renaissance.errors import EchoedError, PeerError, RenaissanceError, RunError, describe
-from renaissance.launch import launch_of_process
+from renaissance.launch import end_with_launcher, launch_of_process
 
 TIMEOUT = timedelta(minutes=30)
 
@@ -37,6 +37,7 @@ class Ranks:
 
     def __init__(self, device_type: str) -> None:
         self.rank, self.world_size, local_rank = launch_of_process()
+        end_with_launcher()
         if device_type == "cuda" and not torch.cuda.is_available():
             raise RunError(
                 "train.device: 'cuda', but torch finds no CUDA device; use 'auto' or 'cpu'"

@@ -266,7 +266,7 @@ FAULTS: list[tuple[str, str, Any, str]] = [
         "'dark', 'grey', 'white'; did you mean 'white'?. Correct the row, or leave it out",
     ),
     ("regression", "train", None, "train.json: row 5: label 'score' is missing (None)."),
-    ("regression", "validate", float("nan"), "validate.json: row 5: label 'score' is missing (nan)"),
+    ("regression", "validate", float("nan"), "row 5: label 'score' is missing (nan)"),
     ("regression", "train", "ten", "train.json: row 5: label 'score' is 'ten', expected a number."),
     (
         "regression",
