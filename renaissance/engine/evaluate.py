@@ -21,7 +21,7 @@ from renaissance.engine.metrics import MetricBook
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
 from renaissance.engine.progress import progress
-from renaissance.engine.whole_split import WholeSplit
+from renaissance.engine.whole_split import STOPPED, WholeSplit
 from renaissance.errors import DataError
 from renaissance.spec.sections import RunSpec
 
@@ -86,7 +86,8 @@ def evaluate(
         ranks: The processes of the run.
         is_final: True in `renaissance evaluate`, where costly metrics are computed too.
         predict: Collect predictions.
-        is_stopping: Asked between micro-batches: whether to give up.
+        is_stopping: Asked between micro-batches, and while metrics of the whole split are
+            computed: whether to give up.
 
     Raises:
         DataError: If more records cannot be read than `data.max_bad_samples` allows.
@@ -107,10 +108,14 @@ def evaluate(
     num_stopped = ranks.sum([float(outputs is None)])[0]
     if outputs is None or num_stopped:
         network.train(was_training)
-        raise StoppedWaitingError("stopped during an evaluation")
+        raise StoppedWaitingError(STOPPED)
     num_bad = _count_bad_samples(outputs.bad_samples, spec.data.max_bad_samples, ranks)
-    metrics = book.compute() | _split_metrics(network, collator, spec, ranks, is_final)
-    network.train(was_training)
+    try:
+        metrics = book.compute() | _split_metrics(
+            network, collator, spec, ranks, is_final, is_stopping
+        )
+    finally:
+        network.train(was_training)
     return SplitResult(
         metrics,
         outputs.panel[: spec.evaluate.num_panel_images],
@@ -180,14 +185,18 @@ def _count_bad_samples(messages: Sequence[str], limit: int, ranks: Ranks) -> int
 
 
 def _split_metrics(
-    network: MultiObjective, collator: Collator, spec: RunSpec, ranks: Ranks, is_final: bool
+    network: MultiObjective,
+    collator: Collator,
+    spec: RunSpec,
+    ranks: Ranks,
+    is_final: bool,
+    is_stopping: Callable[[], bool],
 ) -> dict[str, float]:
     """Return the metrics that objectives compute over the whole split."""
     metrics: dict[str, float] = {}
     for name, objective in network.named_objectives().items():
-        split = WholeSplit(network, collator, name, spec, ranks, is_final)
-        with torch.no_grad():
-            values = objective.evaluate_split(split)
+        split = WholeSplit(network, collator, name, spec, ranks, is_final, is_stopping)
+        values = split.metrics(objective)
         metrics |= {f"{name}/{metric}": value for metric, value in values.items()}
     return metrics
 

@@ -1,6 +1,6 @@
 """A whole split, for an objective whose metric needs more than a micro-batch."""
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -8,15 +8,19 @@ from torch import Tensor
 
 from renaissance.contracts.batches import Pairs
 from renaissance.contracts.features import Fused
+from renaissance.contracts.objective import Objective
 from renaissance.contracts.splits import EncodedRows
 from renaissance.contracts.tokens import Modality, Tokens
 from renaissance.data.collate import Collator
+from renaissance.data.loader import StoppedWaitingError
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.encode_rows import encode_rows
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
 from renaissance.engine.progress import progress
 from renaissance.spec.sections import RunSpec
+
+STOPPED = "stopped during an evaluation"
 
 
 class WholeSplit:
@@ -29,6 +33,7 @@ class WholeSplit:
         spec: The run spec.
         ranks: The processes of the run.
         is_final: True in `renaissance evaluate`.
+        is_stopping: Asked between any two calls: whether to give up.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class WholeSplit:
         spec: RunSpec,
         ranks: Ranks,
         is_final: bool,
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self.rank = ranks.rank
         self.world_size = ranks.world_size
@@ -50,6 +56,45 @@ class WholeSplit:
         self._objective = objective
         self._precision = spec.train.precision
         self._ranks = ranks
+        self._is_stopping = is_stopping
+        self._has_ended = False
+
+    def metrics(self, objective: Objective) -> dict[str, float]:
+        """Return what the objective measures; every rank must call it.
+
+        Raises:
+            StoppedWaitingError: On every rank, if any rank was asked to stop.
+            RenaissanceError: On every rank, if the objective raised on any rank.
+        """
+        try:
+            with torch.no_grad():
+                values = objective.evaluate_split(self)
+        # Any failure must reach the other ranks, which may be waiting for this one's rows.
+        except Exception as error:
+            if self._has_ended:
+                raise
+            self._agree(error)
+            raise
+        self._agree()
+        return values
+
+    def _agree(self, error: Exception | None = None) -> None:
+        """Exchange with all ranks whether to go on: before they gather rows, and at the end.
+
+        A rank that stops or fails between two exchanges takes part in just one more.
+        """
+        stops = isinstance(error, StoppedWaitingError) or self._is_stopping()
+        fails = error is not None and not isinstance(error, StoppedWaitingError)
+        num_stopped, num_failed = self._ranks.sum([float(stops), float(fails)])
+        self._has_ended = bool(num_stopped or num_failed)
+        if num_failed:
+            self._ranks.on_all_ranks(lambda: _raise(error if fails else None))
+        if num_stopped:
+            raise StoppedWaitingError(STOPPED)
+
+    def _go_on(self) -> None:
+        if self._is_stopping():
+            raise StoppedWaitingError(STOPPED)
 
     @cached_property
     def _indices(self) -> list[int]:
@@ -63,7 +108,11 @@ class WholeSplit:
     def image_ids(self) -> list[Hashable]:
         """Return the identifier of each sample's first image."""
         reader = self._collator.reader
-        return [reader.sample(0, index).image_ids[0] for index in self._indices]
+        ids = []
+        for index in self._indices:
+            self._go_on()
+            ids.append(reader.sample(0, index).image_ids[0])
+        return ids
 
     def encode_texts(self, indices: Sequence[int]) -> EncodedRows:
         """Encode the texts of samples, one row per index."""
@@ -74,6 +123,7 @@ class WholeSplit:
         return self._encode("image", indices)
 
     def _encode(self, modality: Modality, indices: Sequence[int]) -> EncodedRows:
+        self._go_on()
         return encode_rows(
             self._network,
             self._collator.reader,
@@ -85,6 +135,7 @@ class WholeSplit:
 
     def fuse(self, text: Tokens, image: Tokens, pairs: Pairs) -> Fused:
         """Fuse pairs of encoded rows."""
+        self._go_on()
         with torch.no_grad(), autocast(self._precision, self.device):
             return self._network.model.fuse(text, image, [pairs])[0]
 
@@ -95,6 +146,7 @@ class WholeSplit:
 
     def gather(self, rows: Tensor) -> Tensor:
         """Return the rows of all ranks, on the CPU."""
+        self._agree()
         return self._ranks.gather_rows(rows)
 
     def progress(self, steps: Iterable[int], total: int, unit: str) -> Iterator[int]:
@@ -103,5 +155,11 @@ class WholeSplit:
             self._objective, total, unit, self._ranks.is_main, has_terminal=self.is_final
         ) as advance:
             for step in steps:
+                self._go_on()
                 yield step
                 advance(step)
+
+
+def _raise(error: Exception | None) -> None:
+    if error is not None:
+        raise error

@@ -131,7 +131,8 @@ def test_two_ranks_measure_what_one_does(tmp_path: Path) -> None:
     for command in commands:
         two = Path(command[-1])
         pairs = zip(
-            predictions_of(two), predictions_of(two.with_name(two.name[4:].join(["one-", ""]))),
+            predictions_of(two),
+            predictions_of(two.with_name(two.name[4:].join(["one-", ""]))),
             strict=True,
         )
         for one_row, other_row in pairs:
@@ -182,9 +183,7 @@ def test_a_split_without_the_label_is_predicted(tmp_path: Path) -> None:
 def test_a_resumed_run_refuses_other_classes(tmp_path: Path) -> None:
     spec = labelled_spec(tmp_path, TABLES["classification"], rows(48), rows(21, seed=1))
     assert run_here(spec, tmp_path, "train.max_steps=2") == 0
-    other = [
-        {**row, "label": {"grey": "gray"}.get(row["label"], row["label"])} for row in rows(48)
-    ]
+    other = [{**row, "label": {"grey": "gray"}.get(row["label"], row["label"])} for row in rows(48)]
     write_rows(tmp_path / "train.json", other)
     arguments = (str(spec), f"run.output_dir={tmp_path}", "train.max_steps=4")
     assert_refused(
