@@ -13,6 +13,7 @@ from renaissance.engine.checkpoint import TrainState, save_checkpoint
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import evaluate
 from renaissance.engine.metrics import MetricBook
+from renaissance.engine.nonfinite import check_finite
 from renaissance.engine.observers import Observers
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts
@@ -223,6 +224,7 @@ class AfterStep:
         folder = self._folder.checkpoint(state.step)
 
         def write() -> None:
+            check_finite(self.parts.network, state.step)
             save_checkpoint(folder, self.parts.network, self.optimizer, state, self.info.spec_text)
 
         self._on_main(write)

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from renaissance.contracts.objective import ObjectiveOutput
 from renaissance.data.collate import MicroBatch
@@ -98,6 +98,7 @@ class Loop:
         # Dropout is a function of (seed, step, rank): resuming needs no generator state.
         torch.manual_seed(keyed_seed(spec.run.seed, "step", step, self.ranks.rank))
         outputs: list[dict[str, ObjectiveOutput]] = []
+        buffers = self._buffers()
         total_loss = torch.zeros((), device=device)
         for index, micro_batch in enumerate(micro_batches):
             batch = micro_batch.to(device)
@@ -120,10 +121,13 @@ class Loop:
         is_bad = not torch.isfinite(norm + total_loss)
         if self.ranks.sum([float(is_bad)])[0]:
             self._not_finite(micro_batches, outputs)
+            self._skip(buffers)
         else:
             self.skipped_steps = 0
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+            # Not `scaler.step`: an optimizer that heeds the scaler itself may skip only the update
+            # of the parameters, and keep a state that it has not initialized (SGD's momentum).
+            self.optimizer.step()
+            self.scaler.update()
         # Set to None, not to zero: the next backward then writes instead of adding.
         self.optimizer.zero_grad(set_to_none=True)
         return rates, float(norm)
@@ -184,6 +188,21 @@ class Loop:
             micro_batches,
             outputs,
         )
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """Return copies of what forward may change, where a step may be skipped after it."""
+        if not self.scaler.is_enabled():
+            return {}
+        return {name: buffer.clone() for name, buffer in self.parts.network.named_buffers()}
+
+    def _skip(self, buffers: Mapping[str, Tensor]) -> None:
+        """Leave everything as it was before the step, but lower the scale."""
+        for name, buffer in self.parts.network.named_buffers():
+            buffer.copy_(buffers[name])
+        scale = self.scaler.get_scale()
+        self.scaler.update()
+        # The scaler looks at gradients only; if just the loss overflowed, it has done nothing.
+        self.scaler.update(scale * self.scaler.get_backoff_factor())
 
     def _micro_batches(self, request: StopRequest) -> Generator[MicroBatch]:
         plan = self.parts.plan

@@ -14,9 +14,25 @@ from renaissance.contracts.objective import ObjectiveOutput
 from renaissance.data.collate import MicroBatch
 from renaissance.engine.checkpoint import TrainState, save_checkpoint
 from renaissance.engine.distributed import Ranks
+from renaissance.engine.tensors import first_few
 from renaissance.errors import RunError
 
 MAX_SHOWN_INDICES = 20
+
+
+def check_finite(network: nn.Module, step: int) -> None:
+    """Check that an optimizer has made finite parameters of finite gradients.
+
+    Raises:
+        RunError: If it has not.
+    """
+    names = [name for name, value in network.named_parameters() if not value.isfinite().all()]
+    if names:
+        raise RunError(
+            f"step {step}: the gradients were finite, but not what the optimizer made of "
+            f"{first_few(names)}; it is not saved. The same command resumes from the last "
+            "checkpoint; try a lower learning rate or another optimizer"
+        )
 
 
 def stop_not_finite(
@@ -30,7 +46,7 @@ def stop_not_finite(
 ) -> NoReturn:
     """Save the parameters before the step and every rank's micro-batches, then raise.
 
-    Every rank must call it.
+    Every rank must call it. If the parameters are not finite already, nothing is saved.
 
     Args:
         folder: The run folder.
@@ -44,6 +60,7 @@ def stop_not_finite(
     Raises:
         RunError: Naming step, objectives and sample indices.
     """
+    check_finite(network, state.step)
     saved = folder / f"nonfinite-step-{state.step:08d}"
     if ranks.is_main:
         save_checkpoint(saved, network, None, state, spec_text)

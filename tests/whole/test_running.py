@@ -1,6 +1,7 @@
 """What happens to a run: bad numbers, bad records, signals, damaged checkpoints."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from support.running import (
     weights,
     write_spec,
 )
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from renaissance.builtin.datasets.shapes import Shapes
 from renaissance.builtin.objectives.itm import ITM
@@ -74,6 +76,82 @@ def test_fp16_skips_overflowing_steps_and_goes_on(tmp_path: Path) -> None:
     state = json.loads((tmp_path / "tiny/checkpoints/step-00000010/state.json").read_text())
     assert 0 < state["scaler"]["scale"] <= 65536
     assert all(torch.isfinite(t).all() for t in weights(tmp_path / "tiny", 10).values())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_no_step_that_is_not_finite_reaches_an_optimizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    make, forward = ITM.__init__, ITM.forward
+    num_calls = 0
+
+    def make_counting(self, options, context):
+        make(self, options, context)
+        # As batch norm keeps statistics.
+        self.register_buffer("total", torch.zeros(()))
+
+    def forward_overflowing(self, batch, features):
+        nonlocal num_calls
+        output = forward(self, batch, features)
+        if not self.training:
+            return output
+        num_calls += 1
+        if num_calls == 1:
+            output.loss_sum.register_hook(lambda gradient: gradient * math.inf)
+        # The loss alone: its gradient is finite.
+        loss = output.loss_sum + (math.inf if num_calls == 4 else 0.0)
+        self.total += loss.detach()
+        return attrs.evolve(output, loss_sum=loss)
+
+    finite = []
+
+    def look(optimizer, arguments, more):
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        finite.append(all(torch.isfinite(g).all() for g in gradients if g is not None))
+
+    monkeypatch.setattr(ITM, "__init__", make_counting)
+    monkeypatch.setattr(ITM, "forward", forward_overflowing)
+    handle = register_optimizer_step_pre_hook(look)
+    settings = ["train.precision=fp16", f"optimizer.type={optimizer}", "train.log_every=1"]
+    try:
+        assert run_here(write_spec(tmp_path), tmp_path, *settings) == 0
+    finally:
+        handle.remove()
+    assert all(finite)
+    tensors = weights(tmp_path / "tiny", 10)
+    assert tensors["objectives.itm.total"] > 20
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+    # Every other step reached the optimizer; that of muon has two parts, which step with it.
+    assert len(finite) == (10 - 2) * (3 if optimizer == "muon" else 1)
+    state = json.loads((tmp_path / "tiny/checkpoints/step-00000010/state.json").read_text())
+    assert state["scaler"]["scale"] == 65536 * 0.5**2
+
+
+def test_parameters_that_an_optimizer_spoils_are_never_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = torch.optim.SGD.step
+    num_steps = 0
+
+    def spoil(self, closure=None):
+        nonlocal num_steps
+        num_steps += 1
+        step(self, closure)
+        if num_steps == spoilt:
+            self.param_groups[0]["params"][0].data.view(-1)[0] = math.nan
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spoil)
+    settings = ["optimizer.type=sgd", "evaluate.every_steps=100", "checkpoint.every_steps=2"]
+    for spoilt, step_named in ((4, 4), (5, 5)):
+        num_steps = 0
+        folder = tmp_path / str(spoilt)
+        with pytest.raises(RunError) as caught:
+            run_here(write_spec(tmp_path), folder, *settings)
+        assert str(caught.value).startswith(
+            f"step {step_named}: the gradients were finite, but not what the optimizer made of "
+        )
+        saved = sorted(path.name for path in (folder / "tiny/checkpoints").iterdir())
+        assert saved[-1] == f"step-{spoilt // 2 * 2 - (spoilt == 4) * 2:08d}"
 
 
 @pytest.mark.parametrize("precision", ["bf16"])
