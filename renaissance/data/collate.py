@@ -41,7 +41,7 @@ class MicroBatch:
         pixel_values: Distinct images, (images, 3, size, size), uint8, normalized later, on the
             device; None if there are no images.
         objectives: What each objective collated, by name, without those that got no samples.
-        bad_samples: Messages about unreadable records, which are left out.
+        bad_samples: Messages about unreadable records, which are left out, by index.
     """
 
     indices: Tensor
@@ -49,7 +49,7 @@ class MicroBatch:
     attention_mask: Tensor | None
     pixel_values: Tensor | None
     objectives: Mapping[str, ObjectiveBatch]
-    bad_samples: tuple[str, ...] = ()
+    bad_samples: Mapping[int, str] = attrs.field(factory=dict)
 
     def num_targets(self, objective: str) -> int:
         """Return the number of targets of an objective, 0 if it got no samples."""
@@ -205,7 +205,7 @@ class Collator:
                         + "; ".join(bad.values())
                     )
                 objectives = self._collate(samples, builder, bad)
-                return builder.micro_batch(samples, objectives, tuple(bad.values()))
+                return builder.micro_batch(samples, objectives, bad)
             except BadSampleError as error:
                 if not self.skip_bad_samples:
                     raise
@@ -302,7 +302,7 @@ class RowBuilder:
         self,
         samples: Sequence[KeyedSample],
         objectives: Mapping[str, ObjectiveBatch],
-        bad_samples: tuple[str, ...],
+        bad_samples: Mapping[int, str],
     ) -> MicroBatch:
         """Return the micro-batch of all rows so far."""
         input_ids, attention_mask = self._padded_texts()

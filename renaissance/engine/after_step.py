@@ -4,7 +4,7 @@ import json
 import math
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -12,6 +12,7 @@ from renaissance.contracts.monitor import Evaluation, RunInfo, StepReport
 from renaissance.engine.checkpoint import TrainState, save_checkpoint
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import evaluate
+from renaissance.engine.messages import say
 from renaissance.engine.metrics import MetricBook
 from renaissance.engine.nonfinite import check_finite
 from renaissance.engine.observers import Observers
@@ -118,11 +119,6 @@ class AfterStep:
         self._prune()
         self._report_saved(state)
 
-    def report_bad_samples(self, messages: Sequence[str]) -> None:
-        """Print which records were left out on this rank."""
-        for message in messages:
-            print(f"left out (rank {self.ranks.rank}): {message}", flush=True)
-
     def _log(
         self,
         state: TrainState,
@@ -153,10 +149,9 @@ class AfterStep:
         for name in self.spec.loss_weights:
             if f"{name}/loss" not in metrics and name not in self._without_targets:
                 self._without_targets.add(name)
-                print(
+                say(
                     f"warning: objective '{name}' had no targets in the last steps before step "
-                    f"{state.step}, so its loss counted as 0; are its samples labelled?",
-                    flush=True,
+                    f"{state.step}, so its loss counted as 0; are its samples labelled?"
                 )
 
     def _begin_window(self) -> None:

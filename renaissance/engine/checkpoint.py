@@ -53,7 +53,7 @@ class TrainState:
         seed: The run's seed, which the stream depends on.
         sampling_weights: Sampling weights of the training datasets, which the stream depends on;
             None if all samples are shuffled together.
-        num_bad_samples: Number of unreadable records so far.
+        bad_samples: Indices of the unreadable records so far.
         best: Best value of the watched metric; None before the first evaluation. A checkpoint is
             saved before it is evaluated, so its own value is not in its state.
         scaler: State of fp16's gradient scaler.
@@ -64,7 +64,7 @@ class TrainState:
     num_samples: int = 0
     seed: int = 0
     sampling_weights: list[float] | None = None
-    num_bad_samples: int = 0
+    bad_samples: list[int] = attrs.field(factory=list)
     best: float | None = None
     scaler: dict[str, Any] = attrs.field(factory=dict)
 

@@ -1,6 +1,7 @@
 """The ranks of a run: which one this process is, and what they exchange besides gradients."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -80,6 +81,11 @@ class Ranks:
             return [text]
         data = torch.frombuffer(bytearray(text.encode() or b" "), dtype=torch.uint8)
         return [bytes(part.numpy()).decode().strip() for part in self._gather(data)]
+
+    def union(self, numbers: Iterable[int]) -> set[int]:
+        """Return the distinct numbers of all ranks."""
+        texts = self.gather_text(json.dumps(sorted(numbers)))
+        return {number for text in texts for number in json.loads(text)}
 
     def gather_rows(self, rows: Tensor) -> Tensor:
         """Return the rows of all ranks, concatenated in the order of ranks, on the CPU.

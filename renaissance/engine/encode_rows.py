@@ -36,7 +36,7 @@ def encode_rows(
     row_of = builder.text if modality == "text" else builder.image
     samples = [reader.sample(0, index) for index in indices]
     rows = torch.tensor([row_of(s) for s in samples], dtype=torch.int64, device=device)
-    batch = builder.micro_batch(samples, {}, ()).to(device)
+    batch = builder.micro_batch(samples, {}, {}).to(device)
     with torch.no_grad(), autocast(precision, device):
         encoded = network.encode(batch)
         alone = network.encode_alone(network.named_objectives(), encoded)

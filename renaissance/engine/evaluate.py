@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import attrs
@@ -60,12 +60,12 @@ class _Outputs:
         panel: As in `SplitResult`; rank 0 only.
         predictions: By micro-batch and objective: index of the micro-batch's first sample, name of
             the objective, rows. The index puts the rows of all ranks in order.
-        bad_samples: A message for each record that could not be read.
+        bad_samples: A message for each record that could not be read, by index.
     """
 
     panel: list[PanelImage] = attrs.field(factory=list)
     predictions: list[tuple[int, str, list[Prediction]]] = attrs.field(factory=list)
-    bad_samples: list[str] = attrs.field(factory=list)
+    bad_samples: dict[int, str] = attrs.field(factory=dict)
 
 
 def evaluate(
@@ -153,7 +153,7 @@ def _run(
             with torch.no_grad(), autocast(spec.train.precision, ranks.device):
                 outputs = network(batch)
             book.update(batch, outputs)
-            collected.bad_samples.extend(micro_batch.bad_samples)
+            collected.bad_samples.update(micro_batch.bad_samples)
             if predict:
                 collected.predictions.extend(_predictions(network, batch, outputs))
             if ranks.is_main and len(collected.panel) < spec.evaluate.num_panel_images:
@@ -173,9 +173,10 @@ def _predictions(
     ]
 
 
-def _count_bad_samples(messages: Sequence[str], limit: int, ranks: Ranks) -> int:
-    """Return the number of unreadable records on all ranks, if it is within the limit."""
-    total = int(ranks.sum([len(messages)])[0])
+def _count_bad_samples(messages_of: Mapping[int, str], limit: int, ranks: Ranks) -> int:
+    """Return the number of distinct unreadable records, if it is within the limit."""
+    total = len(ranks.union(messages_of))
+    messages = list(messages_of.values())
     if total > limit:
         raise DataError(
             f"evaluation: {total} records cannot be read (data.max_bad_samples = {limit}), such "

@@ -15,6 +15,7 @@ from renaissance.engine.after_step import AfterStep
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.data_parallel import exchange, wrap
 from renaissance.engine.distributed import Ranks
+from renaissance.engine.messages import say
 from renaissance.engine.metrics import MetricBook, weighted_loss
 from renaissance.engine.nonfinite import stop_not_finite
 from renaissance.engine.optim import learning_rate, set_learning_rates, trainable_parameters
@@ -150,26 +151,34 @@ class Loop:
         except Exception as caught:
             error = caught
         names = list(self.objectives)
-        bad = [message for batch in batches for message in batch.bad_samples]
+        bad = {i: text for batch in batches for i, text in batch.bad_samples.items()}
         counts = [sum(batch.num_targets(name) for batch in batches) for name in names]
         own = [*counts, len(bad), float(error is not None)]
         totals = self.ranks.sum([*own, *request.one_hot()])
         *_, num_bad, num_errors = totals[: len(own)]
         if num_errors:
+            self.after_step.save(self.state, self.book)
             self.ranks.on_all_ranks(lambda: _raise(error))
-        self._count_bad_samples(bad, int(num_bad))
+        if num_bad:
+            self._count_bad_samples(bad)
         # Without targets (no word was masked) the loss is 0 rather than 0 / 0.
         num_targets = {name: max(1.0, total) for name, total in zip(names, totals, strict=False)}
         return batches, num_targets, largest_signal(totals[len(own) :])
 
-    def _count_bad_samples(self, messages: list[str], total: int) -> None:
-        self.after_step.report_bad_samples(messages)
-        self.state.num_bad_samples += total
-        limit = self.spec.data.max_bad_samples
-        if self.state.num_bad_samples > limit:
+    def _count_bad_samples(self, messages: Mapping[int, str]) -> None:
+        """Report the records that this rank has left out for the first time; limit their number."""
+        known = set(self.state.bad_samples)
+        for index, message in messages.items():
+            if index not in known:
+                say(f"left out (rank {self.ranks.rank}): {message}")
+        self.state.bad_samples = sorted(known | self.ranks.union(messages))
+        count, limit = len(self.state.bad_samples), self.spec.data.max_bad_samples
+        if count > limit:
+            self.after_step.save(self.state, self.book)
             raise DataError(
-                f"step {self.state.step + 1}: {self.state.num_bad_samples} records could not be "
-                f"read so far, more than data.max_bad_samples = {limit}; fix the data or raise it"
+                f"step {self.state.step + 1}: {count} records could not be read so far, more than "
+                f"data.max_bad_samples = {limit}; fix the data or raise it. The same command "
+                "resumes from here"
             )
 
     def _not_finite(

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from renaissance.engine.messages import say
 from renaissance.progress import ProgressBar
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -51,10 +52,9 @@ def progress(
         if is_shown and (is_end or now - last_printed >= SECONDS_BETWEEN_LINES):
             last_printed = now
             rate = done / max(now - started, 1e-9)
-            print(
+            say(
                 f"{name}: {done:,} of {total:,} {unit} on rank 0, "
-                f"{rate:,.0f} {unit}/s, {(total - done) / rate:,.0f} s left",
-                flush=True,
+                f"{rate:,.0f} {unit}/s, {(total - done) / rate:,.0f} s left"
             )
 
     yield print_line

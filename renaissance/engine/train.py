@@ -17,6 +17,7 @@ from renaissance.engine.checkpoint import TrainState, load_checkpoint
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.init_from import initialize, may_keep_encoder
 from renaissance.engine.loop import Loop
+from renaissance.engine.messages import say
 from renaissance.engine.observers import Observers
 from renaissance.engine.optim import make_optimizer
 from renaissance.engine.precision import autocast
@@ -66,7 +67,7 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     if last is None and init_from is not None:
         report = ranks.on_all_ranks(lambda: initialize(network, Path(init_from), spec))
         if ranks.is_main:
-            print("\n".join(report.lines()), flush=True)
+            say("\n".join(report.lines()))
     probe = ranks.on_all_ranks(lambda: parts.train[_probe_keys(parts.train)])
     check_agreement(parts, probe, ranks)
     validate = parts.validate
@@ -84,7 +85,7 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
         checkpoint = last
         state = ranks.on_all_ranks(lambda: _resume(checkpoint, parts, optimizer, scaler))
         if ranks.is_main and state.step >= parts.total_steps:
-            print(_how_to_go_on(spec.folder, state.step, parts.total_steps), flush=True)
+            say(_how_to_go_on(spec.folder, state.step, parts.total_steps))
     # After the probe, which runs in evaluation mode and would be compiled for nothing.
     if spec.train.compile:
         _compile(parts)

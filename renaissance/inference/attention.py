@@ -63,7 +63,7 @@ def attention(model: Model, image: Picture, text: str) -> Attention | None:
         outputs=frozenset({"text"}),
     )
     word_ids = builder.word_ids(sample)
-    batch = builder.micro_batch([sample], {}, ()).to(model.device)
+    batch = builder.micro_batch([sample], {}, {}).to(model.device)
     with torch.no_grad(), autocast(model.spec.train.precision, model.device):
         encoded = model.network.encode(batch)
         num_texts, num_images = (

@@ -45,7 +45,7 @@ def fill_masks(
         image_rows=torch.tensor([builder.image(sample)]),
         outputs=frozenset({"text"}),
     )
-    batch = builder.micro_batch([sample], {}, ()).to(model.device)
+    batch = builder.micro_batch([sample], {}, {}).to(model.device)
     with torch.no_grad(), autocast(model.spec.train.precision, model.device):
         encoded = model.network.encode(batch)
         fused = model.network.model.fuse(encoded["text"], encoded["image"], [pairs])[0]

@@ -98,7 +98,7 @@ class DataSection:
     )
     max_bad_samples: int = option(
         0,
-        help="Unreadable records to skip before the run stops; each is reported.",
+        help="Unreadable records to skip before the run stops; each counts, and is reported, once.",
         validator=non_negative,
     )
     max_image_pixels: int = option(

@@ -162,7 +162,7 @@ def test_bad_records_are_left_out_and_reported() -> None:
     one = collator(Damaged(PAIRS), objectives, tokenizer, skip_bad_samples=True)
     batch = one[[(0, index) for index in (0, 4, 7, 9, 10)]]
     assert batch.indices.tolist() == [0, 10]
-    named = {message.split(": ")[1] for message in batch.bad_samples}
+    named = {message.split(": ")[1] for message in batch.bad_samples.values()}
     assert {"4", "7", "9"} <= named
     # A false image that cannot be read is replaced by another.
     assert batch.objectives["itm"].num_targets == 2

@@ -45,7 +45,7 @@ class Making:
             attention_mask=None,
             pixel_values=torch.full((1, 3, 200, 200), index % 256, dtype=torch.uint8),
             objectives={"some": ObjectiveBatch(1, pairs, TENSORS, ("a", index))},
-            bad_samples=("a message",),
+            bad_samples={7: "a message"},
         )
 
 

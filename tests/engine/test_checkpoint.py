@@ -71,7 +71,7 @@ def test_what_is_saved_is_loaded_bit_by_bit(tmp_path: Path) -> None:
         num_samples=50,
         seed=7,
         sampling_weights=[1.0, 3.0],
-        num_bad_samples=1,
+        bad_samples=[3, 11],
         best=0.25,
         scaler={"scale": 8.0},
     )

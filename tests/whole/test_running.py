@@ -26,6 +26,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from renaissance.builtin.datasets.shapes import Shapes
 from renaissance.builtin.objectives.itm import ITM
+from renaissance.engine.run_folder import RunFolder
 from renaissance.errors import CheckpointError, DataError, RunError, SpecError
 
 
@@ -250,8 +251,22 @@ def test_unreadable_records_may_be_skipped_up_to_a_number(
     output = capsys.readouterr().out
     for row in (3, 11):
         assert f"left out (rank 0): made-up.arrow: row {row}: cut short" in output
-    with pytest.raises(DataError, match=r"2 records could not be read so far, more than .* = 1"):
-        run_here(spec, tmp_path / "few", *settings, "data.max_bad_samples=1")
+    # One record of several epochs counts once, and is reported once.
+    assert run_here(spec, tmp_path, *settings, "data.max_bad_samples=2", "train.max_steps=20") == 0
+    assert capsys.readouterr().out.count("left out (rank 0)") == 2
+    run = RunFolder(tmp_path / "few" / "tiny")
+    for limit in (1, 1):
+        with pytest.raises(DataError, match=r"2 records could not be read so far, .* = 1; fix"):
+            run_here(spec, tmp_path / "few", *settings, f"data.max_bad_samples={limit}")
+    # The steps before are saved, and the same command goes on from there.
+    assert len(run.checkpoints()) == 1
+    step = json.loads((run.checkpoints()[0] / "state.json").read_text())["step"]
+    assert step > 0
+    capsys.readouterr()
+    assert run_here(spec, tmp_path / "few", *settings, "data.max_bad_samples=2") == 0
+    assert f"step {step} of 6" in capsys.readouterr().out
+    name = "checkpoints/step-00000006/model.safetensors"
+    assert (run.path / name).read_bytes() == (tmp_path / "some/tiny" / name).read_bytes()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
