@@ -5,8 +5,10 @@ import math
 import resource
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
+from torch import Tensor
 
 from renaissance.contracts.monitor import Evaluation, RunInfo, StepReport
 from renaissance.engine.checkpoint import TrainState, save_checkpoint
@@ -19,7 +21,10 @@ from renaissance.engine.observers import Observers
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts
 from renaissance.engine.signals import StopRequest
+from renaissance.engine.window import gather_window, restore_window
 from renaissance.errors import DataError, SpecError
+
+NO_WINDOW: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class AfterStep:
@@ -112,12 +117,15 @@ class AfterStep:
 
     def save(self, state: TrainState, book: MetricBook) -> None:
         """Save in the middle of a window, before leaving; every rank must call it."""
-        book.reset()
         if state.step == self._saved_step:
             return  # Nothing has changed since.
-        self._save(state)
+        self._save(state, gather_window(book, self.ranks))
         self._prune()
         self._report_saved(state)
+
+    def restore(self, state: TrainState, book: MetricBook) -> None:
+        """Continue the window of the checkpoint that the run resumes from, if it has one."""
+        restore_window(self._folder.checkpoint(state.step), book, self.ranks)
 
     def _log(
         self,
@@ -214,13 +222,14 @@ class AfterStep:
             state.best = value
         return improved
 
-    def _save(self, state: TrainState) -> None:
+    def _save(self, state: TrainState, window: Mapping[str, Tensor] = NO_WINDOW) -> None:
         state.scaler = self.scaler.state_dict()
         folder = self._folder.checkpoint(state.step)
 
         def write() -> None:
             check_finite(self.parts.network, state.step)
-            save_checkpoint(folder, self.parts.network, self.optimizer, state, self.info.spec_text)
+            network, spec_text = self.parts.network, self.info.spec_text
+            save_checkpoint(folder, network, self.optimizer, state, spec_text, window)
 
         self._on_main(write)
         self._saved_step = state.step

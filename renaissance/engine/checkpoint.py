@@ -1,6 +1,7 @@
 """A checkpoint: a folder of safetensors and JSON that exists whole or not at all.
 
     step-00001000/  model.safetensors  optimizer.safetensors  state.json  spec.toml  manifest.json
+                    window.safetensors, if it was saved between two log lines
 
 It is written under another name, flushed to disk, then renamed. Nothing is pickled. Randomness is a
 function of (seed, step, rank), so there is no generator state to save.
@@ -9,8 +10,10 @@ function of (seed, step, rank), so there is no generator state to save.
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -39,6 +42,8 @@ MANIFEST = "manifest.json"
 REPLACED = ".replaced"
 # A checkpoint without the optimizer can still be evaluated.
 REQUIRED = (MODEL, STATE, SPEC)
+WINDOW = "window.safetensors"
+OPTIONAL = (OPTIMIZER, WINDOW)
 SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -75,6 +80,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None,
     state: TrainState,
     spec_text: str,
+    window: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Path:
     """Write a checkpoint; call on one rank.
 
@@ -84,6 +90,7 @@ def save_checkpoint(
         optimizer: Its optimizer, or None to leave its state out.
         state: How far the run is.
         spec_text: The resolved spec, TOML.
+        window: The figures of the log window that the checkpoint cuts short.
 
     Returns:
         The folder.
@@ -95,6 +102,8 @@ def save_checkpoint(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
+        if window:
+            save_file(dict(window), partial / WINDOW)
         _write_files(partial, model, optimizer, state, spec_text)
         for path in partial.iterdir():
             flush_to_disk(path)
@@ -205,13 +214,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{folder}: no readable {MANIFEST}: {error}") from error
-    names = [*REQUIRED, *([OPTIMIZER] if (folder / OPTIMIZER).exists() else [])]
+    names = [*REQUIRED, *(name for name in OPTIONAL if (folder / name).exists())]
     entries = manifest if isinstance(manifest, dict) else {}
     faults = [f"{name}: missing" for name in names if name not in entries]
     faults += [
         f"{quoted(name)}: not a file of a checkpoint"
         for name in entries
-        if name not in (*REQUIRED, OPTIMIZER)
+        if name not in (*REQUIRED, *OPTIONAL)
     ]
     faults += [
         f"{quoted(name)}: got {quoted(entry)}"

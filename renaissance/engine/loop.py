@@ -57,6 +57,7 @@ class Loop:
         self.parameters = trainable_parameters(parts.network)
         self.objectives = parts.network.named_objectives()
         self.book = MetricBook(self.objectives, self.spec.loss_weights, ranks.device)
+        self.after_step.restore(state, self.book)
         self.skipped_steps = 0
 
     def run(self) -> int:

@@ -1,6 +1,7 @@
 """Losses and metrics, accumulated on the device and read on the host only when logged."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 
 import torch
 from PIL import Image
@@ -52,8 +53,12 @@ class MetricBook:
         self._loss_sums = {name: SumMetric(nan_strategy="disable") for name in objectives}
         self._num_targets = {name: SumMetric(nan_strategy="disable") for name in objectives}
         self._metrics = {name: objective.metrics() for name, objective in objectives.items()}
-        for metric in self._all():
+        self._device = device
+        for metric in self._all().values():
             metric.to(device)
+            for part in metric.modules():
+                if isinstance(part, Metric):
+                    part.persistent(True)
 
     def update(self, batch: MicroBatch, outputs: Mapping[str, ObjectiveOutput]) -> None:
         """Add a micro-batch."""
@@ -99,10 +104,54 @@ class MetricBook:
 
     def reset(self) -> None:
         """Begin a new window."""
-        for metric in self._all():
+        for metric in self._all().values():
             metric.reset()
 
-    def _all(self) -> list[Metric]:
-        of_losses = [*self._loss_sums.values(), *self._num_targets.values()]
-        of_objectives = [metric for named in self._metrics.values() for metric in named.values()]
-        return of_losses + of_objectives
+    def state(self) -> dict[str, Tensor]:
+        """Return this rank's figures of the window so far, on the CPU."""
+        return {
+            f"{key}/{name}": tensor.detach().cpu().contiguous()
+            for key, metric in self._all().items()
+            for name, value in metric.state_dict().items()
+            for name, tensor in _tensors(name, value)
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Continue a window, of which this rank's `state` was saved, by the same objectives."""
+        for key, metric in self._all().items():
+            saved = {
+                name.removeprefix(f"{key}/"): tensor.to(self._device)
+                for name, tensor in state.items()
+                if name.startswith(f"{key}/")
+            }
+            entries: dict[str, Tensor | list[Tensor]] = {}
+            for name, value in metric.state_dict().items():
+                if isinstance(value, Tensor):
+                    entries[name] = saved.get(name, value)
+                else:
+                    entries[name] = _list(name, saved)
+            metric.load_state_dict(entries)
+
+    def _all(self) -> dict[str, Metric]:
+        """Return all metrics, by names that are unique."""
+        return {
+            **{f"loss/{name}": metric for name, metric in self._loss_sums.items()},
+            **{f"targets/{name}": metric for name, metric in self._num_targets.items()},
+            **{
+                f"metric/{name}/{metric_name}": metric
+                for name, named in self._metrics.items()
+                for metric_name, metric in named.items()
+            },
+        }
+
+
+def _tensors(name: str, value: Tensor | Sequence[Tensor]) -> list[tuple[str, Tensor]]:
+    """Return the tensors of a state, which may be a list of them, each with a name."""
+    if isinstance(value, Tensor):
+        return [(name, value)]
+    return [(f"{name}[{index}]", tensor) for index, tensor in enumerate(value)]
+
+
+def _list(name: str, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    names = (f"{name}[{index}]" for index in itertools.count())
+    return [tensors[n] for n in itertools.takewhile(tensors.__contains__, names)]

@@ -25,6 +25,7 @@ from renaissance.engine.after_step import AfterStep
 from renaissance.engine.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import SplitResult
+from renaissance.engine.loop import Loop
 from renaissance.engine.observers import Observers
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.signals import StopRequest
@@ -96,11 +97,11 @@ def test_a_signal_after_a_save_does_not_save_again(
 ) -> None:
     saved: list[int] = []
 
-    def save(folder: Path, model: Any, optimizer: Any, state: TrainState, text: str) -> Path:
+    def save(folder: Path, model: Any, optimizer: Any, state: TrainState, *more: Any) -> Path:
         saved.append(state.step)
         # Heeded before the next step.
         os.kill(os.getpid(), signal.SIGTERM)
-        return save_checkpoint(folder, model, optimizer, state, text)
+        return save_checkpoint(folder, model, optimizer, state, *more)
 
     monkeypatch.setattr(after_step, "save_checkpoint", save)
     settings = ["data.validate=[]", "checkpoint.every_steps=2", "train.max_steps=6"]
@@ -115,6 +116,33 @@ def test_a_signal_after_a_save_does_not_save_again(
     train(tmp_path, *settings, is_stopped=True)
     assert train(tmp_path / "fresh", *settings, is_stopped=True).checkpoints() == []
     assert saved == [2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("log_every", [3, 7])
+def test_the_log_of_a_run_that_was_stopped_is_that_of_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, log_every: int
+) -> None:
+    spec = write_spec(tmp_path)
+    settings = [f"train.log_every={log_every}", "evaluate.every_steps=4"]
+    assert run_here(spec, tmp_path / "whole", *settings) == 0
+    step = Loop._step
+    # Once right after the last stop, twice in one window, once where a save is due.
+    stops = [1, 2, 4, 6, 8, 9]
+
+    def stop(self: Loop, *arguments: Any) -> Any:
+        if self.state.step + 1 in stops:
+            os.kill(os.getpid(), number)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Loop, "_step", stop)
+    for _ in stops:
+        assert run_here(spec, tmp_path, *settings) == 128 + number
+    assert run_here(spec, tmp_path, *settings) == 0
+    runs = [RunFolder(folder / "tiny") for folder in (tmp_path, tmp_path / "whole")]
+    assert runs[0].metrics.read_text() == runs[1].metrics.read_text()
+    files = [run.checkpoint(10) / "model.safetensors" for run in runs]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 LOSSES = [NAN, 4.0, 2.0, 3.0, 1.0, 5.0]

@@ -265,6 +265,7 @@ def test_unreadable_records_may_be_skipped_up_to_a_number(
     capsys.readouterr()
     assert run_here(spec, tmp_path / "few", *settings, "data.max_bad_samples=2") == 0
     assert f"step {step} of 6" in capsys.readouterr().out
+    assert run.metrics.read_text() == (tmp_path / "some/tiny/metrics.jsonl").read_text()
     name = "checkpoints/step-00000006/model.safetensors"
     assert (run.path / name).read_bytes() == (tmp_path / "some/tiny" / name).read_bytes()
 
