@@ -191,8 +191,8 @@ def verify(folder: Path) -> None:
         if not is_whole:
             actual = "missing" if size is None else f"{size} bytes with another digest"
             raise CheckpointError(
-                f"{path}: damaged: {actual}, expected {expected['size']} bytes; delete {folder} "
-                "to continue from the previous checkpoint"
+                f"{path}: damaged: {actual}, expected {expected['size']} bytes; restore it from a "
+                "copy, or use another checkpoint"
             )
 
 
@@ -230,7 +230,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if faults:
         raise CheckpointError(
             f"{folder / MANIFEST}: malformed: {first_few(faults)}; expected size and sha256 of "
-            f"{', '.join(names)}; delete {folder} to continue from the previous checkpoint"
+            f"{', '.join(names)}; restore it from a copy, or use another checkpoint"
         )
     return entries
 

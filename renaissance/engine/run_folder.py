@@ -10,6 +10,7 @@ runs/NAME/
   results.json      what `renaissance evaluate` measured, by split
   checkpoints/
     step-00001000/  see checkpoint.py
+    step-00001000.damaged  one that could not be read when the run was resumed
     best            a link to one of them
     best.json       the step that was evaluated last, and the best value of the watched metric
 """
@@ -22,13 +23,16 @@ from pathlib import Path
 
 import attrs
 
-from renaissance.engine.checkpoint import MANIFEST, is_checkpoint, restore_replaced
+from renaissance.engine.checkpoint import MANIFEST, is_checkpoint, restore_replaced, verify
+from renaissance.engine.tensors import first_few
 from renaissance.errors import CheckpointError, SpecError
 from renaissance.files import PARTIAL, flush_to_disk, write_whole
 
 CHECKPOINT = re.compile(r"step-(\d{8,})")
 BEST = "best"
 RECORD = "best.json"
+# Appended to the name of a checkpoint that cannot be read.
+DAMAGED = ".damaged"
 
 
 @attrs.frozen
@@ -121,16 +125,53 @@ class RunFolder:
         """Finish what a run that was killed left unfinished; no other run may be under way."""
         restore_replaced(self._checkpoints)
 
+    def set_aside_damaged(self) -> list[str]:
+        """Rename the checkpoints that are damaged and later than the last whole one.
+
+        Returns:
+            What is wrong with each of them.
+
+        Raises:
+            CheckpointError: If all are damaged: a run must not start over without being told to.
+        """
+        damaged: dict[Path, CheckpointError] = {}
+        for folder in reversed(self._step_folders()):
+            try:
+                verify(folder)
+                break
+            except CheckpointError as error:
+                damaged[folder] = error
+        else:
+            if damaged:
+                faults = first_few([str(error) for error in damaged.values()])
+                raise CheckpointError(
+                    f"{self.path}: none of its checkpoints is whole: {faults}. Restore one from a "
+                    "copy, or delete the folder to start over"
+                )
+        for folder in damaged:
+            aside = folder.with_name(folder.name + DAMAGED)
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+        return [
+            f"{error}. The checkpoint is set aside as {folder.name}{DAMAGED}, and the run goes on "
+            "from the one before"
+            for folder, error in damaged.items()
+        ]
+
     def checkpoint(self, step: int) -> Path:
         """Return the folder for the checkpoint of a step, whether or not there is one."""
         return self._checkpoints / f"step-{step:08d}"
 
     def checkpoints(self) -> list[Path]:
         """Return the whole checkpoints, oldest first."""
+        return [path for path in self._step_folders() if is_checkpoint(path)]
+
+    def _step_folders(self) -> list[Path]:
+        """Return whatever has the name of a checkpoint, in the order of steps."""
         if not self._checkpoints.is_dir():
             return []
         paths = [p for p in self._checkpoints.iterdir() if CHECKPOINT.fullmatch(p.name)]
-        return sorted(filter(is_checkpoint, paths), key=_step_of)
+        return sorted(paths, key=_step_of)
 
     def find(self, prefer_best: bool) -> Path:
         """Return a checkpoint.

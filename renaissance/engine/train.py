@@ -167,6 +167,8 @@ def _enter_folder(spec: RunSpec, ranks: Ranks, stack: contextlib.ExitStack) -> N
             f"run.resume: 'never', but {spec.folder} holds checkpoints of an earlier run; "
             "choose another run.name, delete the folder, or set run.resume = 'auto'"
         )
+    for message in folder.set_aside_damaged():
+        print(message, flush=True)
 
 
 def _resume(

@@ -169,7 +169,7 @@ def test_damage_is_found_and_the_file_named(
     assert message.startswith(f"{folder}/{name}: damaged: ")
     assert text in message
     assert message.endswith(
-        f"expected {size} bytes; delete {folder} to continue from the previous checkpoint"
+        f"expected {size} bytes; restore it from a copy, or use another checkpoint"
     )
 
 
@@ -224,7 +224,7 @@ def test_a_manifest_names_exactly_the_files_of_a_checkpoint(
     assert message.startswith(f"{path}: malformed: {expected}")
     assert message.endswith(
         "; expected size and sha256 of model.safetensors, state.json, spec.toml, "
-        f"optimizer.safetensors; delete {folder} to continue from the previous checkpoint"
+        "optimizer.safetensors; restore it from a copy, or use another checkpoint"
     )
     assert len(message) < 1000
 

@@ -394,6 +394,7 @@ def test_the_same_run_is_not_started_twice(tmp_path: Path) -> None:
         run_here(spec, tmp_path)
     # What the run that is under way has moved aside is not touched.
     assert aside.is_dir()
+    aside.rmdir()
     process.kill()
     process.wait()
     # The system has freed the lock of a process that was killed.
@@ -401,15 +402,51 @@ def test_the_same_run_is_not_started_twice(tmp_path: Path) -> None:
     assert not (tmp_path / "tiny/run.lock").exists()
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    spec = write_spec(tmp_path)
-    run_here(spec, tmp_path, "train.max_steps=2")
-    file = tmp_path / "tiny/checkpoints/step-00000002/model.safetensors"
+def damage(file: Path) -> None:
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"model.safetensors: damaged"):
-        run_here(spec, tmp_path, "train.max_steps=4")
+
+
+def test_a_run_goes_on_from_the_last_whole_checkpoint_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = write_spec(tmp_path)
+    short = ["train.max_steps=3", "checkpoint.every_steps=1", "checkpoint.keep_last=3"]
+    # An undisturbed run has the same number of steps: the learning rate depends on it.
+    run_here(spec, tmp_path, *short, "run.name=undisturbed")
+    run_here(spec, tmp_path, *short)
+    folder = tmp_path / "tiny/checkpoints"
+    damage(folder / "step-00000003/model.safetensors")
+    (folder / "step-00000002/manifest.json").unlink()
+    capsys.readouterr()
+    # With one to keep, the whole one must not make room for those that are damaged.
+    assert run_here(spec, tmp_path, *short, "checkpoint.keep_last=1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{folder}/step-00000003/model.safetensors: damaged: ")
+    assert lines[0].endswith(
+        "The checkpoint is set aside as step-00000003.damaged, and the run goes on from the one "
+        "before"
+    )
+    assert lines[1].startswith(f"{folder}/step-00000002: no readable manifest.json: ")
+    assert (folder / "step-00000003.damaged").is_dir()
+    for name, tensor in weights(tmp_path / "undisturbed", 3).items():
+        assert torch.equal(tensor, weights(tmp_path / "tiny", 3)[name])
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path)
+    run_here(spec, tmp_path, "train.max_steps=2")
+    file = tmp_path / "tiny/checkpoints/step-00000002/model.safetensors"
+    damage(file)
+    for _ in range(2):
+        with pytest.raises(CheckpointError) as caught:
+            run_here(spec, tmp_path, "train.max_steps=4")
+        message = str(caught.value)
+        assert message.startswith(
+            f"{tmp_path}/tiny: none of its checkpoints is whole: {file}: damaged: "
+        )
+        assert message.endswith(". Restore one from a copy, or delete the folder to start over")
 
 
 def test_a_checkpoint_of_another_model_names_the_first_tensors(tmp_path: Path) -> None:
