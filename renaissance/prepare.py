@@ -5,7 +5,7 @@ grow with the dataset, and report what cannot be used instead of skipping it sil
 """
 
 from renaissance.data.prepare.json_arrays import json_elements
-from renaissance.data.prepare.json_lines import json_lines
+from renaissance.data.prepare.json_lines import bounded_lines, json_lines
 from renaissance.data.prepare.paths import find_file, first_existing
 from renaissance.data.prepare.plain_pickle import load_plain_pickle
 from renaissance.data.prepare.remote import is_address, list_addresses, open_file
@@ -15,6 +15,7 @@ from renaissance.data.prepare.webdataset import tar_records
 
 __all__ = [
     "CAPTION_SCHEMA",
+    "bounded_lines",
     "captioned",
     "choose_splits",
     "files_by_split",

@@ -26,7 +26,7 @@ def normalization_of(checkpoint: str | None) -> tuple[Channels, Channels] | None
         config = json.loads(path.read_text(encoding="utf-8-sig"))
     # Without the file there is a default. If the checkpoint itself is missing, the encoder that
     # loads it says so.
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(config, dict) or config.get("do_normalize") is False:
         return None

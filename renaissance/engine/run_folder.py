@@ -210,7 +210,7 @@ class RunFolder:
             best = None if record["best"] is None else float(record["best"])
             return {"step": step, "best": best} if record["step"] == step else None
         # Absent or damaged: the step is evaluated again.
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def keep(self, num_last: int) -> None:

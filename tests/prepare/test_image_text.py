@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 from support.preparing import source_of
 
-from renaissance import DataError, DatasetContext
+from renaissance import DataError, DatasetContext, LeftOut
 from renaissance.builtin.datasets.image_text import ImageText
 from renaissance.data.prepare.manifest import Report
 from renaissance.data.prepare.writer import PrepareOptions, write_tables
+from renaissance.prepare import tar_records
 
 # Two captions of one image follow each other; a list; a number where a text belongs.
 LINES = [("a/0.png", "zero"), ("a/0.png", "again"), ("1.png", ["one", "uno"]), ("2.png", "two")]
@@ -356,3 +357,41 @@ def test_a_tar_cut_short_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.tar: not a whole tar \(unexpected end of data\)"):
         prepare(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_tar_member_of_eight_gigabytes_is_left_out(tmp_path: Path) -> None:
+    size = 8 << 30
+    for name, reason in (("0.txt", "txt"), ("0.jpg", "jpg")):
+        path = write_tar(tmp_path / f"{name}.tar", [("0.jpg", b""), ("0.txt", b"a")])
+        with path.open("r+b") as file:
+            info = tarfile.TarInfo(name)
+            info.size = size
+            file.seek(0 if name == "0.jpg" else 512)
+            file.write(info.tobuf())
+            # A file with a hole takes no room on the disk.
+            file.truncate(size + 2048)
+        (entry,) = tar_records("t", str(path))
+        assert entry == LeftOut(
+            "t", f"{path}: 0", f"{reason}: 8,589,934,592 bytes; expected at most 268,435,456"
+        )
+
+
+def test_a_tar_header_of_eight_gigabytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    for kind in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+        info = tarfile.TarInfo("x")
+        info.type, info.size = kind, 8 << 30
+        with path.open("wb") as file:
+            file.write(info.tobuf(tarfile.GNU_FORMAT))
+            file.truncate((8 << 30) + 2048)
+        with pytest.raises(DataError, match=r"a\.tar: a header or text of 8,589,934,592 bytes at"):
+            list(tar_records("t", str(path)))
+
+
+def test_tar_headers_that_describe_headers_are_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, 512
+    path = tmp_path / "a.tar"
+    path.write_bytes((info.tobuf() + b"10 path=ab\n".ljust(512, b"\0")) * 5000)
+    with pytest.raises(DataError, match=r"a\.tar: not a whole tar \("):
+        list(tar_records("t", str(path)))

@@ -1,6 +1,7 @@
 import io
 import json
 import pickle
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -483,6 +484,18 @@ def test_pickles_that_ask_for_anything_else_are_refused(tmp_path: Path, protocol
     path.write_bytes(pickle.dumps(plain, 4)[:-5])
     with pytest.raises(DataError, match="cannot be read"):
         load_plain_pickle(path)
+
+
+def test_a_pickle_of_a_few_bytes_takes_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "refs(unc).p"
+    # LONG_BINPUT with an index for which a table would take 16 GiB.
+    path.write_bytes(b"\x80\x02]r\xff\xff\xff\x7f.")
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, hard))
+    try:
+        assert load_plain_pickle(path) == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def test_a_folder_without_annotations_says_what_is_expected(tmp_path: Path) -> None:

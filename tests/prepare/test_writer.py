@@ -26,7 +26,7 @@ from renaissance.data.prepare.image_files import (
 )
 from renaissance.data.prepare.manifest import Report
 from renaissance.data.prepare.writer import PrepareOptions, write_tables
-from renaissance.prepare import CAPTION_SCHEMA, captioned, json_elements, json_lines
+from renaissance.prepare import CAPTION_SCHEMA, captioned, json_elements, json_lines, text_fault
 
 
 def photos(folder: Path, count: int, size: tuple[int, int] = (64, 48)) -> Path:
@@ -380,6 +380,42 @@ def test_a_byte_order_mark_in_json_is_skipped(tmp_path: Path) -> None:
     assert list(json_elements(path)) == [1, 2]
     path.write_text('\ufeff{"a": 1}\n{"a": 2}\n')
     assert [content for _, content in json_lines(path)] == [{"a": 1}, {"a": 2}]
+
+
+def test_json_of_any_size_and_depth_is_refused_in_bounded_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"a\.json: not valid JSON \(maximum recursion depth"):
+        list(json_elements(path))
+    path.write_text('{"a": ' + "[" * 100_000 + "\n")
+    with pytest.raises(DataError, match=r"a\.json: line 1: not valid JSON \(maximum recursion"):
+        list(json_lines(path))
+    for module in ("json_arrays", "json_lines"):
+        monkeypatch.setattr(f"renaissance.data.prepare.{module}.MAX_RECORD", 1000)
+    monkeypatch.setattr("renaissance.data.prepare.json_arrays.CHUNK_CHARS", 100)
+    path.write_text(json.dumps([1, "x" * 10_000]))
+    with pytest.raises(DataError, match=r"more than 1,000 characters in one value, at character 4"):
+        list(json_elements(path))
+    path.write_text('{"a": 1}\n' + json.dumps({"a": "x" * 10_000}))
+    with pytest.raises(DataError, match=r"a\.json: line 2 has 1,000 bytes or more; expected one"):
+        list(json_lines(path))
+
+
+def test_a_large_value_is_read_in_linear_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("renaissance.data.prepare.json_arrays.CHUNK_CHARS", 10)
+    path = tmp_path / "a.json"
+    # In steps of 10 characters, 100,000 attempts would be made to parse it.
+    path.write_text(json.dumps(["x" * 1_000_000, 2]))
+    assert [len(str(element)) for element in json_elements(path)] == [1_000_000, 1]
+
+
+def test_a_text_that_is_no_caption_is_left_out() -> None:
+    assert text_fault("x" * 100_000) is None
+    assert text_fault("x" * 50_000_000) == "has 50,000,000 characters, more than 100,000"
 
 
 def test_json_cut_anywhere_is_refused(tmp_path: Path) -> None:

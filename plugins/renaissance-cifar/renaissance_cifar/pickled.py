@@ -52,7 +52,9 @@ class _Array:
         return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-class _Unpickler(pickle.Unpickler):
+# Not `pickle.Unpickler`, whose table of remembered objects has room for the largest index that the
+# file names: a few bytes can ask for gigabytes. In this one, which is slower, it is a dict.
+class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in RECONSTRUCT:
             return _Array

@@ -65,6 +65,6 @@ def _write(run: RunInfo, step: int, epoch: float, split: str, figures: Mapping[s
 def _step(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         # The last line of a run that was killed may be cut short.
         return float("inf")

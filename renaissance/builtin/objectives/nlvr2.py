@@ -144,7 +144,7 @@ def _questions(path: Path) -> Iterator[str]:
         where = f"{path}: line {line_number}"
         try:
             question = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{where}: not valid JSON ({error}); expected {expected}. Download the file again"
             ) from error

@@ -189,7 +189,7 @@ class VQA(Classification):
         expected = "a JSON list of {question_id, answer}"
         try:
             content = json.loads(submissions.read_text(file))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise submissions.wrong_form(file, f"not valid JSON ({error})", expected) from error
         if not isinstance(content, list):
             raise submissions.wrong_form(file, f"a JSON {type(content).__name__}", expected)
@@ -219,7 +219,7 @@ def _read_answers(path: Path) -> list[str]:
             f"{path}: no such file; expected the answers of vqa by class. Run 'renaissance data "
             "prepare vqav2', which writes it beside the tables, or set answers to its path"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: cannot be read ({error}); expected a JSON list of the answers of vqa by "
             "class. Run 'renaissance data prepare vqav2' again"
@@ -256,7 +256,7 @@ def _questions(path: Path) -> Iterator[int]:
     expected = "the official questions of VQA v2"
     try:
         content = json.loads(submissions.read_text(path, expected))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: not valid JSON ({error}); expected {expected}. Download the file again"
         ) from error

@@ -1,13 +1,12 @@
 """Reading a captions file: .jsonl, .csv, .tsv or .parquet."""
 
 import csv
-import io
 import json
 from collections.abc import Iterator, Mapping
 from typing import IO
 
 from renaissance import DataError
-from renaissance.prepare import open_file
+from renaissance.prepare import bounded_lines, open_file
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 # Captions may exceed the csv module's default limit.
@@ -50,8 +49,8 @@ def _parquet_rows(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str
 
 
 def _table_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str, object]]]:
-    # Spreadsheet programs begin files with a byte order mark.
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    lines = enumerate(bounded_lines(file, path), start=1)
+    text = (_decoded(line, number) for number, line in lines)
     if path.endswith(".tsv"):
         # A quotation mark is part of the text, as in most files of captions.
         rows = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -78,16 +77,10 @@ def _table_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str,
                 yield where, dict(zip(columns, fields, strict=True))
     except csv.Error as error:
         raise ValueError(f"line {rows.line_num}: {error}") from error
-    except UnicodeDecodeError as error:
-        # The text is decoded in blocks, so the line is not known.
-        file.seek(0)
-        for number, line in enumerate(file, start=1):
-            _decoded(line, number)
-        raise ValueError(str(error)) from error
 
 
 def _json_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str, object]]]:
-    for number, line in enumerate(file, start=1):
+    for number, line in enumerate(bounded_lines(file, path), start=1):
         text = _decoded(line, number)
         if text.strip():
             try:
@@ -95,6 +88,9 @@ def _json_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str, 
             except json.JSONDecodeError as error:
                 # Its own message counts lines from the start of this one.
                 raise ValueError(f"line {number}, column {error.colno}: {error.msg}") from error
+            # A number of thousands of digits, values that are nested too deeply.
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"line {number}: {error}") from error
             if not isinstance(content, dict):
                 raise ValueError(f"line {number} is not an object")
             yield f"{path}: line {number}", content
@@ -102,7 +98,7 @@ def _json_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str, 
 
 def _decoded(line: bytes, number: int) -> str:
     try:
-        return line.decode("utf-8-sig")
+        return line.decode()
     except UnicodeDecodeError as error:
         raise ValueError(
             f"line {number}: not UTF-8: {error.reason} at byte {error.start}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from renaissance.errors import DataError
+from renaissance.files import MAX_RECORD
 
 CHUNK_CHARS = 1 << 20
 SPACE = " \t\n\r"
@@ -32,7 +33,8 @@ def json_elements(
             for array_key, element in _Parser(file, object_hook).elements():
                 if array_key == key:
                     yield element
-    except (OSError, ValueError) as error:
+    # Values that are nested too deeply are a RecursionError.
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: not valid JSON ({error}); expected the official annotations. "
             "Unpack or download the file again"
@@ -86,6 +88,11 @@ class _Parser:
             try:
                 value, end = self._decoder.raw_decode(self._buffer, self._position)
             except json.JSONDecodeError as error:
+                if len(self._buffer) - self._position > MAX_RECORD:
+                    raise ValueError(
+                        f"more than {MAX_RECORD:,} characters in one value, at character "
+                        f"{self._offset()}"
+                    ) from None
                 if not self._read_more():
                     offset = self._consumed + error.pos
                     raise ValueError(f"{error.msg} at character {offset}") from None
@@ -117,7 +124,9 @@ class _Parser:
         return self._consumed + self._position
 
     def _read_more(self) -> bool:
-        chunk = "" if self._ended else self._file.read(CHUNK_CHARS)
+        # A value is parsed again from its start: doubling what is read keeps that linear.
+        size = max(CHUNK_CHARS, len(self._buffer) - self._position)
+        chunk = "" if self._ended else self._file.read(size)
         if not chunk:
             self._ended = True
             return False

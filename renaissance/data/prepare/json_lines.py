@@ -1,11 +1,13 @@
 """Reading JSON lines."""
 
+import codecs
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from renaissance.errors import DataError
+from renaissance.files import MAX_RECORD
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -14,14 +16,15 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         DataError: If a line is not a JSON object.
     """
-    with path.open(encoding="utf-8-sig") as file:
-        for line_number, line in enumerate(file, start=1):
+    with path.open("rb") as file:
+        for line_number, line in enumerate(bounded_lines(file, str(path)), start=1):
             if not line.strip():
                 continue
             where = f"{path}: line {line_number}"
             try:
                 content = json.loads(line)
-            except ValueError as error:
+            # Values that are nested too deeply are a RecursionError.
+            except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"{where}: not valid JSON ({error}); expected one object per line. "
                     "Correct the line, or download the file again"
@@ -32,3 +35,24 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     "Correct the line, or download the file again"
                 )
             yield where, content
+
+
+def bounded_lines(file: IO[bytes], where: str) -> Iterator[bytes]:
+    """Yield the lines of a file, without a byte order mark; memory is bounded.
+
+    Args:
+        file: The file.
+        where: What to call it in messages.
+
+    Raises:
+        DataError: If a line is longer than `MAX_RECORD`.
+    """
+    number = 0
+    while line := file.readline(MAX_RECORD):
+        number += 1
+        if len(line) == MAX_RECORD:
+            raise DataError(
+                f"{where}: line {number} has {MAX_RECORD:,} bytes or more; expected one record "
+                "per line. Correct the line, or download the file again"
+            )
+        yield line.removeprefix(codecs.BOM_UTF8) if number == 1 else line

@@ -62,7 +62,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read one of preparation's own files; one that is missing or damaged counts as empty."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -4,17 +4,19 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from renaissance.errors import DataError
+from renaissance.errors import DataError, quoted
 
 
-class _PlainUnpickler(pickle.Unpickler):
+# Not `pickle.Unpickler`, whose table of remembered objects has room for the largest index that the
+# file names: a few bytes can ask for gigabytes. In this one, which is slower, it is a dict.
+class _PlainUnpickler(pickle._Unpickler):
     """Makes lists, tuples, dicts, sets, strings and numbers; refuses to look up anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
     def persistent_load(self, pid: object) -> object:
-        raise pickle.UnpicklingError(f"it asks for the persistent object {pid!r}")
+        raise pickle.UnpicklingError(f"it asks for the persistent object {quoted(pid)}")
 
 
 def load_plain_pickle(path: Path) -> Any:

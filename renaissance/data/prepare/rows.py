@@ -17,6 +17,10 @@ CAPTION_SCHEMA = pa.schema(
 )
 
 
+# A text this long is no caption, and takes a second to split into tokens.
+MAX_TEXT_CHARACTERS = 100_000
+
+
 def text_fault(text: object) -> str | None:
     """Return what is wrong with a text, or None if it can be written."""
     if not isinstance(text, str):
@@ -26,6 +30,8 @@ def text_fault(text: object) -> str | None:
     if "\0" in text:
         # A text in UTF-16 that was read as UTF-8 has one after each letter.
         return "has a NUL character"
+    if len(text) > MAX_TEXT_CHARACTERS:
+        return f"has {len(text):,} characters, more than {MAX_TEXT_CHARACTERS:,}"
     try:
         text.encode()
     except UnicodeEncodeError:

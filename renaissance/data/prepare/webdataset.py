@@ -1,16 +1,18 @@
 """WebDataset tars: members `{key}.jpg`, `{key}.txt`, `{key}.json` of a sample follow each other."""
 
+import contextlib
 import itertools
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import IO, Any, cast
 
 from renaissance.contracts.source import ImageFile, LeftOut, Record
 from renaissance.data.prepare.remote import open_file
 from renaissance.data.prepare.rows import captioned
-from renaissance.errors import DataError
+from renaissance.errors import DataError, shortened
+from renaissance.files import MAX_RECORD
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 # Keys under which the JSON of a sample may hold its caption, if it has no text file.
@@ -28,15 +30,50 @@ def tar_records(table: str, path: str) -> Iterator[Record | LeftOut]:
         DataError: If it is not a whole tar.
     """
     try:
-        with open_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with open_tar(path) as tar:
             for key, members in itertools.groupby(members_of(tar), key=key_of):
                 parts = {suffix_of(member): member for member in members}
                 yield from _sample(table, path, key, tar, parts)
-    except (OSError, tarfile.TarError) as error:
+    # Damaged headers raise all of these.
+    except (OSError, tarfile.TarError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: not a whole tar ({error}); expected an uncompressed tar of key.jpg, key.txt, "
             "key.json. Unpack it if it is compressed, or download it again"
         ) from error
+
+
+class _Bounded:
+    """A file that refuses to read more at once than a record may have.
+
+    tarfile reads long names and extended headers whole, whatever size the archive gives them.
+    """
+
+    def __init__(self, file: IO[bytes], path: str) -> None:
+        self._file, self._path = file, path
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > MAX_RECORD:
+            raise DataError(
+                f"{self._path}: a header or text of {size:,} bytes at byte {self.tell()}; expected "
+                f"at most {MAX_RECORD:,}. Download the tar again, or leave it out"
+            )
+        return self._file.read(size)
+
+
+@contextlib.contextmanager
+def open_tar(path: str) -> Iterator[tarfile.TarFile]:
+    """Open a tar, given its path or address, to be read in bounded memory.
+
+    Raises:
+        DataError: While it is read, if a header is larger than a record may be.
+        OSError: If it cannot be read.
+        tarfile.TarError: If it is not a tar.
+    """
+    with open_file(path) as file:
+        bounded = cast(IO[bytes], _Bounded(file, path))
+        with tarfile.open(fileobj=bounded, mode="r:") as tar:
+            yield tar
 
 
 def members_of(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -65,8 +102,13 @@ def _sample(
 ) -> Iterator[Record | LeftOut]:
     suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in parts), None)
     if suffix is None:
-        yield LeftOut(table, f"{path}: {key}", f"no image among {', '.join(parts)}")
+        yield LeftOut(table, f"{path}: {key}", f"no image among {shortened(', '.join(parts))}")
         return
+    for name in (suffix, "txt", "json"):
+        if name in parts and parts[name].size > MAX_RECORD:
+            reason = f"{name}: {parts[name].size:,} bytes; expected at most {MAX_RECORD:,}"
+            yield LeftOut(table, f"{path}: {key}", reason)
+            return
     image = ImageFile(path, parts[suffix].offset_data, parts[suffix].size)
     values = {"image_id": f"{key}.{suffix}", "split": "train"}
     yield from captioned(table, image, _captions(tar, parts), values)
@@ -78,7 +120,7 @@ def _captions(tar: tarfile.TarFile, parts: Mapping[str, tarfile.TarInfo]) -> lis
     if "json" in parts:
         try:
             content = json.loads(_read(tar, parts["json"]))
-        except ValueError:
+        except (ValueError, RecursionError):
             return []
         for key in CAPTION_KEYS:
             if isinstance(content, dict) and key in content:

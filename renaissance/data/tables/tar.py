@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from renaissance.data.prepare.remote import open_file
-from renaissance.data.prepare.webdataset import IMAGE_SUFFIXES, key_of, members_of, suffix_of
+from renaissance.data.prepare.webdataset import (
+    IMAGE_SUFFIXES,
+    key_of,
+    members_of,
+    open_tar,
+    suffix_of,
+)
 from renaissance.data.tables.arrow_rows import KEY, check_unicode, write_objects
 from renaissance.data.tables.files import TableFile
 from renaissance.data.tables.lines import MAX_CELL
@@ -34,14 +39,15 @@ def write_tar_index(table: TableFile, path: Path) -> int:
 def _samples(table: TableFile, images: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the key and the columns of each sample; names of image columns go into `images`."""
     try:
-        with open_file(table.path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with open_tar(table.path) as tar:
             for key, members in itertools.groupby(members_of(tar), key=key_of):
                 row: dict[str, Any] = {}
                 for member in members:
                     row |= _columns(table, tar, member, images)
                 found = [row[suffix] for suffix in IMAGE_SUFFIXES if suffix in row]
                 yield key, {**row, **({IMAGE: found[0]} if found else {})}
-    except (OSError, tarfile.TarError) as error:
+    # Damaged headers raise all of these.
+    except (OSError, tarfile.TarError, ValueError, RecursionError) as error:
         raise DataError(
             f"{table.path}: not a whole tar ({error}); expected an uncompressed tar of key.jpg, "
             "key.txt, key.json. Unpack it if it is compressed, or download it again"
