@@ -2,9 +2,11 @@
 
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Appended to the name of a file while it is being written.
 PARTIAL = ".partial"
@@ -61,6 +63,15 @@ def locked(path: Path, busy: Exception) -> Iterator[None]:
                 finally:
                     path.unlink(missing_ok=True)
                 return
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object from a JSON file; one that is missing or damaged counts as empty."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def with_home(path: str) -> str:

@@ -1,28 +1,22 @@
 """Memory-mapped Arrow tables, and an index of the captions in them."""
 
-import difflib
-import mmap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from renaissance.data.mapped_arrow import (
+    ArrowArray,
+    ArrowScalar,
+    ArrowType,
+    MappedArrowFile,
+    check_sizes,
+)
 from renaissance.errors import DataError
-
-# pyarrow ships no types.
-ArrowArray: TypeAlias = Any
-ArrowBatch: TypeAlias = Any
-ArrowBuffer: TypeAlias = Any
-ArrowScalar: TypeAlias = Any
-ArrowSchema: TypeAlias = Any
-ArrowType: TypeAlias = Any
-
-FILE_MAGIC = b"ARROW1"
-END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 class ArrowTable:
@@ -38,7 +32,8 @@ class ArrowTable:
         optional_columns: Columns to read from the files that have them.
 
     Raises:
-        DataError: If a file is missing, not an Arrow file, cut short, compressed, or lacks a
+        DataError: If a file is missing, not an Arrow file, cut short, damaged so that reading it
+            would leave its bounds, of another size than its manifest says, compressed, or lacks a
             column, or if there are no rows at all.
     """
 
@@ -51,8 +46,10 @@ class ArrowTable:
             name: [] for name in (*columns, *optional_columns)
         }
         batch_rows, batch_files = [0], []
-        for file, path in enumerate(self.paths):
-            for batch in _open_batches(path, columns):
+        self._files = [MappedArrowFile(path, columns, optional_columns) for path in self.paths]
+        check_sizes(self.paths)
+        for file, mapped in enumerate(self._files):
+            for batch in mapped.batches:
                 batch_rows.append(batch.num_rows)
                 batch_files.append(file)
                 for name, arrays in self._columns.items():
@@ -81,11 +78,32 @@ class ArrowTable:
         """Return one value as a pyarrow scalar, or None if the row's file lacks the column.
 
         Raises:
+            DataError: If the value is damaged, or the file is shorter than when it was opened.
             IndexError: If the row does not exist.
         """
         batch = self._batch_of(row)
         array = self._columns[name][batch]
-        return None if array is None else array[row - int(self._batch_starts[batch])]
+        if array is None:
+            return None
+        self.require_whole(batch)
+        scalar = array[row - int(self._batch_starts[batch])]
+        if not is_binary(array.type):
+            try:
+                scalar.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise DataError(
+                    f"{self.source(row)}: column '{name}' is damaged ({error}). Copy or prepare "
+                    "the file again"
+                ) from error
+        return scalar
+
+    def require_whole(self, batch: int) -> None:
+        """Check that the file of a record batch is no shorter than when it was opened.
+
+        Raises:
+            DataError: If it is.
+        """
+        self._files[self._batch_files[batch]].require_whole()
 
     def source(self, row: int) -> str:
         """Return the file name and the row in that file, for messages."""
@@ -126,9 +144,15 @@ class CaptionIndex:
 
     Args:
         arrays: The caption column, one array per record batch: lists of strings, or strings.
+        require_whole: Called with the index of a record batch before its offsets are read.
     """
 
-    def __init__(self, arrays: Sequence[ArrowArray]) -> None:
+    def __init__(
+        self,
+        arrays: Sequence[ArrowArray],
+        require_whole: Callable[[int], None] = lambda batch: None,
+    ) -> None:
+        self._require_whole = require_whole
         # Per batch: number of captions before each row, and the end, (rows + 1,), int32 or int64;
         # None if each row has one caption. The first need not be 0: a batch may be a slice.
         self._offsets = [_caption_offsets(array) for array in arrays]
@@ -146,6 +170,7 @@ class CaptionIndex:
         """Return the row, counted over all files, and the caption's position in its list.
 
         Raises:
+            DataError: As `require_whole` raises it.
             IndexError: If the caption does not exist.
         """
         if not 0 <= index < len(self):
@@ -156,6 +181,7 @@ class CaptionIndex:
         offsets = self._offsets[batch]
         if offsets is None:
             return first_row + position, 0
+        self._require_whole(batch)
         # With the offsets' own dtype: otherwise numpy would convert, and copy, all of them.
         caption = offsets.dtype.type(position + int(offsets[0]))
         row = int(np.searchsorted(offsets, caption, side="right")) - 1
@@ -190,90 +216,3 @@ def is_texts(arrow_type: ArrowType) -> bool:
 def is_binary(arrow_type: ArrowType) -> bool:
     """Return whether a pyarrow type is bytes of any length."""
     return bool(pa.types.is_binary(arrow_type) or pa.types.is_large_binary(arrow_type))
-
-
-def _open_batches(path: Path, columns: Sequence[str]) -> list[ArrowBatch]:
-    if not path.is_file():
-        raise DataError(
-            f"{path}: no such file; expected an Arrow file. {_names_nearby(path)}. "
-            "Set data.root to the folder that holds it, or prepare it with "
-            "'renaissance data prepare'"
-        )
-    try:
-        mapping = _mapped(path)
-        buffer = pa.py_buffer(mapping)
-        schema, is_file = _read_schema(buffer)
-        missing = [name for name in columns if name not in schema.names]
-        if missing:
-            raise DataError(
-                f"{path}: no column {', '.join(map(repr, missing))}; it has "
-                f"{', '.join(schema.names)}; expected {', '.join(columns)}. "
-                "Prepare the file with these columns, or use a dataset type that reads those it has"
-            )
-        # IpcReadOptions.included_fields would copy the columns instead of mapping them.
-        if is_file:
-            reader = pa.ipc.open_file(buffer)
-            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        else:
-            batches = list(pa.ipc.open_stream(buffer))
-        for batch in batches:
-            batch.validate()
-    # Mapping an empty file raises ValueError.
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: not a whole Arrow file of {path.stat().st_size} bytes ({error}); expected an "
-            "uncompressed Arrow IPC file. It may be cut short: copy or prepare it again"
-        ) from error
-    _check_in_place(path, buffer, batches)
-    # From here on rows are read, and an image spans many pages: reading ahead helps.
-    mapping.madvise(mmap.MADV_NORMAL)
-    return batches
-
-
-def _mapped(path: Path) -> mmap.mmap:
-    # Not pyarrow's memory_map: it asks the system to read ahead each batch as it is opened, and the
-    # system reads ahead of each page that is touched, so opening would read whole files from disk.
-    try:
-        with path.open("rb") as file:
-            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be opened ({error.strerror}); expected a file that can be read. "
-            "Allow reading it; if too many files are open, raise 'ulimit -n'"
-        ) from error
-    mapping.madvise(mmap.MADV_RANDOM)
-    return mapping
-
-
-def _read_schema(buffer: ArrowBuffer) -> tuple[ArrowSchema, bool]:
-    """Return the schema, and whether the layout is IPC file (else IPC stream)."""
-    if buffer[: len(FILE_MAGIC)] == FILE_MAGIC:
-        return pa.ipc.open_file(buffer).schema, True
-    schema = pa.ipc.open_stream(buffer).schema
-    # A stream has no footer, so only its end mark shows that no batches are missing.
-    if buffer[-len(END_OF_STREAM) :] != END_OF_STREAM:
-        raise pa.ArrowInvalid("the stream has no end mark")
-    return schema, False
-
-
-def _check_in_place(path: Path, file: ArrowBuffer, batches: Sequence[ArrowBatch]) -> None:
-    # Compressed buffers would be expanded into memory: the whole file, in every process.
-    buffers = (b for batch in batches for column in batch.columns for b in column.buffers())
-    first = next((buffer for buffer in buffers if buffer is not None and buffer.size), None)
-    if first is not None and not 0 <= first.address - file.address < file.size:
-        raise DataError(
-            f"{path}: its record batches are compressed; expected uncompressed ones, which are "
-            "read in place. Write it again with compression=None "
-            "(Feather: compression='uncompressed')"
-        )
-
-
-def _names_nearby(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"There is no folder {path.parent} either"
-    names = sorted(p.name for p in path.parent.iterdir())
-    nearest = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
-    if nearest:
-        return f"Nearest names in {path.parent}: {', '.join(nearest)}"
-    arrow_files = [name for name in names if name.endswith(".arrow")][:3]
-    return f"Arrow files in {path.parent}: {', '.join(arrow_files) or 'none'}"

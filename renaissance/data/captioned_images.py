@@ -8,8 +8,9 @@ import attrs
 import numpy as np
 
 from renaissance import DataError, DatasetContext, Sample, option
-from renaissance.data.arrow import ArrowType, is_list, is_text, is_texts
+from renaissance.data.arrow import is_list, is_text, is_texts
 from renaissance.data.image_rows import ImageRows
+from renaissance.data.mapped_arrow import ArrowType
 
 Split = Literal["train", "validate", "test"]
 

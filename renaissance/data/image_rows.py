@@ -42,7 +42,7 @@ class ImageRows(Dataset):
         self._table = ArrowTable(paths, (*images, texts, *columns), optional_columns)
         for image in images:
             self._table.check_type(image, is_binary, "binary: the encoded image file")
-        self._texts = CaptionIndex(self._table.column(texts))
+        self._texts = CaptionIndex(self._table.column(texts), self._table.require_whole)
         self._has_image_ids = "image_id" in (*columns, *optional_columns)
         # Keeps equal identifiers of different datasets apart.
         self._namespace = "; ".join(map(str, paths))

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from renaissance.data.arrow import FILE_MAGIC, ArrowTable, is_list
+from renaissance.data.arrow import ArrowTable, is_list
+from renaissance.data.mapped_arrow import FILE_MAGIC
 from renaissance.data.open_image import COMMAND_LIMITS, ImageFaultError, ImageLimits, open_image
 from renaissance.data.prepare.image_files import decode_fault
-from renaissance.data.prepare.manifest import read_json
+from renaissance.data.verification import manifest_entries
 from renaissance.errors import DataError
 from renaissance.files import sha256_of
 
@@ -201,19 +202,11 @@ def _check_values(path: Path, table: ArrowTable, columns: Collection[str]) -> No
 
 
 def _manifest_faults(path: Path) -> Iterator[str]:
-    listed = False
-    for manifest in sorted(path.parent.glob("*_manifest.json")):
-        entry = read_json(manifest).get("tables", {}).get(path.name)
-        if entry is None:
-            continue
-        listed = True
-        size = path.stat().st_size
-        if size != entry["size"]:
-            yield f"{path}: has {size} bytes; {manifest.name} says {entry['size']}"
-        elif sha256_of(path) != entry["sha256"]:
-            yield f"{path}: its SHA-256 is not the one in {manifest.name}: its content has changed"
-    if not listed:
+    entry = manifest_entries([path]).get(path)
+    if entry is None:
         yield f"{path}: no manifest in its folder lists it, so its checksum is unknown"
+    elif sha256_of(path) != entry["sha256"]:
+        yield f"{path}: its SHA-256 is not the one in {entry['manifest']}: its content has changed"
 
 
 def _text_counts(

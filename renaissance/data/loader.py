@@ -256,6 +256,8 @@ def _death(process: BaseProcess) -> LoadFailure:
         how = f"was killed by {signal.Signals(-code).name}"
         if code == -signal.SIGKILL:
             how += ", as the system does when memory runs out"
+        elif code == -signal.SIGBUS:
+            how += ", as when a file is cut short while it is read"
     return LoadFailure(
         f"a data worker {how}; use fewer data.num_workers or a smaller train.micro_batch_size, "
         "or find out why with data.num_workers = 0, which reads in the main process"

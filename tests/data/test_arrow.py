@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import os
 import pickle
@@ -146,6 +147,81 @@ def test_files_cut_short_are_refused(tmp_path: Path, kept: float) -> None:
         ArrowTable([path], ["n"])
     assert f"{path}: not a whole Arrow file of {path.stat().st_size} bytes" in str(error.value)
     assert "copy or prepare it again" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.string(), ["a", "bb", "ccc"]),
+        (pa.binary(), [b"a", b"bb", b"ccc"]),
+        (pa.list_(pa.int8()), [[1], [1, 1], [1, 1, 1]]),
+        (LISTS, [["x"], [""] * 2, [""] * 3]),
+        (pa.list_(LISTS), [[["a"], ["b", "c"], ["d", "e", "f"]], [], []]),
+    ],
+)
+def test_offsets_that_lead_outside_are_refused(tmp_path: Path, kind: Any, values: Any) -> None:
+    path = write(tmp_path / "a.arrow", [{"x": values}] * 2, pa.schema({"x": kind}))
+    whole = path.read_bytes()
+    offsets = np.array([0, 1, 3, 6], np.int32).tobytes()
+    start = whole.rindex(offsets)
+    # Arrow itself refuses a wrong first or last one.
+    for wrong in ([0, 5, 3, 6], [0, 2**31 - 1, 3, 6], [0, -7, 3, 6], [0, 1, 2**20, 6]):
+        damaged = np.array(wrong, np.int32).tobytes()
+        path.write_bytes(whole[:start] + damaged + whole[start + len(damaged) :])
+        with pytest.raises(DataError) as error:
+            ArrowTable([path], ["x"])
+        assert str(error.value) == (
+            f"{path}: rows 3 to 5: column 'x' is damaged (offsets do not ascend from 0 to at most "
+            "6). Copy or prepare the file again"
+        )
+        # A column that nobody reads does no harm.
+        assert len(ArrowTable([path], [])) == 6
+
+
+def test_text_that_is_not_utf_8_is_named_with_its_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.arrow", [{"text": ["ab", "cd"], "texts": [["ef"], ["gh"]]}])
+    path.write_bytes(path.read_bytes().replace(b"cd", b"\xff\xfe").replace(b"gh", b"\xff\xfe"))
+    table = ArrowTable([path], ["text", "texts"])
+    for column in ("text", "texts"):
+        table.value(column, 0)
+        with pytest.raises(DataError, match=rf"a\.arrow: row 1: column '{column}' is damaged"):
+            table.value(column, 1)
+
+
+def test_a_file_that_is_cut_short_while_it_is_mapped(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.arrow", [{"text": [["a" * 9000]] * 3}])
+    table = ArrowTable([path], ["text"])
+    index = CaptionIndex(table.column("text"), table.require_whole)
+    size = path.stat().st_size
+    os.truncate(path, 4096)
+    expected = rf"a\.arrow: has 4,096 bytes; it had {size:,} when it was opened"
+    # Reading it would end the process.
+    with pytest.raises(DataError, match=expected):
+        table.value("text", 2)
+    with pytest.raises(DataError, match=expected):
+        index.locate(2)
+
+
+def test_a_file_of_another_size_than_its_manifest_says(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.arrow", [{"n": [1]}])
+    manifest = tmp_path / "mine_manifest.json"
+    entry = {"size": path.stat().st_size, "sha256": "0"}
+    manifest.write_text(json.dumps({"tables": {"a.arrow": entry}}))
+    ArrowTable([path], ["n"])
+    manifest.write_text(json.dumps({"tables": {"a.arrow": {**entry, "size": 1}}}))
+    with pytest.raises(DataError, match=r"bytes; mine_manifest\.json says 1\. Copy or prepare"):
+        ArrowTable([path], ["n"])
+    # One that is no manifest vouches for nothing.
+    for content in (
+        "[",
+        "[]",
+        "null",
+        "[" * 100_000,
+        '{"tables": []}',
+        '{"tables": {"a.arrow": 1}}',
+    ):
+        manifest.write_text(content)
+        ArrowTable([path], ["n"])
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from renaissance.contracts.source import LeftOut
-from renaissance.data.arrow import ArrowArray, ArrowBatch, ArrowBuffer, ArrowSchema
+from renaissance.data.mapped_arrow import ArrowArray, ArrowBatch, ArrowBuffer, ArrowSchema
 from renaissance.data.prepare.image_reader import Row
 from renaissance.data.prepare.manifest import TableReport
 

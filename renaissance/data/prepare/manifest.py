@@ -11,7 +11,7 @@ import attrs
 
 from renaissance.contracts.source import LeftOut
 from renaissance.errors import DataError
-from renaissance.files import write_whole
+from renaissance.files import read_json, write_whole
 
 
 @attrs.frozen
@@ -58,30 +58,25 @@ def _kind(reason: str) -> str:
     return re.sub(r"\d+", "N", re.split(r"[:(]", reason)[0]).strip()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read one of preparation's own files; one that is missing or damaged counts as empty."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+def earlier_entries(manifest: Path) -> tuple[dict[str, Any], list[Any]]:
+    """Return what an earlier preparation wrote, by file name, and what it left out.
 
-
-def recorded_tables(manifest: Path) -> dict[str, dict[str, Any]]:
-    """Return what a manifest says of each file; a manifest that is missing has none.
-
-    Raises:
-        DataError: If its entries are not those of a manifest.
+    Entries that no preparation has written are ignored: files that they name would be deleted.
     """
-    tables = read_json(manifest).get("tables", {})
-    if isinstance(tables, dict) and all(
-        isinstance(entry, dict) and {"table", "source"} <= set(entry) for entry in tables.values()
-    ):
-        return tables
-    raise DataError(
-        f"{manifest}: not a manifest: expected a table and a source for each file; delete it, and "
-        "prepare again"
+    content = read_json(manifest)
+    tables, left_out = content.get("tables"), content.get("left_out")
+    return (
+        {
+            name: entry
+            for name, entry in (tables.items() if isinstance(tables, dict) else ())
+            if Path(name).name == name and _has_table(entry)
+        },
+        [entry for entry in (left_out if isinstance(left_out, list) else ()) if _has_table(entry)],
     )
+
+
+def _has_table(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("table"), str)
 
 
 def refuse_other_source(manifest: Path, source: str, tables_of: Mapping[str, str]) -> None:
@@ -96,12 +91,13 @@ def refuse_other_source(manifest: Path, source: str, tables_of: Mapping[str, str
         DataError: Naming the manifest, and the source that it names.
     """
     for other in sorted(manifest.parent.glob("*_manifest.json")):
-        for file, entry in recorded_tables(other).items():
+        for file, entry in earlier_entries(other)[0].items():
             is_mine = other == manifest and entry["table"] in tables_of.values()
-            is_same = other == manifest and _is_same(str(entry["source"]), source)
+            is_same = other == manifest and _is_same(str(entry.get("source")), source)
             if (is_mine or file in tables_of) and not is_same:
+                origin = entry.get("source")
                 raise DataError(
-                    f"{manifest.parent / file}: prepared from {entry['source']} ({other.name}), "
+                    f"{manifest.parent / file}: prepared from {origin} ({other.name}), "
                     f"expected {source}; it would be replaced. Choose another output, or delete "
                     f"{other} to replace it"
                 )

@@ -26,15 +26,14 @@ from renaissance.data.prepare.listing import Omissions, list_records
 from renaissance.data.prepare.manifest import (
     Report,
     TableReport,
-    read_json,
-    recorded_tables,
+    earlier_entries,
     refuse_other_source,
     write_json,
 )
 from renaissance.data.prepare.progress import progress_bars
 from renaissance.data.prepare.record_store import RecordStore
 from renaissance.errors import DataError
-from renaissance.files import locked, sha256_of
+from renaissance.files import locked, read_json, sha256_of
 from renaissance.randomness import keyed_seed
 
 
@@ -222,7 +221,11 @@ class _Writer:
         note = read_json(self.work / f"{plan.stem}.json")
         if note.get("fingerprint") != plan.fingerprint:
             return None
-        report = TableReport(**note["report"])
+        try:
+            report = TableReport(**note["report"])
+            left_out = [LeftOut(**entry) for entry in note["left_out"]]
+        except (KeyError, TypeError):
+            return None  # Damaged: the file is written again.
         waiting, placed = self.work / plan.file, self.options.output / plan.file
         if not waiting.exists():
             # The run was interrupted while it moved its files. The file there may be an older one.
@@ -230,8 +233,8 @@ class _Writer:
                 return None
         elif waiting.stat().st_size != report.size:
             return None
-        for entry in note["left_out"]:
-            self._leave_out(LeftOut(**entry))
+        for entry in left_out:
+            self._leave_out(entry)
         return report
 
 
@@ -244,17 +247,16 @@ def _put_in_place(
 ) -> None:
     output = options.output
     manifest = output / f"{source.name}_manifest.json"
-    earlier = recorded_tables(manifest)
-    left_out = read_json(manifest).get("left_out", [])
+    tables, left_out = earlier_entries(manifest)
     rewritten = {report.table for report in reports.values()}
     # Files that an earlier preparation wrote for other splits remain, and stay in the manifest.
     kept = {
         name: entry
-        for name, entry in earlier.items()
+        for name, entry in tables.items()
         if entry["table"] not in rewritten and (output / name).exists()
     }
     # A table may have fewer files than before; old ones would be read along with the new ones.
-    for name, entry in earlier.items():
+    for name, entry in tables.items():
         if entry["table"] in rewritten and name not in reports:
             (output / name).unlink(missing_ok=True)
     for name in reports:

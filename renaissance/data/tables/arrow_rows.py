@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from renaissance.data.arrow import ArrowBatch, ArrowSchema
+from renaissance.data.mapped_arrow import ArrowBatch, ArrowSchema
 from renaissance.errors import DataError
 
 # Where a row is in its file: the line of a text file, the key of a sample in a tar.

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from renaissance.data.arrow import ArrowArray, ArrowType, is_binary, is_text
+from renaissance.data.arrow import is_binary, is_text
+from renaissance.data.mapped_arrow import ArrowArray, ArrowType
 
 # Leading zeros are those of an identifier, not of a number.
 INTEGER = r"^-?(0|[1-9][0-9]{0,17})$"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from renaissance.contracts.source import ImageFile
-from renaissance.data.arrow import ArrowType, is_binary, is_text
+from renaissance.data.arrow import is_binary, is_text
+from renaissance.data.mapped_arrow import ArrowType
 from renaissance.data.prepare.image_files import read_image
 from renaissance.data.prepare.remote import is_address
 from renaissance.data.tables.arrow_rows import write_batches

@@ -15,13 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from renaissance.data.arrow import (
-    ArrowArray,
-    ArrowSchema,
-    ArrowTable,
-    ArrowType,
-    is_text,
-)
+from renaissance.data.arrow import ArrowTable, is_text
+from renaissance.data.mapped_arrow import ArrowArray, ArrowSchema, ArrowType
 from renaissance.data.tables.arrow_rows import CELLS, KEY, LINE
 from renaissance.data.tables.cache import cached
 from renaissance.data.tables.cells import empty, number_type, plain, plain_type

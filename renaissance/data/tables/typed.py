@@ -8,7 +8,8 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from renaissance.data.arrow import FILE_MAGIC, ArrowBatch, ArrowSchema, ArrowTable
+from renaissance.data.arrow import ArrowTable
+from renaissance.data.mapped_arrow import FILE_MAGIC, ArrowBatch, ArrowSchema
 from renaissance.data.prepare.remote import open_file
 from renaissance.data.tables.arrow_rows import write_batches
 from renaissance.data.tables.cells import plain, plain_type
