@@ -36,10 +36,13 @@ class Dataset(Component, ABC):
         provides: What each sample has: "text", "text_pair", "image", and names of labels.
         vocabulary: All words of its texts, BERT's special tokens first, for
             `data.tokenizer = "dataset"`; None if texts need a real tokenizer.
+        files: The prepared files that it reads, which `data.verify = "sha256"` compares with their
+            manifests.
     """
 
     provides: frozenset[str]
     vocabulary: Sequence[str] | None = None
+    files: Sequence[Path] = ()
 
     @abstractmethod
     def __len__(self) -> int:

@@ -104,6 +104,7 @@ class SampleReader:
         max_text_length: Length of the longest text, tokens.
         transform: Image transform.
         limits: Larger images are refused before they are decoded.
+        max_text_characters: Longer texts are refused before they are split into tokens.
         seed: The run's seed.
         training: False in evaluation.
     """
@@ -113,6 +114,7 @@ class SampleReader:
     max_text_length: int
     transform: Transform
     limits: ImageLimits
+    max_text_characters: int
     seed: int
     training: bool
 
@@ -132,11 +134,20 @@ class SampleReader:
         """Tokenize a sample's text, with its second text if it has one.
 
         Raises:
-            BadSampleError: If it has no text.
+            BadSampleError: If it has no text, or one that is too long.
         """
         text, pair = sample.sample.text, sample.sample.text_pair
         if text is None:
             cause = DataError(f"{sample.source}: the sample has no text")
+            raise BadSampleError(sample.index, cause)
+        # Splitting takes time and memory for all of a text, of which the run uses the start.
+        longest = max(len(text), len(pair or ""))
+        if longest > self.max_text_characters:
+            cause = DataError(
+                f"{sample.source}: a text of {longest:,} characters; expected at most "
+                f"{self.max_text_characters:,} (data.max_text_characters). Shorten it and prepare "
+                "the data again, or raise the limit"
+            )
             raise BadSampleError(sample.index, cause)
         return encode(self.tokenizer, text, pair)
 

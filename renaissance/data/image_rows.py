@@ -40,6 +40,7 @@ class ImageRows(Dataset):
     ) -> None:
         self._arguments = arguments
         self._table = ArrowTable(paths, (*images, texts, *columns), optional_columns)
+        self.files = self._table.paths
         for image in images:
             self._table.check_type(image, is_binary, "binary: the encoded image file")
         self._texts = CaptionIndex(self._table.column(texts), self._table.require_whole)

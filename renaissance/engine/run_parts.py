@@ -17,10 +17,12 @@ from renaissance.data.open_image import ImageLimits
 from renaissance.data.order import SampleStream
 from renaissance.data.preprocessor import normalization_of
 from renaissance.data.tokenizer import DATASET, load_tokenizer, separator_id
+from renaissance.data.verification import verify_files
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.training_data import TrainingAnswers, read_records
 from renaissance.errors import DataError, SpecError, did_you_mean
+from renaissance.launch import launch_of_process
 from renaissance.model.build import build_model, build_objectives
 from renaissance.spec.batch_plan import BatchPlan
 from renaissance.spec.choice import DatasetChoice
@@ -193,6 +195,9 @@ def build_datasets(spec: RunSpec, choices: tuple[DatasetChoice, ...], where: str
     ]
     sampling_weights = [choice.weight for choice in choices if choice.weight is not None]
     routes = [frozenset(choice.objectives or ()) or None for choice in choices]
+    # Once per machine, whose ranks read the same files.
+    if spec.data.verify == "sha256" and launch_of_process().local_rank == 0:
+        verify_files(list(dict.fromkeys(file for _, dataset in built for file in dataset.files)))
     return Concatenation(built, sampling_weights or None, routes)
 
 
@@ -219,6 +224,7 @@ def make_reader(
         max_text_length=spec.data.max_text_length,
         transform=choice.build(TransformContext(spec.data.image_size, training, choice.mean)),
         limits=ImageLimits(spec.data.max_image_pixels, spec.data.max_image_bytes),
+        max_text_characters=spec.data.max_text_characters,
         seed=spec.run.seed,
         training=training,
     )

@@ -111,6 +111,16 @@ class DataSection:
         help="Image files with more bytes are rejected before they are decoded.",
         validator=positive,
     )
+    max_text_characters: int = option(
+        100_000,
+        help="Longer texts are rejected before they are split into tokens.",
+        validator=positive,
+    )
+    verify: Literal["size", "sha256"] = option(
+        "size",
+        help="What is compared with the manifests of prepared data before the run starts: the "
+        "sizes of files, or all of their content.",
+    )
     transform: TransformChoice = derived(
         lambda _: {}, help="Image transform.", default_text="imagenet"
     )

@@ -157,6 +157,24 @@ def test_bad_records_are_named() -> None:
             one[[(0, index)]]
 
 
+def test_a_text_that_is_too_long_is_a_bad_record() -> None:
+    # Splitting it into tokens would take two minutes and 3.5 GB.
+    dataset = Given([("a photo", 0), ("a " * 25_000_000, 1)])
+    tokenizer, objectives = word_pieces(), both_objectives()
+    objectives.pop("itm")
+    with pytest.raises(DataError) as error:
+        collator(dataset, objectives, tokenizer)[epoch_of(2)]
+    assert str(error.value) == (
+        "given: 1: a text of 50,000,000 characters; expected at most 1,000 "
+        "(data.max_text_characters). Shorten it and prepare the data again, or raise the limit"
+    )
+    batch = collator(dataset, objectives, tokenizer, skip_bad_samples=True)[epoch_of(2)]
+    assert batch.indices.tolist() == [0]
+    dataset.second_text = "b" * 1001
+    with pytest.raises(DataError, match="given: 0: a text of 1,001 characters"):
+        collator(dataset, objectives, tokenizer)[epoch_of(1)]
+
+
 def test_bad_records_are_left_out_and_reported() -> None:
     tokenizer, objectives = word_pieces(), both_objectives()
     one = collator(Damaged(PAIRS), objectives, tokenizer, skip_bad_samples=True)

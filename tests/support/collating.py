@@ -125,6 +125,7 @@ def collator(
         max_text_length=max_text_length,
         transform=transform or imagenet(training=training),
         limits=ImageLimits(max_pixels=10_000),
+        max_text_characters=1000,
         seed=0,
         training=training,
     )
