@@ -1,3 +1,4 @@
+import hashlib
 import importlib.util
 import json
 import logging
@@ -234,6 +235,86 @@ def test_weights_of_another_shape_than_the_config_says(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**config, "intermediate_size": 24}))
     with pytest.raises(CheckpointError, match=r"do not fit its own config\.json"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "cause"),
+    [
+        (lambda data: data[:100], "SafetensorError: Error while deserializing header"),
+        (lambda data: b"\xff" * 8 + data[8:], "SafetensorError: Error while deserializing header"),
+        (lambda data: data[:-7], "SafetensorError: Error while deserializing header"),
+        (lambda data: b"version https://git-lfs.github.com/spec/v1", "SafetensorError: Error whi"),
+    ],
+)
+def test_weights_that_cannot_be_read(tmp_path, spoil, cause):
+    save_model(tmp_path, "bert")
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(spoil(file.read_bytes()))
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path)
+    assert f"checkpoint: the folder '{tmp_path}' cannot be loaded: {cause}" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite(tmp_path, value):
+    save_model(tmp_path, "bert")
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["encoder.layer.1.output.dense.weight"][2, 3] = value
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path)
+    assert (
+        f"checkpoint: encoder.layer.1.output.dense.weight of '{tmp_path}' has values that are not "
+        "finite; the file is damaged: download it again"
+    ) in str(caught.value)
+
+
+@pytest.mark.parametrize("recorded_by", ["cache", "local-dir", "manifest"])
+def test_weights_with_another_digest_than_was_recorded(tmp_path, recorded_by):
+    folder = tmp_path / "snapshots"
+    save_model(folder, "bert")
+    file = folder / "model.safetensors"
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    if recorded_by == "cache":
+        blob = tmp_path / "blobs" / sha256
+        blob.parent.mkdir()
+        file.rename(blob)
+        file.symlink_to(blob)
+    elif recorded_by == "local-dir":
+        record = folder / ".cache/huggingface/download/model.safetensors.metadata"
+        record.parent.mkdir(parents=True)
+        record.write_text(f"{'0' * 40}\n{sha256}\n1700000000.0\n")
+    else:
+        entry = {"size": file.stat().st_size, "sha256": sha256}
+        (folder / "manifest.json").write_text(json.dumps({file.name: entry}))
+    load(folder)
+    damaged = bytearray(file.read_bytes())
+    damaged[-2] ^= 1  # A value that is still finite.
+    file.write_bytes(damaged)
+    with pytest.raises(CheckpointError) as caught:
+        load(folder)
+    assert f"checkpoint: {file} is damaged: its SHA-256 begins with " in str(caught.value)
+    assert str(caught.value).endswith(f"expected {sha256[:12]}; download it again")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{",
+        "3",
+        "[" * 100_000,
+        '{"model_type": 3}',
+        '{"model_type": "bert", "hidden_size": "wide"}',
+        '{"model_type": "bert", "dtype": 1}',
+    ],
+)
+def test_a_config_that_makes_no_sense(tmp_path, content):
+    save_model(tmp_path, "bert")
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises((CheckpointError, SpecError, PluginError)) as caught:
+        load(tmp_path)
+    assert str(tmp_path) in str(caught.value)
 
 
 def test_a_checkpoint_without_pooler_is_complete(tmp_path):

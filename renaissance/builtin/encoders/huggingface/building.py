@@ -11,6 +11,7 @@ import torch
 
 from renaissance import CheckpointError, SpecError
 from renaissance.builtin.encoders.huggingface.configs import unreadable
+from renaissance.builtin.encoders.huggingface.weights import check_weights
 
 if TYPE_CHECKING:
     # Importing it takes two seconds, and only building a model needs it.
@@ -50,7 +51,8 @@ def read_model(
         The model, and the names of parameters and buffers that are missing from the checkpoint.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be read, or has tensors of other shapes.
+        CheckpointError: If the checkpoint cannot be read, is damaged, or has tensors of other
+            shapes.
     """
     from transformers import AutoModel
 
@@ -63,13 +65,15 @@ def read_model(
                 use_safetensors=True,
                 **_arguments(model_class),
             )
-    except OSError as error:
-        raise unreadable(where, checkpoint, error) from error
     except RuntimeError as error:
         raise CheckpointError(
             f"{where}: checkpoint: the weights of '{checkpoint}' do not fit its own config.json: "
             f"{error}"
         ) from error
+    # Damaged files raise all kinds of errors.
+    except Exception as error:
+        raise unreadable(where, checkpoint, error) from error
+    check_weights(where, checkpoint, model)
     return model, frozenset(info["missing_keys"])
 
 

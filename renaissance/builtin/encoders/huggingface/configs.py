@@ -33,7 +33,8 @@ def read_config(where: str, checkpoint: str | None, architecture: str | None) ->
     if checkpoint is not None:
         try:
             return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
-        except (OSError, ValueError) as error:
+        # Damaged files raise all kinds of errors.
+        except Exception as error:
             raise unreadable(where, checkpoint, error) from error
     if architecture not in CONFIG_MAPPING:
         known = list(CONFIG_MAPPING)
@@ -91,6 +92,8 @@ def _field_names(config_class: type[PreTrainedConfig]) -> set[str]:
 def unreadable(where: str, checkpoint: str, error: Exception) -> CheckpointError:
     """Return the error for a checkpoint that cannot be read."""
     reason = str(error).strip().partition("\n")[0].rstrip(".")
+    if not isinstance(error, OSError | ValueError):
+        reason = f"{type(error).__name__}: {reason}"
     if is_local(checkpoint):
         return CheckpointError(
             f"{where}: checkpoint: the folder '{checkpoint}' cannot be loaded: {reason}; expected "
