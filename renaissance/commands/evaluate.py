@@ -15,6 +15,7 @@ from renaissance.commands.results import (
     write_results,
 )
 from renaissance.data.concatenation import Concatenation
+from renaissance.data.tokenizer import tokenizer_sha256
 from renaissance.engine.checkpoint import load_checkpoint
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import SplitResult, evaluate
@@ -79,6 +80,8 @@ def _evaluate(request: EvaluationRequest, read: RunSpec, ranks: Ranks) -> None:
     tokenizer = ranks.on_all_ranks(
         lambda: build_tokenizer(spec, lambda: _train_datasets(spec, datasets))
     )
+    digest = tokenizer_sha256(tokenizer)
+    ranks.on_all_ranks(lambda: RunFolder(spec.folder).check_tokenizer(digest))
     answers = ranks.on_all_ranks(lambda: _training_answers(spec))
     network = ranks.on_all_ranks(
         lambda: build_network(spec, tokenizer, load_weights=False, answers=answers)

@@ -1,5 +1,6 @@
 """The run's tokenizer: any fast Hugging Face tokenizer, or the words of a dataset."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,10 +8,11 @@ from torch import Tensor
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from renaissance.contracts.dataset import Dataset
-from renaissance.errors import SpecError
+from renaissance.errors import SpecError, printed
 
 # `data.tokenizer = "dataset"`: whole words, for a dataset with a fixed vocabulary.
 DATASET = "dataset"
+TOKENIZER_FILE = "tokenizer.json"
 # SentencePiece's mark of a space, which is in some vocabularies that hold no text.
 SPACE = "\u2581"
 
@@ -92,14 +94,28 @@ def _from_vocabulary(datasets: Sequence[Dataset]) -> PreTrainedTokenizerFast:
     return BertTokenizer(vocab={word: i for i, word in enumerate(words)})
 
 
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Return the digest of all that determines its token ids, however its files are written."""
+    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+
+
 def _from_pretrained(source: str) -> PreTrainedTokenizerFast:
     try:
         # Without an explicit False, the library asks on standard input whether to run its code.
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    # Families whose files are missing or damaged raise all kinds of errors.
-    except Exception as error:
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
+            source, trust_remote_code=False
+        )
+        if tokenizer.is_fast:
+            # Some damage shows only when it is used.
+            tokenizer.backend_tokenizer.encode("a photo", "of it")
+        return tokenizer
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    # Families whose files are missing or damaged raise all kinds of errors. A panic of the library
+    # is not even an Exception.
+    except BaseException as error:
         kind = "folder" if Path(source).is_dir() else "name"
-        cause = (str(error) or type(error).__name__).splitlines()[0]
+        cause = (printed(error) or type(error).__name__).splitlines()[0]
         raise SpecError(
             f"data.tokenizer: cannot load a tokenizer from the {kind} {source!r}: {cause}; "
             "give a folder with tokenizer.json, a hub id that can be reached, or 'dataset'"

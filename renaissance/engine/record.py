@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from renaissance.data.tokenizer import tokenizer_sha256
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts
 from renaissance.errors import SpecError
@@ -27,6 +28,7 @@ def record_parts(parts: RunParts, spec_text: str) -> None:
 
     try:
         write_whole(folder.spec, spec_text)
+        write_whole(folder.tokenizer_digest, tokenizer_sha256(parts.tokenizer) + "\n")
         classes = parts.answers.records()
         if classes:
             text = json.dumps(classes, indent=1, ensure_ascii=False)

@@ -3,6 +3,7 @@
 runs/NAME/
   spec.toml         the resolved spec
   tokenizer/        the tokenizer
+  tokenizer.sha256  digest of the tokenizer that the run was trained with
   encoders/         the configurations of the encoders
   classes.json      the classes of the labels (see training_data.py)
   plugins.json      plugins named by path, with their digests (written by plugins/files.py)
@@ -54,6 +55,11 @@ class RunFolder:
     def tokenizer(self) -> Path:
         """The folder with the tokenizer."""
         return self.path / "tokenizer"
+
+    @property
+    def tokenizer_digest(self) -> Path:
+        """The file with the digest of the tokenizer."""
+        return self.path / "tokenizer.sha256"
 
     @property
     def encoders(self) -> Path:
@@ -172,6 +178,26 @@ class RunFolder:
             return []
         paths = [p for p in self._checkpoints.iterdir() if CHECKPOINT.fullmatch(p.name)]
         return sorted(paths, key=_step_of)
+
+    def check_tokenizer(self, sha256: str) -> None:
+        """Compare a tokenizer with that of the run, whose embeddings belong to its ids.
+
+        Args:
+            sha256: The tokenizer's digest.
+
+        Raises:
+            CheckpointError: If the run was trained with another.
+        """
+        try:
+            expected = self.tokenizer_digest.read_text().strip()
+        except (OSError, ValueError):
+            return  # Not trained yet: there is nothing to compare.
+        if sha256 != expected:
+            raise CheckpointError(
+                f"{self.tokenizer}: not the tokenizer that the run was trained with: its SHA-256 "
+                f"begins with {sha256[:12]}, expected {expected[:12]}, as in "
+                f"{self.tokenizer_digest.name}. Restore the folder from a copy"
+            )
 
     def find(self, prefer_best: bool) -> Path:
         """Return a checkpoint.

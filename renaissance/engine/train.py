@@ -11,6 +11,7 @@ from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.fusion import Fusion
 from renaissance.contracts.monitor import RunInfo
 from renaissance.data.collate import Collator
+from renaissance.data.tokenizer import tokenizer_sha256
 from renaissance.engine.after_step import AfterStep
 from renaissance.engine.agreement import check_agreement
 from renaissance.engine.checkpoint import TrainState, load_checkpoint
@@ -83,6 +84,8 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     )
     if last is not None:
         checkpoint = last
+        digest, folder = tokenizer_sha256(parts.tokenizer), RunFolder(spec.folder)
+        ranks.on_all_ranks(lambda: folder.check_tokenizer(digest))
         state = ranks.on_all_ranks(lambda: _resume(checkpoint, parts, optimizer, scaler))
         if ranks.is_main and state.step >= parts.total_steps:
             say(_how_to_go_on(spec.folder, state.step, parts.total_steps))

@@ -108,7 +108,7 @@ def collate(
             ImageNet.Options(), TransformContext(IMAGE_SIZE, training, ImageNet.mean)
         ),
         limits=ImageLimits(),
-        max_text_characters=defaults.max_text_characters,
+        max_text_characters=100_000,
         seed=0,
         training=training,
     )

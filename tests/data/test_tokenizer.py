@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.collating import word_pieces
 
-from renaissance.data.tokenizer import load_tokenizer
+from renaissance.data.tokenizer import load_tokenizer, tokenizer_sha256
 from renaissance.errors import SpecError
 
 
@@ -77,3 +77,28 @@ def test_code_of_a_folder_is_neither_run_nor_asked_about(
     )
     assert answers.read() == "y\n"
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_digest_is_that_of_the_token_ids(tmp_path: Path) -> None:
+    tokenizer = word_pieces()
+    tokenizer.save_pretrained(tmp_path)
+    made, read = (load_tokenizer(str(tmp_path), 8, []) for _ in range(2))
+    assert tokenizer_sha256(made) == tokenizer_sha256(read)
+    # Kept by a run, and loaded from there.
+    made.save_pretrained(tmp_path / "kept")
+    kept = load_tokenizer(str(tmp_path / "kept"), 8, [])
+    assert tokenizer_sha256(kept) == tokenizer_sha256(made)
+    read.add_tokens(["more"])
+    assert tokenizer_sha256(read) != tokenizer_sha256(made)
+
+
+def test_a_panic_of_the_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Panic(BaseException):
+        pass
+
+    def panic(*arguments: object, **options: object) -> None:
+        raise Panic("index out of bounds")
+
+    monkeypatch.setattr("renaissance.data.tokenizer.AutoTokenizer.from_pretrained", panic)
+    with pytest.raises(SpecError, match=r"cannot load a tokenizer from the name 'x': index out of"):
+        load_tokenizer("x", 8, [])

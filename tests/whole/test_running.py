@@ -12,6 +12,7 @@ from pathlib import Path
 import attrs
 import pytest
 import torch
+from support.arrow_files import rows, spec_with_files, write_arrow
 from support.running import (
     TINY,
     environment,
@@ -447,6 +448,25 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_over(tmp_path: P
             f"{tmp_path}/tiny: none of its checkpoints is whole: {file}: damaged: "
         )
         assert message.endswith(". Restore one from a copy, or delete the folder to start over")
+
+
+def test_a_run_goes_on_with_its_own_tokenizer_or_not_at_all(tmp_path: Path) -> None:
+    spec = spec_with_files(tmp_path)
+    write_arrow(tmp_path / "train.arrow", rows(20))
+    run_here(spec, tmp_path, "train.max_steps=1", "schedule.warmup_steps=0")
+
+    def swap(file: Path) -> None:
+        # The same words with other ids.
+        file.write_text(file.read_text().replace('"photo"', '"swap"').replace('"of"', '"photo"'))
+
+    swap(tmp_path / "tokenizer/tokenizer.json")
+    assert run_here(spec, tmp_path, "train.max_steps=2", "schedule.warmup_steps=0") == 0
+    swap(tmp_path / "tiny/tokenizer/tokenizer.json")
+    with pytest.raises(CheckpointError) as caught:
+        run_here(spec, tmp_path, "train.max_steps=3", "schedule.warmup_steps=0")
+    assert str(caught.value).startswith(
+        f"{tmp_path}/tiny/tokenizer: not the tokenizer that the run was trained with: its SHA-256 "
+    )
 
 
 def test_a_checkpoint_of_another_model_names_the_first_tensors(tmp_path: Path) -> None:
