@@ -1,7 +1,7 @@
 """`renaissance evaluate`: measure a run on a split, and write its predictions."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -15,6 +15,7 @@ from renaissance.commands.results import (
     write_results,
 )
 from renaissance.data.concatenation import Concatenation
+from renaissance.data.controls import controlled, controls_of
 from renaissance.data.tokenizer import tokenizer_sha256
 from renaissance.engine.checkpoint import load_checkpoint
 from renaissance.engine.distributed import Ranks
@@ -49,12 +50,14 @@ class EvaluationRequest:
             datasets.
         checkpoint: "best", "last", or the folder of a checkpoint or run.
         predictions: File to write predictions to; None for none.
+        controls: Measure again with images blanked, with other images, and with texts blanked.
     """
 
     arguments: Sequence[str]
     split: str
     checkpoint: str
     predictions: Path | None
+    controls: bool = False
 
 
 def evaluate_run(request: EvaluationRequest, plugins: Plugins) -> None:
@@ -100,9 +103,14 @@ def _evaluate(request: EvaluationRequest, read: RunSpec, ranks: Ranks) -> None:
         is_final=True,
         predict=request.predictions is not None,
     )
-    ranks.on_all_ranks(
-        lambda: _report(request, spec, read, network, checkpoint, result) if ranks.is_main else None
-    )
+    controls: dict[str, SplitResult] = {}
+    for control in controls_of(datasets) if request.controls else ():
+        without = make_collator(
+            spec, network, tokenizer, controlled(datasets, control), training=False
+        )
+        controls[control] = evaluate(network, without, spec, ranks, is_final=True)
+    report = _Report(request, spec, read, network, checkpoint, result, controls)
+    ranks.on_all_ranks(lambda: report.make() if ranks.is_main else None)
 
 
 def _check_writable(predictions: Path) -> None:
@@ -219,23 +227,29 @@ def _require_predictions(network: MultiObjective) -> None:
         raise SpecError(f"--predictions: none of the objectives ({names}) makes predictions")
 
 
-def _report(
-    request: EvaluationRequest,
-    spec: ResolvedSpec,
-    read: RunSpec,
-    network: MultiObjective,
-    checkpoint: str,
-    result: SplitResult,
-) -> None:
-    run = RunFolder(spec.folder)
-    changed = changed_settings(run, read)
-    print_results(f"{run.path.name}, {request.split}", checkpoint, result, changed)
-    written = write_results(run, request.split, checkpoint, result, changed)
-    if not run.spec.is_file():
-        # What was evaluated without training.
-        write_whole(run.spec, tables_to_toml(record_tables(spec)))
-        written.append(run.spec)
-    if request.predictions is not None:
-        written += write_predictions(request.predictions, network, result)
-    for path in written:
-        typer.echo(f"written: {path}")
+@attrs.frozen
+class _Report:
+    """What rank 0 prints and writes of an evaluation."""
+
+    request: EvaluationRequest
+    spec: ResolvedSpec
+    read: RunSpec
+    network: MultiObjective
+    checkpoint: str
+    result: SplitResult
+    controls: Mapping[str, SplitResult]
+
+    def make(self) -> None:
+        run, split = RunFolder(self.spec.folder), self.request.split
+        changed = changed_settings(run, self.read)
+        heading = f"{run.path.name}, {split}"
+        print_results(heading, self.checkpoint, self.result, changed, self.controls)
+        written = write_results(run, split, self.checkpoint, self.result, changed, self.controls)
+        if not run.spec.is_file():
+            # What was evaluated without training.
+            write_whole(run.spec, tables_to_toml(record_tables(self.spec)))
+            written.append(run.spec)
+        if self.request.predictions is not None:
+            written += write_predictions(self.request.predictions, self.network, self.result)
+        for path in written:
+            typer.echo(f"written: {path}")

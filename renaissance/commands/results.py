@@ -15,7 +15,7 @@ from renaissance.engine.evaluate import SplitResult
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_folder import RunFolder
 from renaissance.errors import shortened
-from renaissance.files import write_whole
+from renaissance.files import read_json, write_whole
 from renaissance.spec.sections import RunSpec
 from renaissance.spec.write import record_tables, settings
 
@@ -42,15 +42,22 @@ def changed_settings(run: RunFolder, read: RunSpec) -> Changes:
     }
 
 
-def print_results(heading: str, checkpoint: str, result: SplitResult, changed: Changes) -> None:
-    """Print the metrics of a split, with the number of targets of each objective."""
+def print_results(
+    heading: str,
+    checkpoint: str,
+    result: SplitResult,
+    changed: Changes,
+    controls: Mapping[str, SplitResult],
+) -> None:
+    """Print the metrics of a split and its controls, with the targets of each objective."""
     rows = []
     for name, value in result.metrics.items():
         targets = result.num_targets.get(name.partition("/")[0])
-        rows.append((name, f"{value:.4f}", "" if targets is None else f"{targets:,}"))
-    print_figures(
-        ("metric", "value", "targets"), rows, heading=f"{heading}: {result.num_samples:,} samples"
-    )
+        compared = [control.metrics.get(name, math.nan) for control in controls.values()]
+        figures = [f"{figure:.4f}" if math.isfinite(figure) else "-" for figure in compared]
+        rows.append((name, f"{value:.4f}", *figures, "" if targets is None else f"{targets:,}"))
+    titles = ("metric", "value", *controls, "targets")
+    print_figures(titles, rows, heading=f"{heading}: {result.num_samples:,} samples")
     typer.echo(f"checkpoint: {checkpoint}")
     if result.num_bad_samples:
         typer.echo(f"left out: {result.num_bad_samples} records that cannot be read")
@@ -60,18 +67,21 @@ def print_results(heading: str, checkpoint: str, result: SplitResult, changed: C
 
 
 def write_results(
-    run: RunFolder, split: str, checkpoint: str, result: SplitResult, changed: Changes
+    run: RunFolder,
+    split: str,
+    checkpoint: str,
+    result: SplitResult,
+    changed: Changes,
+    controls: Mapping[str, SplitResult],
 ) -> list[Path]:
     """Write a split's metrics beside those of other splits."""
     run.path.mkdir(parents=True, exist_ok=True)
     path = run.results
-    results = json.loads(path.read_text()) if path.is_file() else {}
+    results = read_json(path)
     results[split] = {
         "checkpoint": checkpoint,
-        # JSON has no NaN and no infinity.
-        "metrics": {
-            name: value if math.isfinite(value) else None for name, value in result.metrics.items()
-        },
+        "metrics": _finite(result.metrics),
+        **({"controls": {n: _finite(c.metrics) for n, c in controls.items()}} if controls else {}),
         "num_samples": result.num_samples,
         "num_targets": result.num_targets,
         "num_bad_samples": result.num_bad_samples,
@@ -79,6 +89,11 @@ def write_results(
     }
     write_whole(path, json.dumps(results, indent=1) + "\n")
     return [path]
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    # JSON has no NaN and no infinity.
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def predicting(network: MultiObjective) -> list[str]:

@@ -15,12 +15,22 @@ from renaissance.data.concatenation import Concatenation
 from renaissance.errors import DataError
 from renaissance.randomness import keyed_generator
 
-Control = Literal["images blanked", "images shuffled", "texts blanked"]
-CONTROLS: tuple[Control, ...] = ("images blanked", "images shuffled", "texts blanked")
+Control = Literal["blank image", "other image", "blank text"]
+CONTROLS: tuple[Control, ...] = ("blank image", "other image", "blank text")
 
 GREY = (127, 127, 127)
 # Draws of another image before the dataset is taken to have only one.
 MAX_DRAWS = 100
+
+
+def controls_of(datasets: Concatenation) -> list[Control]:
+    """Return the controls that take something away from at least one of the datasets."""
+    provided = frozenset[str]().union(*(dataset.provides for dataset in datasets.datasets))
+    return [
+        control
+        for control in CONTROLS
+        if ("image" if control.endswith("image") else "text") in provided
+    ]
 
 
 def controlled(datasets: Concatenation, control: Control) -> Concatenation:
@@ -37,8 +47,8 @@ class Controlled(Dataset):
 
     Args:
         dataset: The dataset.
-        control: "images blanked" makes all images grey; "images shuffled" gives each image the
-            pixels of another one, always the same; "texts blanked" makes all texts empty.
+        control: "blank image" makes all images grey; "other image" gives each image the
+            pixels of another one, always the same; "blank text" makes all texts empty.
     """
 
     def __init__(self, dataset: Dataset, control: Control) -> None:
@@ -56,11 +66,11 @@ class Controlled(Dataset):
             DataError: If it cannot be read, or has no other image to take the place of its own.
         """
         sample = self.dataset.sample(index, generator)
-        if self.control == "texts blanked":
+        if self.control == "blank text":
             return attrs.evolve(
                 sample, text=_blank(sample.text), text_pair=_blank(sample.text_pair)
             )
-        if self.control == "images blanked":
+        if self.control == "blank image":
             images = tuple(Image.new("RGB", image.size, GREY) for image in sample.images)
         else:
             images = tuple(self._other(sample, which) for which in range(len(sample.images)))

@@ -102,7 +102,7 @@ class Model:
             SpecError: If the objective is unknown, or makes no predictions.
             DataError: If a row lacks what the objective reads, or cannot be read.
         """
-        name = self._predicting(objective)
+        name = self.predicting(objective)
         chosen = self.network.named_objectives()[name]
         dataset = Rows(list(rows))
         if len(dataset) == 0:
@@ -301,8 +301,15 @@ class Model:
         objectives = self.network.named_objectives().values()
         return next((o for o in objectives if overrides(o, method)), None)
 
-    def _predicting(self, objective: str | None) -> str:
-        """Return the name of the objective to predict with."""
+    def predicting(self, objective: str | None = None) -> str:
+        """Return the name of the objective to predict with.
+
+        Args:
+            objective: Its name; None for the only one that makes predictions.
+
+        Raises:
+            SpecError: If it makes no predictions, or several do and none is named.
+        """
         objectives = self.network.named_objectives()
         names = [name for name, o in objectives.items() if overrides(o, "predictions")]
         if objective is None and len(names) == 1:

@@ -12,10 +12,12 @@ from PIL import Image
 
 from renaissance.contracts.objective import overrides
 from renaissance.data.images import to_rgb, upright
+from renaissance.data.tables.rows import TableRows
 from renaissance.inference.model import Model
 from renaissance.inference.rows import Picture, open_picture
 
 NUM_NEAREST = 5
+ROWS_AT_ONCE = 256
 NUM_WORDS = 5
 THUMBNAIL = (160, 160)
 
@@ -49,6 +51,29 @@ class Gallery:
             picture_vectors=model.embed(images=pictures),
             texts=tuple(texts),
             text_vectors=model.embed(texts=texts),
+        )
+
+    @classmethod
+    def of_rows(cls, model: Model, rows: TableRows) -> "Gallery":
+        """Embed the images and texts of a table, some rows at a time.
+
+        Raises:
+            SpecError: If no objective of the run learns embeddings.
+            DataError: If a row cannot be read.
+        """
+        parts = []
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            indices = range(start, min(start + ROWS_AT_ONCE, len(rows)))
+            # Nothing about a row is random.
+            samples = [rows.sample(index, np.random.default_rng()) for index in indices]
+            pictures = [image for sample in samples for image in sample.images[:1]]
+            texts = [sample.text for sample in samples if sample.text is not None]
+            parts.append(cls.of(model, pictures, texts))
+        return cls(
+            pictures=tuple(picture for part in parts for picture in part.pictures),
+            picture_vectors=np.concatenate([part.picture_vectors for part in parts]),
+            texts=tuple(text for part in parts for text in part.texts),
+            text_vectors=np.concatenate([part.text_vectors for part in parts]),
         )
 
 

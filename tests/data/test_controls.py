@@ -48,21 +48,21 @@ def test_labels_and_identifiers_stay(control: Control) -> None:
 
 
 def test_blanked_images_are_grey_and_keep_their_size() -> None:
-    samples = _samples("images blanked")
+    samples = _samples("blank image")
     assert {_level(sample) for sample in samples} == {127}
     assert [sample.images[0].size for sample in samples[::2]] == [(8 + i, 8) for i in range(6)]
     assert samples[3].text == "text 3"
 
 
 def test_shuffled_images_are_another_one_and_the_same_in_all_samples_of_an_image() -> None:
-    levels = [_level(sample) for sample in _samples("images shuffled")]
+    levels = [_level(sample) for sample in _samples("other image")]
     assert all(level != index // 2 for index, level in enumerate(levels))
     assert levels[::2] == levels[1::2]
-    assert levels == [_level(sample) for sample in _samples("images shuffled")]
+    assert levels == [_level(sample) for sample in _samples("other image")]
 
 
 def test_blanked_texts_are_empty() -> None:
-    samples = _samples("texts blanked")
+    samples = _samples("blank text")
     assert {sample.text for sample in samples} == {""}
     assert {sample.text_pair for sample in samples} == {None}
     assert [_level(sample) for sample in samples[::2]] == list(range(6))
@@ -70,4 +70,4 @@ def test_blanked_texts_are_empty() -> None:
 
 def test_a_single_image_cannot_be_shuffled() -> None:
     with pytest.raises(DataError, match=r"row 0: 100 random draws found no other image"):
-        _samples("images shuffled", num_images=1)
+        _samples("other image", num_images=1)

@@ -32,7 +32,8 @@ class TableRows(Dataset):
             and "text_pair"; every other key is a label of that name. "id" is a label that must be
             different in each row.
         split: Which rows to read; None for all.
-        on_empty: Whether an empty text or image is an error, or its row is left out.
+        on_empty: What to do about empty texts and images: "error" refuses the table, "skip" leaves
+            out their rows, "keep" makes reading their rows an error.
         cache: Folder for files that are made from others; None for the default.
 
     Raises:
@@ -47,7 +48,7 @@ class TableRows(Dataset):
         files: str | Sequence[str],
         columns: Mapping[str, str],
         split: TableSplit | None = None,
-        on_empty: Literal["error", "skip"] = "error",
+        on_empty: Literal["error", "skip", "keep"] = "error",
         cache: str | None = None,
     ) -> None:
         self._arguments = arguments
@@ -145,7 +146,8 @@ class TableRows(Dataset):
         elif split is not None and split.hold_out is not None:
             is_held_out = (split.side or ("train" if context.training else "held-out")) != "train"
             is_chosen &= rows_of_side(self._keys(split.by), split.hold_out, is_held_out)
-        is_chosen &= ~self._empty(is_chosen, on_empty)
+        if on_empty != "keep":
+            is_chosen &= ~self._empty(is_chosen, on_empty)
         rows = np.flatnonzero(is_chosen)
         if not len(rows):
             raise DataError(

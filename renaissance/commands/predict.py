@@ -1,0 +1,166 @@
+"""`renaissance predict`: predictions for the rows of a table."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import typer
+
+from renaissance.data.tables.rows import TableRows
+from renaissance.engine.distributed import Ranks
+from renaissance.engine.progress import progress
+from renaissance.errors import DataError, SpecError
+from renaissance.inference.inputs import open_input
+from renaissance.inference.loading import load
+from renaissance.inference.model import Model
+from renaissance.inference.predicting import Parts, predict_rows
+from renaissance.inference.writing import write_predictions
+
+NUM_THREADS = 4
+
+
+@attrs.frozen
+class PredictionRequest:
+    """What to predict.
+
+    Attributes:
+        run: The run folder.
+        inputs: Tables of rows.
+        columns: Columns of the tables by role, where they are given.
+        output: The file to write; its suffix determines the form.
+        objective: The objective; None if only one makes predictions.
+        checkpoint: "best", "last", or a checkpoint's folder.
+        batch_size: Rows in one pass through the model; None for that of the run's evaluations.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    run: str
+    inputs: Sequence[str]
+    columns: Mapping[str, str]
+    output: Path
+    objective: str | None
+    checkpoint: str
+    batch_size: int | None
+    device: str
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of the command line that make this request."""
+        options = {
+            "--output": str(self.output),
+            "--objective": self.objective,
+            "--checkpoint": self.checkpoint,
+            "--batch-size": None if self.batch_size is None else str(self.batch_size),
+            "--device": self.device,
+        }
+        pairs = [
+            *(("--input", path) for path in self.inputs),
+            *(("--column", f"{role}={column}") for role, column in self.columns.items()),
+            *((flag, value) for flag, value in options.items() if value is not None),
+        ]
+        return [self.run, *(text for pair in pairs for text in pair)]
+
+
+def parse_columns(settings: Sequence[str]) -> dict[str, str]:
+    """Return columns by role, from settings such as "image=img".
+
+    Raises:
+        SpecError: If one is not of this form.
+    """
+    columns = {}
+    for setting in settings:
+        role, equals, column = setting.partition("=")
+        if not (role and equals and column):
+            raise SpecError(f"--column: got {setting!r}, expected ROLE=COLUMN, such as image=img")
+        columns[role] = column
+    return columns
+
+
+def predict(request: PredictionRequest) -> None:
+    """Predict; every rank must call it. Rank 0 writes the output.
+
+    Raises:
+        RenaissanceError: On every rank, if run, tables or output are wrong.
+    """
+    if not request.output.parent.is_dir():
+        raise SpecError(f"--output: there is no folder {request.output.parent}; make it first")
+    if request.output.is_dir():
+        raise SpecError(f"--output: {request.output} is a folder; name a file")
+    ranks = Ranks(request.device)
+    try:
+        _predict(request, ranks)
+    finally:
+        ranks.close()
+
+
+def _predict(request: PredictionRequest, ranks: Ranks) -> None:
+    model = ranks.on_all_ranks(lambda: load(request.run, ranks.device, request.checkpoint))
+    name = ranks.on_all_ranks(lambda: model.predicting(request.objective))
+    objective = model.network.named_objectives()[name]
+    dataset = ranks.on_all_ranks(
+        lambda: open_input(request.inputs, request.columns, model, objective.requires)
+    )
+    parts = Parts(request.output.with_name(f"{request.output.name}.parts"), len(dataset))
+    ranks.on_all_ranks(lambda: _open(parts, request, model, name) if ranks.is_main else None)
+    ranks.on_all_ranks(lambda: _predict_parts(request, ranks, model, name, parts, dataset))
+    ranks.on_all_ranks(lambda: _join(request, model, name, parts) if ranks.is_main else None)
+
+
+def _open(parts: Parts, request: PredictionRequest, model: Model, name: str) -> None:
+    inputs = [Path(path) for path in request.inputs]
+    parts.open(
+        {
+            "checkpoint": str(model.checkpoint),
+            "objective": name,
+            "columns": dict(request.columns),
+            "rows": parts.num_rows,
+            "inputs": [
+                [str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns]
+                if path.is_file()
+                else [str(path)]
+                for path in inputs
+            ],
+        }
+    )
+
+
+def _predict_parts(
+    request: PredictionRequest,
+    ranks: Ranks,
+    model: Model,
+    name: str,
+    parts: Parts,
+    dataset: TableRows,
+) -> None:
+    """Predict this rank's share of the parts that are not there yet."""
+    mine = [part for part in parts.indices() if part % ranks.world_size == ranks.rank]
+    missing = [part for part in mine if not parts.path(part).exists()]
+    if ranks.is_main and len(missing) < len(mine):
+        typer.echo(f"resumed: {len(mine) - len(missing)} of {len(mine)} parts were there")
+    total = sum(len(parts.rows_of(part)) for part in missing)
+    batch_size = request.batch_size or model.spec.evaluate.micro_batch_size
+    with progress("predict", total, "rows", ranks.is_main, has_terminal=True) as advance:
+        for part in missing:
+            rows = parts.rows_of(part)
+            predicted = predict_rows(
+                model, name, dataset, rows, batch_size, NUM_THREADS, done=advance
+            )
+            parts.write(part, predicted)
+
+
+def _join(request: PredictionRequest, model: Model, name: str, parts: Parts) -> None:
+    absent = [part for part in parts.indices() if not parts.path(part).exists()]
+    if absent:
+        raise DataError(
+            f"{parts.folder}: {len(absent)} parts of other ranks are not there; ranks on several "
+            "machines need an output on a disk that they share"
+        )
+    objective = model.network.named_objectives()[name]
+    try:
+        num_errors = write_predictions(request.output, parts.rows(), objective)
+    except OSError as error:
+        raise SpecError(f"--output: {request.output} cannot be written ({error})") from error
+    shutil.rmtree(parts.folder)
+    typer.echo(f"written: {request.output} ({parts.num_rows:,} rows, objective '{name}')")
+    if num_errors:
+        typer.echo(f"cannot be read: {num_errors:,} rows; their error is in the output")
