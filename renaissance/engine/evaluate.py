@@ -3,7 +3,6 @@
 import itertools
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
 
 import attrs
 import torch
@@ -20,13 +19,11 @@ from renaissance.engine.distributed import Ranks
 from renaissance.engine.metrics import MetricBook
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
+from renaissance.engine.predictions import Prediction, predictions_of
 from renaissance.engine.progress import progress
 from renaissance.engine.whole_split import STOPPED, WholeSplit
 from renaissance.errors import DataError
 from renaissance.spec.sections import RunSpec
-
-# A row that an objective returns from `predictions`; JSON can hold it.
-Prediction: TypeAlias = dict[str, Any]
 
 
 @attrs.frozen
@@ -168,7 +165,7 @@ def _predictions(
     first = int(batch.indices[0])
     objectives = network.named_objectives()
     return [
-        (first, name, objectives[name].predictions(its_batch, outputs[name]))
+        (first, name, predictions_of(objectives[name], its_batch, outputs[name]))
         for name, its_batch in batch.objectives.items()
     ]
 

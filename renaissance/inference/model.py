@@ -19,6 +19,7 @@ from renaissance.data.concatenation import Concatenation
 from renaissance.engine.encode_rows import encode_rows
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
+from renaissance.engine.predictions import predictions_of
 from renaissance.engine.run_parts import make_reader
 from renaissance.errors import DataError, SpecError, did_you_mean
 from renaissance.inference.attention import Attention, attention
@@ -120,7 +121,7 @@ class Model:
             batch = collator[[(0, index) for index in indices]].to(self.device)
             with torch.no_grad(), autocast(self.spec.train.precision, self.device):
                 output = self.network(batch)[name]
-            predictions += chosen.predictions(batch.objectives[name], output)
+            predictions += predictions_of(chosen, batch.objectives[name], output)
         return predictions
 
     def match(

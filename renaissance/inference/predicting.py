@@ -15,6 +15,7 @@ from renaissance.contracts.objective import Objective
 from renaissance.data.collate import BadSampleError, Collator, MicroBatch
 from renaissance.data.concatenation import Concatenation
 from renaissance.engine.precision import autocast
+from renaissance.engine.predictions import predictions_of
 from renaissance.engine.run_parts import make_reader
 from renaissance.errors import DataError, SpecError
 from renaissance.files import write_whole
@@ -155,7 +156,7 @@ def _predict(
         batch = read.batch.to(model.device)
         with torch.no_grad(), autocast(model.spec.train.precision, model.device):
             output = model.network(batch)[name]
-        predicted = objective.predictions(batch.objectives[name], output)
+        predicted = predictions_of(objective, batch.objectives[name], output)
     if len(predicted) != len(indices) - len(read.faults):
         raise DataError(
             f"objective '{name}' made {len(predicted)} predictions for "

@@ -86,8 +86,9 @@ def judged(name: str, made: list[dict[str, Any]], true: list[dict[str, Any]]) ->
 @pytest.mark.parametrize("read", list(READ))
 @pytest.mark.parametrize("one_tower", [False, True], ids=["two-tower", "one-tower"])
 def test_figures_are_those_of_scikit_learn(
-    tmp_path: Path, name: str, read: str, one_tower: bool
+    tmp_path: Path, name: str, read: str, one_tower: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("renaissance.engine.predictions.DIGITS", 17)
     validate = rows(21, seed=1)
     spec = labelled_spec(tmp_path, f"{TABLES[name]}\n{READ[read]}", rows(48), validate, one_tower)
     assert run_here(spec, tmp_path, "train.max_steps=12", "evaluate.every_steps=12") == 0

@@ -138,8 +138,7 @@ class LabelClassification(Classification):
     def predictions(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[dict[str, Any]]:
         """Return each sample's id or index, its class or classes, and their probabilities.
 
-        Probabilities have four decimals. With more than 10 classes, only the 5 likeliest are
-        listed, the likeliest first.
+        With more than 10 classes, only the 5 likeliest are listed, the likeliest first.
         """
         logits = output.predictions["logits"]
         predicted = self.predicted(logits).tolist()
@@ -168,8 +167,7 @@ class LabelClassification(Classification):
         ]
 
     def _listed(self, shares: Sequence[float]) -> dict[str, float]:
-        # Digits beyond these depend on how rows are batched.
-        named = {name: round(p, 4) for name, p in zip(self.classes, shares, strict=True)}
+        named = dict(zip(self.classes, shares, strict=True))
         if len(named) <= MAX_LISTED:
             return named
         likeliest = sorted(named, key=lambda name: -named[name])[:NUM_LIKELIEST]

@@ -106,11 +106,10 @@ class Regression(Objective):
                 metric.update(output.predictions["values"], batch.tensors["labels"])
 
     def predictions(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[dict[str, Any]]:
-        """Return each sample's id or index, and the number predicted, of five digits."""
+        """Return each sample's id or index, and the number predicted."""
         values = output.predictions["values"].tolist()
-        # Digits beyond these depend on how rows are batched.
         return [
-            {**identifier, "prediction": float(f"{value:.5g}")}
+            {**identifier, "prediction": value}
             for identifier, value in zip(batch.identifiers, values, strict=True)
             if isinstance(identifier, dict)
         ]
