@@ -4,6 +4,7 @@ Arrow files are mapped where they are. Every other format is converted once, int
 files, so that any row can be read at any time, and processes share the memory.
 """
 
+import bisect
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -63,13 +64,13 @@ class Table:
         self.columns = tuple(dict.fromkeys(names if columns is None else columns))
         for file, schema in zip(self.files, schemas, strict=True):
             _check_columns(file, schema, self.columns)
-        self._cells = [(schema.metadata or {}).get(CELLS, b"").decode() for schema in schemas]
         self._rows = [ArrowTable([path], self.columns, (LINE, KEY)) for path in paths]
         # First row of each file, and the end.
-        self._starts = np.cumsum([0, *map(len, self._rows)], dtype=np.int64)
+        self._starts = [0, *itertools.accumulate(map(len, self._rows))]
+        self._json = [_json_columns(schema) for schema in schemas]
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def file_of(self, row: int) -> TableFile:
         """Return the file that holds a row."""
@@ -102,26 +103,26 @@ class Table:
                 f"{self.source(row)}: column {column!r} is damaged ({error}). Copy the file again, "
                 "or write it again"
             ) from error
-        is_json = value is not None and self._is_json(column, file)
+        is_json = value is not None and column in self._json[file]
         return json.loads(value) if is_json else value
 
     def values(self, column: str) -> Iterator[Any]:
         """Yield the values of a column, row by row."""
         for file, array in self._arrays(column):
             values = array.to_pylist()
-            if self._is_json(column, file):
+            if column in self._json[file]:
                 values = [None if value is None else json.loads(value) for value in values]
             yield from values
 
     def number_type(self, column: str) -> type[int] | type[float] | None:
         """Return int or float if all texts of a column in csv and tsv files are such numbers."""
-        arrays = [array for file, array in self._arrays(column) if self._cells[file] == "text"]
-        return number_type(arrays)
+        has_texts = [_cells_of(schema) == b"text" for schema in self.schemas]
+        return number_type([array for file, array in self._arrays(column) if has_texts[file]])
 
     def empty(self, column: str) -> NDArray[np.bool_]:
         """Return which cells of a column are empty: null, blank text, or no bytes; (rows,)."""
         parts = [
-            empty(plain(array), self._is_json(column, file)) for file, array in self._arrays(column)
+            empty(plain(array), column in self._json[file]) for file, array in self._arrays(column)
         ]
         return np.concatenate(parts)
 
@@ -160,23 +161,19 @@ class Table:
 
     def rows_of_files(self) -> list[range]:
         """Return the rows of each file."""
-        return [range(*ends) for ends in itertools.pairwise(map(int, self._starts))]
+        return [range(*ends) for ends in itertools.pairwise(self._starts)]
 
     def _locate(self, row: int) -> tuple[int, int]:
         """Return the index of a row's file, and the row in that file."""
         if not 0 <= row < len(self):
             raise IndexError(f"row: got {row}, expected 0 <= row < {len(self)}")
-        file = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return file, row - int(self._starts[file])
+        file = bisect.bisect_right(self._starts, row) - 1
+        return file, row - self._starts[file]
 
     def _arrays(self, column: str) -> Iterator[tuple[int, ArrowArray]]:
         """Yield a column's arrays, each with the index of its file."""
         for file, rows in enumerate(self._rows):
             yield from ((file, array) for array in rows.column(column))
-
-    def _is_json(self, column: str, file: int) -> bool:
-        kind = self.schemas[file].field(column).type
-        return self._cells[file] == "json" and column != KEY and is_text(kind)
 
 
 def _readable(file: TableFile, cache: Path) -> Path:
@@ -200,6 +197,15 @@ def _read_schema(path: Path) -> ArrowSchema:
         except pa.ArrowInvalid:
             mapped.seek(0)
             return pa.ipc.open_stream(mapped).schema
+
+
+def _cells_of(schema: ArrowSchema) -> bytes:
+    return bytes((schema.metadata or {}).get(CELLS, b""))
+
+
+def _json_columns(schema: ArrowSchema) -> frozenset[str]:
+    texts = (field.name for field in schema if is_text(field.type) and field.name != KEY)
+    return frozenset(texts if _cells_of(schema) == b"json" else ())
 
 
 def _check_columns(file: TableFile, schema: ArrowSchema, columns: Sequence[str]) -> None:
