@@ -12,6 +12,7 @@ from renaissance.commands.prepare import app as prepare_app
 from renaissance.data.contact_sheet import draw_contact_sheet
 from renaissance.data.inspect import QUANTILES, Inspection, inspect_file
 from renaissance.data.open_image import COMMAND_LIMITS, MAX_BYTES, MAX_PIXELS
+from renaissance.data.tables.inspection import InspectedTable, is_prepared
 from renaissance.errors import DataError
 
 app = typer.Typer(
@@ -22,7 +23,13 @@ app.add_typer(prepare_app, name="prepare")
 
 @app.command()
 def inspect(
-    files: Annotated[list[Path], typer.Argument(help="Arrow files.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Prepared Arrow files, or any tables: csv, tsv, jsonl, Parquet, Arrow, tar, or a "
+            "folder of them."
+        ),
+    ],
     check: Annotated[
         bool,
         typer.Option("--check", help="Decode every image, and compare with the manifest."),
@@ -40,22 +47,34 @@ def inspect(
             "has their indices: contradiction,neutral,entailment."
         ),
     ] = None,
+    root: Annotated[
+        Path,
+        typer.Option(help="Of tables: data.root, which paths of images are relative to, too."),
+    ] = Path(),
 ) -> None:
-    """Show what Arrow files hold, and with --check whether all of it can be read."""
+    """Show what tables hold, and with --check whether all of it can be read."""
     limits = attrs.evolve(COMMAND_LIMITS, max_pixels=max_image_pixels, max_bytes=max_image_bytes)
     faults: list[str] = []
     for path in files:
-        inspection = inspect_file(path, check, limits)
+        if is_prepared(path):
+            inspection = inspect_file(path, check, limits)
+        else:
+            inspection = InspectedTable(path, root, limits).inspect(check)
         _print_inspection(inspection)
         faults += inspection.faults
     if contact_sheet is not None:
         names = [name.strip() for name in labels.split(",")] if labels is not None else ()
-        draw_contact_sheet(files[0], labels=names, limits=limits).save(contact_sheet)
+        if is_prepared(files[0]):
+            sheet = draw_contact_sheet(files[0], labels=names, limits=limits)
+        else:
+            sheet = InspectedTable(files[0], root, limits).contact_sheet()
+        sheet.save(contact_sheet)
         typer.echo(f"contact sheet of {files[0]}: {contact_sheet}")
     if faults:
         raise DataError("\n".join([*faults, f"{len(faults)} faults; prepare or copy again"]))
     if check:
-        typer.echo(f"ok: {len(files)} files, every image decoded, every checksum as written")
+        checksums = ", every checksum as written" if all(map(is_prepared, files)) else ""
+        typer.echo(f"ok: {len(files)} files, every image decoded{checksums}")
 
 
 @app.command("validate-submission")

@@ -45,18 +45,41 @@ def draw_contact_sheet(
     """
     schema = schema_of(path)
     table = ArrowTable([path], tuple(schema))
-    count = min(num_rows, len(table))
-    rows = [cell * len(table) // count for cell in range(count)]
-    texts = [[f"row {row}", *_lines(row_labels(table, list(schema), row, labels))] for row in rows]
+    names = list(schema)
+    return draw_sheet(
+        [
+            (
+                f"row {row}",
+                row_labels(table, names, row, labels),
+                _images(table, names, row, limits),
+            )
+            for row in rows_to_draw(len(table), num_rows)
+        ]
+    )
+
+
+def rows_to_draw(num_rows: int, num_drawn: int = 12) -> list[int]:
+    """Return rows spread evenly over a file."""
+    count = min(num_drawn, num_rows)
+    return [cell * num_rows // count for cell in range(count)]
+
+
+def draw_sheet(cells: Sequence[tuple[str, Sequence[str], Image.Image]]) -> Image.Image:
+    """Draw cells in a grid.
+
+    Args:
+        cells: Of each cell: where its row is, its texts, and a picture of `CELL` x `CELL` pixels.
+    """
+    texts = [[where, *_lines(lines)] for where, lines, _ in cells]
     height = CELL + max(map(len, texts)) * LINE + 2 * MARGIN
-    shape = (COLUMNS * (CELL + MARGIN) + MARGIN, -(-count // COLUMNS) * height + MARGIN)
+    shape = (COLUMNS * (CELL + MARGIN) + MARGIN, -(-len(cells) // COLUMNS) * height + MARGIN)
     sheet = Image.new("RGB", shape, "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(FONT_SIZE)
-    for cell, (row, lines) in enumerate(zip(rows, texts, strict=True)):
+    for cell, (lines, (_, _, picture)) in enumerate(zip(texts, cells, strict=True)):
         left = MARGIN + cell % COLUMNS * (CELL + MARGIN)
         top = MARGIN + cell // COLUMNS * height
-        sheet.paste(_images(table, list(schema), row, limits), (left, top))
+        sheet.paste(picture, (left, top))
         for index, line in enumerate(lines):
             draw.text((left, top + CELL + 2 + index * LINE), line, INK[index > 0], font)
     return sheet

@@ -89,8 +89,8 @@ def inspect_file(
         else (0, 0.0, 0),
         text_lengths=tuple(np.quantile(lengths, QUANTILES).tolist()) if lengths.size else (),
         formats=dict(images.formats.most_common()),
-        widths=_range([width for width, _ in images.sizes]),
-        heights=_range([height for _, height in images.sizes]),
+        widths=range_of([width for width, _ in images.sizes]),
+        heights=range_of([height for _, height in images.sizes]),
         num_images=len(images.sizes),
         samples=tuple(_sample(table, schema, row) for row in range(min(NUM_SAMPLES, len(table)))),
         faults=(*manifest_faults, *images.faults),
@@ -144,7 +144,7 @@ def _inspect_images(
     path: Path, table: ArrowTable, columns: Collection[str], check: bool, limits: ImageLimits
 ) -> _Images:
     images = _Images()
-    for row in _rows_to_inspect(len(table), check):
+    for row in rows_to_inspect(len(table), check):
         for column in [name for name in IMAGE_COLUMNS if name in columns]:
             data = table.value(column, row).as_py() or b""
             try:
@@ -228,14 +228,16 @@ def _text_counts(
     return np.array(counts, np.int64), np.array(lengths, np.int64)
 
 
-def _rows_to_inspect(num_rows: int, check: bool) -> Sequence[int]:
+def rows_to_inspect(num_rows: int, check: bool) -> Sequence[int]:
+    """Return the rows whose images are read: all, or at most `NUM_IMAGES`."""
     if check or num_rows <= NUM_IMAGES:
         return range(num_rows)
     # Spread evenly over the file.
     return [i * num_rows // NUM_IMAGES for i in range(NUM_IMAGES)]
 
 
-def _range(values: Sequence[int]) -> tuple[int, int, int]:
+def range_of(values: Sequence[int]) -> tuple[int, int, int]:
+    """Return the smallest, median and largest value; zeros if there are none."""
     if not values:
         return 0, 0, 0
     return min(values), int(np.median(values)), max(values)

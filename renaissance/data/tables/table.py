@@ -119,6 +119,10 @@ class Table:
         has_texts = [_cells_of(schema) == b"text" for schema in self.schemas]
         return number_type([array for file, array in self._arrays(column) if has_texts[file]])
 
+    def is_json(self, column: str) -> bool:
+        """Return whether a column holds JSON: values of any type, in files without types."""
+        return any(column in columns for columns in self._json)
+
     def empty(self, column: str) -> NDArray[np.bool_]:
         """Return which cells of a column are empty: null, blank text, or no bytes; (rows,)."""
         parts = [
