@@ -12,6 +12,7 @@ from renaissance.data.prepare.remote import is_address, list_addresses, open_fil
 from renaissance.data.prepare.rows import CAPTION_SCHEMA, captioned, text_fault, texts_to_keep
 from renaissance.data.prepare.splits import choose_splits, files_by_split, held_out
 from renaissance.data.prepare.webdataset import tar_records
+from renaissance.data.tables.division import is_held_out
 
 __all__ = [
     "CAPTION_SCHEMA",
@@ -23,6 +24,7 @@ __all__ = [
     "first_existing",
     "held_out",
     "is_address",
+    "is_held_out",
     "json_elements",
     "json_lines",
     "list_addresses",

@@ -14,7 +14,9 @@ from PIL import Image
 from support.preparing import source_of
 
 from renaissance import DataError, DatasetContext, LeftOut
+from renaissance.arrow import TableSplit
 from renaissance.builtin.datasets.image_text import ImageText
+from renaissance.builtin.datasets.table import Table
 from renaissance.data.prepare.manifest import Report
 from renaissance.data.prepare.writer import PrepareOptions, write_tables
 from renaissance.prepare import tar_records
@@ -395,3 +397,139 @@ def test_tar_headers_that_describe_headers_are_refused(tmp_path: Path) -> None:
     path.write_bytes((info.tobuf() + b"10 path=ab\n".ljust(512, b"\0")) * 5000)
     with pytest.raises(DataError, match=r"a\.tar: not a whole tar \("):
         list(tar_records("t", str(path)))
+
+
+# --- further columns, splits ---
+
+
+def write_csv(folder: Path, *lines: str) -> Path:
+    path = folder / "c.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_columns_that_are_not_known_are_kept(images: Path, tmp_path: Path) -> None:
+    path = write_csv(
+        images,
+        "image,caption,label,note",
+        "a/0.png,zero,dog,",
+        "a/0.png,again,dog,",
+        "1.png,one,cat,x",
+        "2.png,two,,y",
+    )
+    prepare(path, tmp_path / "out")
+    rows = {row["image_id"]: row for row in rows_of(tmp_path / "out/image_text_0.arrow")}
+    assert list(rows["1.png"]) == ["image", "caption", "image_id", "split", "label", "note"]
+    assert [rows[name]["label"] for name in ("a/0.png", "1.png", "2.png")] == ["dog", "cat", ""]
+    assert rows["2.png"]["note"] == "y"
+    prepare(path, tmp_path / "dropped", drop=("note",))
+    assert "note" not in rows_of(tmp_path / "dropped/image_text_0.arrow")[0]
+
+
+def test_further_columns_keep_their_types(images: Path, tmp_path: Path) -> None:
+    lines: list[dict[str, Any]] = [
+        {"image": "1.png", "text": "one", "n": 1, "x": 1, "tags": ["a"], "ok": True, "no": None},
+        {"image": "2.png", "text": "two", "x": 0.5, "tags": [], "late": "z"},
+    ]
+    (images / "c.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    prepare(images / "c.jsonl", tmp_path / "out")
+    rows = {row["image_id"]: row for row in rows_of(tmp_path / "out/image_text_0.arrow")}
+    names = ("n", "x", "tags", "ok", "no", "late")
+    assert [rows["1.png"][name] for name in names] == [1, 1.0, ["a"], True, None, None]
+    assert [rows["2.png"][name] for name in names] == [None, 0.5, None, None, None, "z"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            ["1.png,one,a", "1.png,uno,b"],
+            "c.csv: line 3: column 'label' is 'b', but 'a' for another caption of the same image",
+        ),
+        (
+            [{"label": 1}, {"label": "x"}],
+            "c.jsonl: line 2: column 'label' is 'x', string, but int64 in the lines before",
+        ),
+        ([{"label": {"a": 1}}], "c.jsonl: line 1: column 'label' is dict; expected text, a"),
+        ([{"label": ["a", 1]}], "c.jsonl: line 1: column 'label' is list; expected text, a"),
+    ],
+)
+def test_columns_that_cannot_be_kept_are_refused_by_name(
+    images: Path, tmp_path: Path, lines: list[Any], message: str
+) -> None:
+    if isinstance(lines[0], str):
+        path = write_csv(images, "image,caption,label", *lines)
+    else:
+        path = images / "c.jsonl"
+        whole = [{"image": f"{i + 1}.png", "text": "t", **line} for i, line in enumerate(lines)]
+        path.write_text("\n".join(map(json.dumps, whole)))
+    with pytest.raises(DataError) as error:
+        prepare(path, tmp_path / "out")
+    assert f"{images}/{message}" in str(error.value)
+    assert "Leave the column out with --drop label, or use the dataset `table`" in str(error.value)
+    prepare(path, tmp_path / "out", drop=("label",))
+
+
+def prepare_splits(source: Path, output: Path, *splits: str, **options: Any) -> dict[str, set[str]]:
+    """Prepare splits; return the images in each file."""
+    made = source_of("image-text", source, splits, **options)
+    report = write_tables(made, PrepareOptions(output=output, progress=False))
+    for name in report.tables:
+        split = name.removeprefix("image_text_").removesuffix("_0.arrow")
+        assert {row["split"] for row in rows_of(output / name)} == {split}
+    return {name: set(captions_of(output / name)) for name in report.tables}
+
+
+def test_a_column_of_splits_makes_files_of_each(images: Path, tmp_path: Path) -> None:
+    path = write_csv(
+        images, "image,caption,split", "a/0.png,zero,train", "1.png,one,test", "2.png,two,train"
+    )
+    train, test = "image_text_train_0.arrow", "image_text_test_0.arrow"
+    assert prepare_splits(path, tmp_path / "all") == {train: {"a/0.png", "2.png"}, test: {"1.png"}}
+    assert prepare_splits(path, tmp_path / "one", "test") == {test: {"1.png"}}
+    with pytest.raises(DataError, match=r"c\.csv: no split 'val'; it has test, train\. Choose one"):
+        prepare_splits(path, tmp_path / "none", "val")
+    with pytest.raises(DataError, match=r"has a column split, and --hold-out is given; expected"):
+        prepare_splits(path, tmp_path / "none", hold_out=0.5)
+    assert captions_of_dropped(path, tmp_path / "dropped") == {"a/0.png", "1.png", "2.png"}
+
+
+def captions_of_dropped(path: Path, output: Path) -> set[str]:
+    prepare(path, output, drop=("split",))
+    return set(captions_of(output / "image_text_0.arrow"))
+
+
+@pytest.mark.parametrize("split", ["", "../x", "a b"])
+def test_splits_that_cannot_be_names_of_files(images: Path, tmp_path: Path, split: str) -> None:
+    path = write_csv(images, "image,caption,split", f"1.png,one,{split}")
+    with pytest.raises(DataError, match=r"line 2: column 'split' is '.*'; expected the name of"):
+        prepare(path, tmp_path / "out")
+    path = write_csv(images, "image,caption,split", "1.png,one,val", "1.png,uno,train")
+    with pytest.raises(DataError, match=r"column 'split' is '(val', 'train|train', 'val)'; exp"):
+        prepare(path, tmp_path / "out")
+
+
+def test_held_out_images_are_those_that_a_table_holds_out(tmp_path: Path) -> None:
+    names = [f"p/{number}.png" for number in range(40)]
+    (tmp_path / "p").mkdir()
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(picture(number))
+    write_csv(tmp_path, "image,caption", *(f"{name},x" for name in names))
+    files = prepare_splits(tmp_path / "c.csv", tmp_path / "out", hold_out=0.25)
+    train, held_out = (files[f"image_text_{split}_0.arrow"] for split in ("train", "val"))
+    assert train | held_out == set(names)
+    assert 4 < len(held_out) < 16
+    write_csv(tmp_path, "image,caption", *(f"./{name},x" for name in reversed(names)))
+    again = prepare_splits(tmp_path / "c.csv", tmp_path / "again", "val", hold_out=0.25)
+    assert again == {"image_text_val_0.arrow": {f"./{name}" for name in held_out}}
+    table = Table(
+        Table.Options(
+            files="c.csv",
+            columns={"image": "image"},
+            split=TableSplit(hold_out=0.25, side="held-out"),
+            cache=str(tmp_path / "cache"),
+        ),
+        DatasetContext(root=tmp_path, seed=3, training=True),
+    )
+    rows = [table.sample(index, np.random.default_rng(0)) for index in range(len(table))]
+    assert {str(Path(str(r.image_ids[0])).relative_to(tmp_path)) for r in rows} == held_out

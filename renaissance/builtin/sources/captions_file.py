@@ -1,6 +1,7 @@
 """Reading a captions file: .jsonl, .csv, .tsv or .parquet."""
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from typing import IO
@@ -50,7 +51,12 @@ def _parquet_rows(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str
 
 def _table_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str, object]]]:
     lines = enumerate(bounded_lines(file, path), start=1)
-    text = (_decoded(line, number) for number, line in lines)
+    text = (
+        part
+        for number, line in lines
+        # Lines end with "\r" alone on very old systems.
+        for part in io.StringIO(_decoded(line, number), newline="")
+    )
     if path.endswith(".tsv"):
         # A quotation mark is part of the text, as in most files of captions.
         rows = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)

@@ -1,6 +1,8 @@
 """Your own images with captions: a captions file beside images, or WebDataset tars."""
 
 import itertools
+import posixpath
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,11 +18,12 @@ from renaissance import (
     option,
 )
 from renaissance.builtin.sources.captions_file import SUFFIXES, captions_lines
+from renaissance.builtin.sources.further_columns import FurtherColumns
 from renaissance.prepare import (
     CAPTION_SCHEMA,
     captioned,
-    choose_splits,
     is_address,
+    is_held_out,
     list_addresses,
     tar_records,
 )
@@ -29,6 +32,15 @@ from renaissance.prepare import (
 IMAGE_COLUMNS = ("image", "image_path", "file_name", "filename", "filepath", "path")
 CAPTION_COLUMNS = ("caption", "captions", "text", "title")
 ROWS_PER_FILE = 100_000
+# A split is part of a file's name.
+SPLIT_NAME = re.compile(r"[\w-]+")
+
+Line = tuple[str, Mapping[str, object]]
+
+
+def _fraction(instance: object, attribute: object, value: float | None) -> None:
+    if value is not None and not 0 < value < 1:
+        raise ValueError(f"got {value}, expected a fraction between 0 and 1")
 
 
 class ImageText(Source):
@@ -49,7 +61,11 @@ class ImageText(Source):
     The columns may be called image, image_path, file_name, filename, filepath or path; and caption,
     captions, text or title. Tars hold {key}.jpg with {key}.txt or {key}.json.
 
-    Writes `{name}_0.arrow` and so on, 100,000 images each. Read them with the dataset `image-text`.
+    Further columns are kept, with one value per image; --drop leaves one out. If there is a column
+    split, or with --hold-out, each split has files of its own, and --splits chooses among them.
+
+    Writes `{name}_0.arrow` and so on, 100,000 images each; with splits, `{name}_{split}_0.arrow`.
+    Read them with the dataset `image-text`.
     """
 
     schema = CAPTION_SCHEMA
@@ -60,20 +76,87 @@ class ImageText(Source):
         """Options of `image-text`."""
 
         name: str = option("image_text", help="Prefix of the names of the files.")
+        hold_out: float | None = option(
+            None,
+            help="Fraction of the images to write as split val, and the others as train: always "
+            "the same ones, whatever the order of the lines.",
+            validator=_fraction,
+        )
+        drop: tuple[str, ...] = option((), help="A column to leave out; may be given repeatedly.")
 
     def __init__(self, options: Options, context: SourceContext) -> None:
         super().__init__(options, context)
-        choose_splits(context, ("train",))
         self.name = options.name
+        self._splits = context.splits
+        self._hold_out = options.hold_out
+        self._dropped = options.drop
+        self._further = FurtherColumns(options.drop)
         self._files = _find_files(context.path)
 
     def records(self) -> Iterator[Record | LeftOut]:
         """List one row per image."""
+        found = set()
         for path in self._files:
-            if path.endswith(".tar"):
-                yield from tar_records(self.name, path)
-            else:
-                yield from _records(self.name, path)
+            is_tar = path.endswith(".tar")
+            rows = tar_records(self.name, path) if is_tar else self._of_captions_file(path)
+            for entry in map(self._divided, rows):
+                split = entry.values["split"] if isinstance(entry, Record) else None
+                found.add(split)
+                if not self._splits or split is None or split in self._splits:
+                    yield entry
+        self.schema = self._further.schema()
+        absent = sorted(set(self._splits) - found)
+        if absent:
+            known = ", ".join(sorted(split for split in found if split is not None))
+            raise DataError(
+                f"{self.path}: no split '{absent[0]}'; it has {known}. Choose one of these, add a "
+                "column split, or divide it with --hold-out"
+            )
+
+    def _of_captions_file(self, path: str) -> Iterator[Record | LeftOut]:
+        folder = path.rpartition("/")[0] or "."
+        for name, group in itertools.groupby(_entries(path), key=lambda entry: entry[0]):
+            entries = list(group)
+            captions = [caption for _, captions, _ in entries for caption in captions]
+            lines = [line for _, _, line in entries]
+            is_complete = name.startswith("/") or is_address(name)
+            image = ImageFile(
+                name if is_complete else f"{folder}/{name}", listed_at=entries[0][2][0]
+            )
+            table, split = self._split_of(lines)
+            known = [*_used(lines[0][1]), "split", "image_id"]
+            values = {"image_id": name, "split": split} | self._further.of_image(lines, known)
+            yield from captioned(table, image, captions, values)
+
+    def _split_of(self, lines: Sequence[Line]) -> tuple[str, str]:
+        """Return the table and the split of an image."""
+        has_split = "split" in lines[0][1] and "split" not in self._dropped
+        splits = {line.get("split") for _, line in lines} if has_split else set()
+        where = lines[0][0]
+        if not splits:
+            return self.name, "train"
+        split = splits.pop()
+        if splits or not isinstance(split, str) or not SPLIT_NAME.fullmatch(split):
+            actual = ", ".join(map(repr, [split, *splits]))
+            raise DataError(
+                f"{where}: column 'split' is {actual}; expected the name of one split per image, "
+                "such as train or val. Correct it, or leave the column out with --drop split"
+            )
+        if self._hold_out is not None:
+            raise DataError(
+                f"{where}: has a column split, and --hold-out is given; expected one of them. "
+                "Leave out --hold-out, or the column with --drop split"
+            )
+        return f"{self.name}_{split}", split
+
+    def _divided(self, entry: Record | LeftOut) -> Record | LeftOut:
+        """Put a row on its side, with --hold-out."""
+        if self._hold_out is None or isinstance(entry, LeftOut):
+            return entry
+        key = posixpath.normpath(entry.values["image_id"])
+        split = "val" if is_held_out(key, self._hold_out) else "train"
+        values = {**entry.values, "split": split}
+        return attrs.evolve(entry, table=f"{self.name}_{split}", values=values)
 
 
 def _find_files(source: str) -> list[str]:
@@ -96,34 +179,27 @@ def _find_files(source: str) -> list[str]:
     )
 
 
-def _records(table: str, path: str) -> Iterator[Record | LeftOut]:
-    folder = path.rpartition("/")[0] or "."
-    for name, group in itertools.groupby(_entries(path), key=lambda entry: entry[0]):
-        entries = list(group)
-        captions = [caption for _, captions, _ in entries for caption in captions]
-        is_complete = name.startswith("/") or is_address(name)
-        where = entries[0][2]
-        image = ImageFile(name if is_complete else f"{folder}/{name}", listed_at=where)
-        yield from captioned(table, image, captions, {"image_id": name, "split": "train"})
-
-
-def _entries(path: str) -> Iterator[tuple[str, list[object], str]]:
-    """Yield the image and the captions of each line, and where the line is."""
+def _entries(path: str) -> Iterator[tuple[str, list[object], Line]]:
+    """Yield the image and the captions of each line, and the line."""
     for where, line in captions_lines(path):
-        image, caption = (_value(where, line, names) for names in (IMAGE_COLUMNS, CAPTION_COLUMNS))
+        for names in (IMAGE_COLUMNS, CAPTION_COLUMNS):
+            if not any(name in line for name in names):
+                raise DataError(
+                    f"{where}: has {', '.join(map(str, line))}; expected one of "
+                    f"{', '.join(names)}. Rename a column"
+                )
+        image, caption = (line[name] for name in _used(line))
         if not isinstance(image, str) or not image:
             raise DataError(
                 f"{where}: image is {image!r}; expected the path of an image. "
                 "Correct the record, or remove it"
             )
-        yield image, list(caption) if isinstance(caption, list | tuple) else [caption], where
+        captions = list(caption) if isinstance(caption, list | tuple) else [caption]
+        yield image, captions, (where, line)
 
 
-def _value(where: str, line: Mapping[str, object], names: Sequence[str]) -> object:
-    for name in names:
-        if name in line:
-            return line[name]
-    raise DataError(
-        f"{where}: has {', '.join(map(str, line))}; expected one of "
-        f"{', '.join(names)}. Rename a column"
-    )
+def _used(line: Mapping[str, object]) -> list[str]:
+    """Return the columns of image and caption: of the accepted names, the first in each line."""
+    return [
+        next(name for name in names if name in line) for names in (IMAGE_COLUMNS, CAPTION_COLUMNS)
+    ]

@@ -73,7 +73,8 @@ def _record_batch(batch: Sequence[Row], schema: ArrowSchema) -> ArrowBatch:
     columns = [
         _binary_array([row.images[field.name] for row in batch])
         if field.name in batch[0].images
-        else pa.array([row.record.values[field.name] for row in batch], field.type)
+        # Further columns of a captions file may be absent in some of its lines.
+        else pa.array([row.record.values.get(field.name) for row in batch], field.type)
         for field in schema
     ]
     return pa.record_batch(columns, schema=schema)

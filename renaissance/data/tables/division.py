@@ -82,20 +82,23 @@ def rows_of_value(values: Iterable[object], split: TableSplit, where: str) -> ND
     return is_chosen
 
 
-def rows_of_side(keys: Sequence[str], fraction: float, is_held_out: bool) -> NDArray[np.bool_]:
+def rows_of_side(keys: Sequence[str], fraction: float, held_out: bool) -> NDArray[np.bool_]:
     """Return which rows are on one side of a division by keys, (rows,).
 
     Args:
         keys: Key of each row; rows with equal keys are on the same side.
         fraction: Fraction of the keys to hold out.
-        is_held_out: Whether to return the rows that are held out, or the others.
+        held_out: Whether to return the rows that are held out, or the others.
     """
-    side = {key: (_position(key) < fraction) == is_held_out for key in set(keys)}
+    side = {key: is_held_out(key, fraction) == held_out for key in set(keys)}
     return np.array([side[key] for key in keys], np.bool_)
 
 
-def _position(key: str) -> float:
-    """Return a number in [0, 1) that depends on the key alone."""
+def is_held_out(key: str, fraction: float) -> bool:
+    """Return whether a key is held out of training: a function of key and fraction alone.
+
+    What is held out with a fraction is also held out with a larger one.
+    """
     text = key.encode(errors="surrogatepass")
     digest = hashlib.blake2b(text, digest_size=HASH_BYTES, key=KEY).digest()
-    return int.from_bytes(digest, "big") / float(1 << 8 * HASH_BYTES)
+    return int.from_bytes(digest, "big") < fraction * (1 << 8 * HASH_BYTES)

@@ -144,8 +144,8 @@ class TableRows(Dataset):
         if split is not None and split.column is not None:
             is_chosen &= rows_of_value(self._table.values(split.column), split, self._name)
         elif split is not None and split.hold_out is not None:
-            is_held_out = (split.side or ("train" if context.training else "held-out")) != "train"
-            is_chosen &= rows_of_side(self._keys(split.by), split.hold_out, is_held_out)
+            side = split.side or ("train" if context.training else "held-out")
+            is_chosen &= rows_of_side(self._keys(split.by), split.hold_out, side == "held-out")
         if on_empty != "keep":
             is_chosen &= ~self._empty(is_chosen, on_empty)
         rows = np.flatnonzero(is_chosen)
