@@ -16,9 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tomli
 import torch
 from PIL import Image
 from support.collating import collator, epoch_of, make, word_pieces
+from support.command_line import renaissance
 from support.running import TINY, environment, metrics, run_here, torchrun_command, weights
 from support.table_files import (
     WRITERS,
@@ -489,3 +491,49 @@ def test_all_rows_in_order_as_often_as_asked(everything: Path) -> None:
     for wrong in (-1, 20):
         with pytest.raises(IndexError, match=f"sample: got {wrong}, expected 0 <= sample < 20"):
             dataset.sample(wrong, np.random.default_rng(0))
+
+
+def test_evaluate_reads_another_split_of_the_same_table(tmp_path: Path) -> None:
+    rows = rows_of(24)
+    write_photos(tmp_path, rows)
+    lines = [
+        f"{row['img']},a photo of {index},{split}"
+        for index, (row, split) in enumerate(zip(rows, ["train", "val", "test"] * 8, strict=True))
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["img,caption,split", *lines]) + "\n")
+    spec = write_run(tmp_path, "t.jsonl", tmp_path)
+    text = spec.read_text().replace("t.jsonl", "t.csv").replace(', label = "label"', "")
+    held_out = 'split = { hold_out = 0.3, by = "caption" }'
+    text = text.replace(held_out, 'split = { column = "split", value = "train" }', 1)
+    spec.write_text(text.replace(held_out, 'split = "val"'))
+    assert run_here(spec, tmp_path, "train.max_steps=1") == 0
+    finished = renaissance("evaluate", str(tmp_path / "tiny"), "--split", "test")
+    assert finished.code == 0, finished.err
+    kept = tomli.loads((tmp_path / "tiny/spec.toml").read_text())["data"]
+    assert kept["train"][0]["split"] == {"column": "split", "value": "train", "by": "image"}
+    assert kept["validate"][0]["split"] == "val"
+    finished = renaissance("evaluate", str(tmp_path / "tiny"), "--split", "dev")
+    assert "no row has split = 'dev'; it has 'train' (8 rows), 'val' (8 rows), 'test' (8" in (
+        finished.err
+    )
+
+
+@pytest.mark.skipif(
+    "RENAISSANCE_SHARED_DATA" not in os.environ,
+    reason="RENAISSANCE_SHARED_DATA names no folder of real data",
+)
+def test_a_real_tar_of_images_from_the_web(tmp_path: Path) -> None:
+    root = Path(os.environ["RENAISSANCE_SHARED_DATA"], "cc12m")
+    columns = {"image": "image", "text": "txt", "id": "__key__"}
+    made = Table.Options(files="cc12m-*.tar", columns=columns, cache=str(tmp_path))
+    dataset = Table(made, DatasetContext(root=root, seed=0, training=True))
+    with tarfile.open(next(root.glob("*.tar"))) as tar:
+        members = {member.name: member for member in tar}
+        assert len(dataset) == sum(name.endswith(".jpg") for name in members) > 0
+        for sample in samples(dataset):
+            file = tar.extractfile(members[f"{sample.labels['id']}.jpg"])
+            text = tar.extractfile(members[f"{sample.labels['id']}.txt"])
+            assert file is not None
+            assert text is not None
+            assert sample.text == text.read().decode()
+            assert sample.images[0].tobytes() == Image.open(file).tobytes()

@@ -1,5 +1,6 @@
 """The images of a table: by path or address, as bytes, or as members of a tar."""
 
+import functools
 import hashlib
 import os
 import re
@@ -17,6 +18,7 @@ from renaissance.data.prepare.remote import is_address
 from renaissance.data.tables.arrow_rows import write_batches
 from renaissance.data.tables.cache import cached
 from renaissance.data.tables.cells import plain_type
+from renaissance.data.tables.files import TableFile
 from renaissance.data.tables.table import Table
 from renaissance.errors import DataError, quoted
 
@@ -74,11 +76,13 @@ class ImageColumn:
             cache: Folder for digests.
         """
         table = self._table
-        for file, schema, rows in zip(
-            table.files, table.schemas, table.rows_of_files(), strict=True
-        ):
-            if is_text(plain_type(schema.field(self._column).type)):
-                yield from map(self._key, rows)
+        for index, rows in enumerate(table.rows_of_files()):
+            file = table.files[index]
+            if is_text(plain_type(table.schemas[index].field(self._column).type)):
+                # Looking for a file takes longer than remembering where it was.
+                path_key = functools.cache(partial(self._path_key, file))
+                for value in table.values(self._column, index):
+                    yield path_key(value if isinstance(value, str) else "")
                 continue
             purpose = f"images of {self._column}, {self._root}"
             path = cached(file, purpose, cache, partial(self._write_keys, rows))
@@ -97,13 +101,15 @@ class ImageColumn:
         value = self._table.value(self._column, row)
         if isinstance(value, dict) and "bytes" in value:
             value = value["bytes"] or value.get("path")
-        if not value:
-            return ""
-        if isinstance(value, str):
-            found = self._find(value, row)
-            path = found or self._candidates(value, row)[0]
-            return path if is_address(path) else os.path.relpath(path, self._root)
+        if not value or isinstance(value, str):
+            return self._path_key(self._table.file_of(row), value or "")
         return str(self.read(row)[1])
+
+    def _path_key(self, table: TableFile, written: str) -> str:
+        if not written:
+            return ""
+        path = self._find(written, table) or self._candidates(written, table)[0]
+        return path if is_address(path) else os.path.relpath(path, self._root)
 
     def _path(self, value: object, row: int) -> str:
         if isinstance(value, dict):
@@ -114,10 +120,11 @@ class ImageColumn:
                 f"{where} is {quoted(value)}; expected {EXPECTED}. Complete it, or leave out rows "
                 'without an image with on_empty = "skip"'
             )
-        path = self._find(value, row)
+        table = self._table.file_of(row)
+        path = self._find(value, table)
         if path is not None:
             return path
-        tried = self._candidates(value, row)
+        tried = self._candidates(value, table)
         if WINDOWS_DRIVE.match(tried[-1]) or WINDOWS_DRIVE.match(value.replace("\\", "/")):
             raise DataError(
                 f"{where} is {quoted(value)}, a path of another computer; expected one relative to "
@@ -128,15 +135,14 @@ class ImageColumn:
             "relative to the table, or else to data.root"
         )
 
-    def _find(self, written: str, row: int) -> str | None:
-        candidates = self._candidates(written, row)
+    def _find(self, written: str, table: TableFile) -> str | None:
+        candidates = self._candidates(written, table)
         return next((p for p in candidates if is_address(p) or _is_file(p)), None)
 
-    def _candidates(self, written: str, row: int) -> list[str]:
+    def _candidates(self, written: str, table: TableFile) -> list[str]:
         path = written.strip().replace("\\", "/")
         if is_address(path) or os.path.isabs(path):
             return [path]
-        table = self._table.file_of(row)
         return list(dict.fromkeys([f"{table.folder}/{path}", f"{self._root}/{path}"]))
 
     def _member(self, value: dict[str, int], row: int) -> bytes:

@@ -106,9 +106,11 @@ class Table:
         is_json = value is not None and column in self._json[file]
         return json.loads(value) if is_json else value
 
-    def values(self, column: str) -> Iterator[Any]:
-        """Yield the values of a column, row by row."""
+    def values(self, column: str, of_file: int | None = None) -> Iterator[Any]:
+        """Yield the values of a column, row by row: of all files, or of one."""
         for file, array in self._arrays(column):
+            if of_file not in (None, file):
+                continue
             values = array.to_pylist()
             if column in self._json[file]:
                 values = [None if value is None else json.loads(value) for value in values]
