@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from renaissance.contracts.labels import class_names as class_names
     from renaissance.contracts.labels import number as number
     from renaissance.contracts.monitor import Evaluation as Evaluation
+    from renaissance.contracts.monitor import Guess as Guess
     from renaissance.contracts.monitor import Monitor as Monitor
     from renaissance.contracts.monitor import PanelImage as PanelImage
     from renaissance.contracts.monitor import RunInfo as RunInfo
@@ -96,6 +97,7 @@ _LAZY = {
     "renaissance.contracts.labels": ("class_names", "number"),
     "renaissance.contracts.monitor": (
         "Evaluation",
+        "Guess",
         "Monitor",
         "PanelImage",
         "RunInfo",

@@ -12,6 +12,7 @@ from torch import Tensor
 from renaissance.confusion_matrix import draw_confusion_matrix
 from renaissance.contracts.batches import BatchBuilder, ObjectiveBatch, Pairs
 from renaissance.contracts.features import Features
+from renaissance.contracts.monitor import Guess
 from renaissance.contracts.objective import Objective, ObjectiveOutput, PanelEntry
 from renaissance.contracts.samples import KeyedSample
 from renaissance.errors import PluginError
@@ -235,31 +236,50 @@ class Classification(Objective):
     def panel(
         self, batch: ObjectiveBatch, output: ObjectiveOutput, texts: Sequence[str]
     ) -> list[PanelEntry]:
-        """Describe each pair below its image; empty if there are no pairs."""
-        if batch.pairs is None:
+        """Write each sample's text, if it has one, and the guess below its image.
+
+        Without pairs, the images are those of the tensor "image_rows"; without that, there is
+        nothing to show.
+        """
+        shown: list[tuple[int, tuple[str, ...]]]
+        if batch.pairs is not None:
+            rows = batch.fused_pairs.rows()
+            shown = [(image_row, (texts[text_row],)) for text_row, image_row in rows]
+        elif "image_rows" in batch.tensors:
+            shown = [(image_row, ()) for image_row in batch.tensors["image_rows"].tolist()]
+        else:
             return []
+        groups = self.true_names(batch) or [""] * len(shown)
         return [
-            PanelEntry(image_row, (self.describe(texts[text_row], verdict),))
-            for verdict, (text_row, image_row) in zip(
-                self.verdicts(batch, output), batch.pairs.rows(), strict=True
+            PanelEntry(image_row, (*text, guess), str(group))
+            for guess, group, (image_row, text) in zip(
+                self.guesses(batch, output), groups, shown, strict=True
             )
         ]
 
-    def describe(self, text: str, verdict: str) -> str:
-        """Return the panel's line for a text and its verdict."""
-        return f"{verdict}: {text}"
-
-    def verdicts(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[str]:
-        """Return the name of each sample's predicted class, and of the true one if known."""
-        predicted = self.predicted(output.predictions["logits"]).tolist()
-        verdicts = [self._in_words(chosen) for chosen in predicted]
-        if "labels" not in batch.tensors:
-            return verdicts
-        true = self.true_classes(batch.tensors["labels"]).tolist()
+    def guesses(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[Guess]:
+        """Return each sample's predicted class with its probability, and the true one if known."""
+        logits = output.predictions["logits"]
+        predicted = self.predicted(logits)
+        texts = names = [self._in_words(chosen) for chosen in predicted.tolist()]
+        if not self.multi_label:
+            chances = self.probabilities(logits).gather(-1, predicted[:, None])[:, 0].tolist()
+            texts = [f"{name} {chance:.2f}" for name, chance in zip(names, chances, strict=True)]
+        truth = self.true_names(batch)
+        if truth is None:
+            return [Guess(text) for text in texts]
+        is_right = (self.score(predicted, batch.tensors["labels"]) > 0).tolist()
         return [
-            f"{verdict} (truth: {self._in_words(chosen)})"
-            for verdict, chosen in zip(verdicts, true, strict=True)
+            Guess(text if name == true else f"{text} (truth: {true})", right)
+            for text, name, true, right in zip(texts, names, truth, is_right, strict=True)
         ]
+
+    def true_names(self, batch: ObjectiveBatch) -> list[str] | None:
+        """Return the name of each sample's true class; None if the batch has no labels."""
+        if "labels" not in batch.tensors:
+            return None
+        true = self.true_classes(batch.tensors["labels"]).tolist()
+        return [self._in_words(chosen) for chosen in true]
 
     def _in_words(self, chosen: int | Sequence[bool]) -> str:
         names = self.named(chosen)

@@ -84,11 +84,27 @@ class StepReport:
 
 
 @attrs.frozen
+class Guess:
+    """A line of the picture panel that says what the model guesses.
+
+    Attributes:
+        text: The guess, with its probability if it has one.
+        is_right: Whether it is right, which gives its colour; None if that is not known.
+    """
+
+    text: str
+    is_right: bool | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@attrs.frozen
 class PanelImage:
-    """One image of the picture panel, and the lines of text below it."""
+    """One image of the picture panel, and the lines below it: plain text and guesses."""
 
     image: Image.Image
-    lines: tuple[str, ...]
+    lines: tuple[str | Guess, ...]
 
 
 @attrs.frozen

@@ -14,6 +14,7 @@ from renaissance.contracts.batches import BatchBuilder, ObjectiveBatch, Pairs
 from renaissance.contracts.component import Component
 from renaissance.contracts.features import Features, ModelSizes
 from renaissance.contracts.head import Head
+from renaissance.contracts.monitor import Guess
 from renaissance.contracts.samples import KeyedSample
 from renaissance.contracts.splits import SplitEvaluator
 from renaissance.contracts.submission import Submission
@@ -46,11 +47,13 @@ class PanelEntry:
 
     Attributes:
         image_row: Row of the image in the micro-batch.
-        lines: Short lines of text to write below it.
+        lines: Short lines to write below it: plain text, such as a caption, or a `Guess`.
+        group: What the panel should show as much of as of anything else, such as the true class.
     """
 
     image_row: int
-    lines: tuple[str, ...]
+    lines: tuple[str | Guess, ...]
+    group: str = ""
 
 
 @attrs.frozen

@@ -1,23 +1,21 @@
 """One pass over a split, every sample exactly once over all ranks."""
 
-import itertools
 import json
 from collections.abc import Callable, Mapping
 
 import attrs
 import torch
-from PIL import Image, ImageOps
-from transformers import PreTrainedTokenizerFast
+from PIL import Image
 
 from renaissance.contracts.monitor import PanelImage
 from renaissance.contracts.objective import ObjectiveOutput
 from renaissance.data.collate import Collator, MicroBatch
 from renaissance.data.loader import MicroBatchLoader, StoppedWaitingError
 from renaissance.data.order import evaluation_order
-from renaissance.data.tokenizer import readable
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.metrics import MetricBook
 from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.panel_images import PanelImages
 from renaissance.engine.precision import autocast
 from renaissance.engine.predictions import Prediction, predictions_of
 from renaissance.engine.progress import progress
@@ -115,7 +113,7 @@ def evaluate(
         network.train(was_training)
     return SplitResult(
         metrics,
-        outputs.panel[: spec.evaluate.num_panel_images],
+        outputs.panel,
         _in_sample_order(outputs.predictions, ranks) if predict else {},
         num_bad,
         len(collator.datasets) - num_bad,
@@ -142,6 +140,9 @@ def _run(
     num_workers = min(spec.data.num_workers, len(order) // 4)
     loader = MicroBatchLoader(collator, order, num_workers, ranks.device, is_stopping)
     collected = _Outputs()
+    panel = PanelImages(
+        network, collator.reader.tokenizer, collected.panel, spec.evaluate.num_panel_images
+    )
     with progress(
         "evaluation", sum(map(len, order)), "samples", ranks.is_main, has_terminal=is_final
     ) as advance:
@@ -153,8 +154,8 @@ def _run(
             collected.bad_samples.update(micro_batch.bad_samples)
             if predict:
                 collected.predictions.extend(_predictions(network, batch, outputs))
-            if ranks.is_main and len(collected.panel) < spec.evaluate.num_panel_images:
-                collected.panel.extend(_panel(network, collator.reader.tokenizer, batch, outputs))
+            if ranks.is_main:
+                panel.add(batch, outputs)
             advance(len(keys))
     return collected
 
@@ -211,39 +212,3 @@ def _in_sample_order(
         if rows:
             ordered.setdefault(name, []).extend(rows)
     return ordered
-
-
-def _panel(
-    network: MultiObjective,
-    tokenizer: PreTrainedTokenizerFast,
-    batch: MicroBatch,
-    outputs: Mapping[str, ObjectiveOutput],
-) -> list[PanelImage]:
-    """Return the micro-batch's images with what each objective says about them.
-
-    An image may have several texts. The objectives take turns, so that each gets a line before the
-    space under the image is full.
-    """
-    if batch.pixel_values is None:
-        return []
-    texts = readable(tokenizer, batch.input_ids)
-    # By image row, then by objective.
-    lines_of: dict[int, dict[str, list[tuple[str, ...]]]] = {}
-    objectives = network.named_objectives()
-    for name, output in outputs.items():
-        for entry in objectives[name].panel(batch.objectives[name], output, texts):
-            lines_of.setdefault(entry.image_row, {}).setdefault(name, []).append(entry.lines)
-    return [
-        PanelImage(
-            ImageOps.contain(
-                Image.fromarray(batch.pixel_values[row].permute(1, 2, 0).cpu().numpy()), (224, 224)
-            ),
-            tuple(
-                line
-                for turn in itertools.zip_longest(*entries.values(), fillvalue=())
-                for lines in turn
-                for line in lines
-            ),
-        )
-        for row, entries in sorted(lines_of.items())
-    ]

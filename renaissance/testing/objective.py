@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from renaissance.contracts.batches import ObjectiveBatch, Pairs
+from renaissance.contracts.monitor import Guess
 from renaissance.contracts.objective import Objective, ObjectiveOutput, PanelEntry
 from renaissance.contracts.samples import Sample
 from renaissance.data.collate import MicroBatch, map_tensors
@@ -309,6 +310,7 @@ def _check_panel(surroundings: Surroundings, objective: Objective) -> None:
         if not isinstance(entry, PanelEntry):
             raise ViolationError(f"panel returned {type(entry).__name__}, expected PanelEntry")
         require(
-            0 <= entry.image_row < count and all(isinstance(line, str) for line in entry.lines),
-            f"panel returned {entry}, expected an image row below {count} and lines of text",
+            0 <= entry.image_row < count
+            and all(isinstance(line, str | Guess) for line in entry.lines),
+            f"panel returned {entry}, expected an image row below {count}, and text or guesses",
         )

@@ -1,5 +1,6 @@
 """What all classification tasks promise, against numbers counted by hand."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -141,9 +142,14 @@ def test_a_task_that_says_no_more_than_it_must(component: type[Plain]) -> None:
         {"index": 1, "prediction": names[0]},
     ]
     assert shown(made, micro_batch, output) == [
-        (0, f"{names[1]} (truth: {names[1]}): a photo"),
-        (1, f"{names[0]} (truth: {names[2]}): a photo"),
+        (0, f"a photo: {names[1]}", True),
+        (1, f"a photo: {names[0]} (truth: {names[2]})", False),
     ]
+    first, second = made.panel(batch, output, ["a photo", "a photo"])
+    # Softmax of 1, 0, 0.
+    chance = math.e / (math.e + 2)
+    assert str(first.lines[-1]) == f"{names[1]} {chance:.2f}"
+    assert (first.group, second.group) == (str(names[1]), str(names[2]))
 
 
 @pytest.mark.parametrize("labels", [frozenset(), frozenset({"kind", "colour"})])

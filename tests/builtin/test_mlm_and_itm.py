@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerFast
 
 from renaissance import (
     Features,
+    Guess,
     ObjectiveBatch,
     ObjectiveOutput,
     Pairs,
@@ -257,10 +258,11 @@ def test_the_loss_of_matching() -> None:
     entries = objective.panel(batch, output, ["a photo", "two elephants", "one umbrella"])
     assert [entry.image_row for entry in entries] == [0, 1, 2]
     assert [entry.lines for entry in entries] == [
-        ("match 0.05 (false pair): a photo",),
-        ("match 0.50 (true pair): two elephants",),
-        ("match 0.98 (false pair): one umbrella",),
+        ("a photo", Guess("match 0.05 (false pair)", is_right=True)),
+        ("two elephants", Guess("match 0.50 (true pair)", is_right=False)),
+        ("one umbrella", Guess("match 0.98 (false pair)", is_right=False)),
     ]
+    assert [entry.group for entry in entries] == ["false", "true", "false"]
 
 
 def test_the_loss_of_masked_language_modelling() -> None:
@@ -303,4 +305,9 @@ def test_the_panel_of_masked_language_modelling() -> None:
     )
     output = ObjectiveOutput(torch.zeros(()), {"logits": logits})
     (entry,) = objective.panel(batch, output, ["a photo [MASK] two elephants"])
-    assert entry.lines == ("a photo [MASK] two elephants", "of: and, of, one")
+    total = sum(map(math.exp, (3, 2, 1))) + len(tokenizer) - 3
+    three, two, one = (math.exp(score) / total for score in (3, 2, 1))
+    assert entry.lines == (
+        "a photo [MASK] two elephants",
+        Guess(f"of: and {three:.2f}, of {two:.2f}, one {one:.2f}", is_right=False),
+    )

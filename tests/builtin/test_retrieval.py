@@ -26,7 +26,7 @@ from support.running import (
 )
 from torch import nn
 
-from renaissance import Features, ObjectiveBatch, Pairs, SpecError
+from renaissance import Features, Guess, ObjectiveBatch, Pairs, SpecError
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.ranking import Scores, recall, score_split
 from renaissance.builtin.objectives.retrieval import Retrieval
@@ -371,8 +371,9 @@ def test_loss_accuracy_and_panel() -> None:
     assert float(found["accuracy"].compute()) == pytest.approx(0.5)
     entries = objective.panel(batch, output, ["a photo", "of two", "a", "one", "and", "umbrella"])
     assert [(entry.image_row, entry.lines) for entry in entries] == [
-        (0, ("best of 3 (right): a photo",)),
-        (1, ("best of 3 (wrong): umbrella",)),
+        # Softmax of 2, 1, 0, and of 3, 0.5, -1.
+        (0, ("a photo", Guess("best of 3, 0.67", is_right=True))),
+        (1, ("umbrella", Guess("best of 3, 0.91", is_right=False))),
     ]
 
 

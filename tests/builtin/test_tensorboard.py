@@ -37,7 +37,9 @@ def events_of(folder: Path, split: str) -> EventAccumulator:
 
 
 def name_in_jsonl(tag: str) -> str:
-    return tag.removeprefix("run/")
+    if tag.startswith("loss/"):
+        return "loss" if tag == "loss/total" else f"{tag.removeprefix('loss/')}/loss"
+    return tag.removeprefix("run/").removeprefix("optimizer/").removeprefix("metrics/")
 
 
 def test_tags_and_values_are_those_of_metrics_jsonl(tmp_path: Path) -> None:
@@ -66,11 +68,13 @@ def test_training_and_validation_share_charts(tmp_path: Path) -> None:
     train, validate = (
         set(events_of(tmp_path, split).Tags()["scalars"]) for split in ("train", "validate")
     )
-    assert validate == {"loss", "itm/loss", "itm/accuracy"}
+    assert validate == {"loss/total", "loss/itm", "metrics/itm/accuracy"}
     assert train - validate == {
-        *("learning_rate/encoder", "learning_rate/fusion", "learning_rate/head"),
-        *("run/epoch", "run/gradient_norm", *TIMINGS),
+        *(f"optimizer/learning_rate/{role}" for role in ("encoder", "fusion", "head")),
+        *("optimizer/gradient_norm", "run/epoch", *TIMINGS),
     }
+    # TensorBoard sorts by the first part.
+    assert sorted(tag.partition("/")[0] for tag in train)[:2] == ["loss", "loss"]
     # Nothing stands beside the two.
     assert {path.name for path in (tmp_path / "tensorboard").iterdir()} == {"train", "validate"}
 

@@ -1,6 +1,7 @@
 """What the tests of classification tasks share: tables, samples, objectives, given outputs."""
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,9 +112,19 @@ def written(made: Any, rows: list[dict[str, Any]]) -> str:
     return file.getvalue()
 
 
-def shown(made: Any, micro_batch: MicroBatch, output: ObjectiveOutput) -> list[tuple[int, str]]:
-    """Return the image row and the only line of each entry of the panel."""
+def shown(
+    made: Any, micro_batch: MicroBatch, output: ObjectiveOutput
+) -> list[tuple[int, str, bool | None]]:
+    """Return each entry of the panel: the image row, text and guess, and whether it is right.
+
+    Without probabilities.
+    """
     texts = readable(word_pieces(whole_words=True), micro_batch.input_ids)
     entries = made.panel(micro_batch.objectives["task"], output, texts)
-    assert all(len(entry.lines) == 1 for entry in entries)
-    return [(entry.image_row, entry.lines[0]) for entry in entries]
+    found = []
+    for entry in entries:
+        text, guess = entry.lines
+        assert isinstance(text, str)
+        without = re.sub(r" \d\.\d\d", "", guess.text)
+        found.append((entry.image_row, f"{text}: {without}", guess.is_right))
+    return found

@@ -45,15 +45,15 @@ class Task:
     losses: list[float]
     metrics: dict[str, float]
     file: str
-    panel: list[tuple[int, str]]
+    panel: list[tuple[int, str, bool | None]]
 
     @property
-    def panel_without_labels(self) -> list[tuple[int, str]]:
+    def panel_without_labels(self) -> list[tuple[int, str, None]]:
         """The same panel for samples without labels: nothing in it says what is true."""
         return [
-            (row, re.sub(r" \((truth: \w+|right|wrong)\)", "", line))
-            for row, line in self.panel
-            if not line.startswith("not chosen")
+            (row, re.sub(r" \((truth: \w+|wrong)\)", "", line), None)
+            for row, line, _ in self.panel
+            if not line.endswith("not chosen (truth)")
         ]
 
     def root(self, folder: Path) -> Path:
@@ -122,10 +122,10 @@ SNLI_VE = Task(
     metrics={"accuracy": 2 / 4},
     file="identifier,prediction\n0:0,entailment\n1:0,neutral\n2:0,neutral\n3:0,contradiction\n",
     panel=[
-        (0, "entailment (truth: entailment): two elephants"),
-        (1, "neutral (truth: contradiction): a photo of one umbrella"),
-        (2, "neutral (truth: neutral): swimming"),
-        (3, "contradiction (truth: neutral): a photo"),
+        (0, "two elephants: entailment", True),
+        (1, "a photo of one umbrella: neutral (truth: contradiction)", False),
+        (2, "swimming: neutral", True),
+        (3, "a photo: contradiction (truth: neutral)", False),
     ],
 )
 
@@ -155,14 +155,14 @@ NLVR2_TASK = Task(
     metrics={"accuracy": 3 / 4, "consistency": 2 / 3},
     file="dev-850-0-0,True\ndev-850-1-0,True\ndev-850-0-1,False\ndev-9-0-0,True\n",
     panel=[
-        (0, "True (truth: True), image 1 of 2: two elephants"),
-        (1, "True (truth: True), image 2 of 2: two elephants"),
-        (2, "True (truth: False), image 1 of 2: two elephants"),
-        (3, "True (truth: False), image 2 of 2: two elephants"),
-        (0, "False (truth: False), image 1 of 2: a photo of one umbrella"),
-        (1, "False (truth: False), image 2 of 2: a photo of one umbrella"),
-        (4, "True (truth: True), image 1 of 2: two elephants"),
-        (5, "True (truth: True), image 2 of 2: two elephants"),
+        (0, "image 1 of 2: two elephants: True", True),
+        (1, "image 2 of 2: two elephants: True", True),
+        (2, "image 1 of 2: two elephants: True (truth: False)", False),
+        (3, "image 2 of 2: two elephants: True (truth: False)", False),
+        (0, "image 1 of 2: a photo of one umbrella: False", True),
+        (1, "image 2 of 2: a photo of one umbrella: False", True),
+        (4, "image 1 of 2: two elephants: True", True),
+        (5, "image 2 of 2: two elephants: True", True),
     ],
 )
 
@@ -195,11 +195,12 @@ VQA_TASK = Task(
     file='[{"question_id": 100, "answer": "two"}, {"question_id": 101, "answer": "yes"}, '
     '{"question_id": 102, "answer": "no"}, {"question_id": 103, "answer": "yes"}]',
     panel=[
-        (0, "two elephants two (truth: two)"),
-        (1, "a photo of one umbrella yes (truth: no)"),
-        (2, "swimming no (truth: yes)"),
+        (0, "two elephants: two", True),
+        (1, "a photo of one umbrella: yes (truth: no)", False),
+        # Some of the people said so.
+        (2, "swimming: no (truth: yes)", True),
         # Of answers that nobody gave, the first.
-        (3, "one yes (truth: yes)"),
+        (3, "one: yes", False),
     ],
 )
 
@@ -228,12 +229,12 @@ REFCOCO = Task(
         for identifier, box in (("0:0", 2), ("0:1", 1), ("1:0", 0), ("2:0", 0))
     ),
     panel=[
-        (2, "chosen (right): two elephants"),
-        (0, "not chosen (truth): a photo of one umbrella"),
-        (1, "chosen (wrong): a photo of one umbrella"),
-        (3, "chosen (right): swimming"),
-        (5, "not chosen (truth): one"),
-        (4, "chosen (wrong): one"),
+        (2, "two elephants: chosen", True),
+        (0, "a photo of one umbrella: not chosen (truth)", False),
+        (1, "a photo of one umbrella: chosen (wrong)", False),
+        (3, "swimming: chosen", True),
+        (5, "one: not chosen (truth)", False),
+        (4, "one: chosen (wrong)", False),
     ],
 )
 

@@ -13,8 +13,6 @@ from renaissance import (
     KeyedSample,
     ObjectiveBatch,
     ObjectiveContext,
-    ObjectiveOutput,
-    PanelEntry,
     option,
     positive,
 )
@@ -58,13 +56,3 @@ class ImageClassification(Classification):
         # (samples, hidden)
         mean = (features.image.hidden_states[rows] * is_real).sum(1) / is_real.sum(1)
         return self.head(mean)
-
-    def panel(
-        self, batch: ObjectiveBatch, output: ObjectiveOutput, texts: Sequence[str]
-    ) -> list[PanelEntry]:
-        """Return the predicted and the true class of each image."""
-        rows = batch.tensors["image_rows"].tolist()
-        return [
-            PanelEntry(row, (f"class {verdict}",))
-            for row, verdict in zip(rows, self.verdicts(batch, output), strict=True)
-        ]

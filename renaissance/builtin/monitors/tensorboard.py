@@ -17,7 +17,8 @@ class TensorBoard(Monitor):
     """Writes event files to `tensorboard/` in the run folder.
 
     Each split has its own folder there, with the same tags, so TensorBoard shows training and
-    validation in one chart. Figures that belong to no split are in the folder of training.
+    validation in one chart, losses first. Figures that belong to no split are in the folder of
+    training.
     """
 
     @attrs.frozen
@@ -38,8 +39,17 @@ class TensorBoard(Monitor):
 
     def step_finished(self, run: RunInfo, report: StepReport) -> None:
         """Write a training step."""
-        figures = {name.removeprefix("train/"): value for name, value in report.figures().items()}
-        self._write(run, "train", report.step, figures)
+        self._write(run, "train", report.step, report.metrics)
+        others = {
+            **{f"optimizer/learning_rate/{r}": value for r, value in report.learning_rates.items()},
+            "optimizer/gradient_norm": report.gradient_norm,
+            "run/epoch": report.epoch,
+            "run/samples_per_second": report.samples_per_second,
+            "run/data_wait_share": report.data_wait,
+            "run/peak_memory_gib": report.peak_memory,
+        }
+        for tag, value in others.items():
+            self._writer(run, "train").add_scalar(tag, value, report.step)
 
     def evaluated(self, run: RunInfo, evaluation: Evaluation) -> None:
         """Write an evaluation, with its pictures."""
@@ -63,10 +73,10 @@ class TensorBoard(Monitor):
             writer.close()
         self._writers.clear()
 
-    def _write(self, run: RunInfo, split: str, step: int, figures: Mapping[str, float]) -> None:
+    def _write(self, run: RunInfo, split: str, step: int, metrics: Mapping[str, float]) -> None:
         writer = self._writer(run, split)
-        for name, value in figures.items():
-            writer.add_scalar(name, value, step)
+        for name, value in metrics.items():
+            writer.add_scalar(_tag(name), value, step)
 
     def _writer(self, run: RunInfo, split: str) -> "SummaryWriter":
         # Takes a quarter of a second, and only runs need it.
@@ -82,3 +92,16 @@ class TensorBoard(Monitor):
     def _flush(self) -> None:
         for writer in self._writers.values():
             writer.flush()
+
+
+def _tag(metric: str) -> str:
+    """Return the tag of a metric: `loss/total`, `loss/itm`, `metrics/itm/accuracy`.
+
+    TensorBoard sorts charts by the first part of their tags: losses come first, then metrics,
+    `optimizer` and `run`.
+    """
+    if metric == "loss":
+        return "loss/total"
+    if metric.endswith("/loss"):
+        return f"loss/{metric.removesuffix('/loss')}"
+    return f"metrics/{metric}"

@@ -17,7 +17,6 @@ from renaissance import (
     ObjectiveBatch,
     ObjectiveContext,
     ObjectiveOutput,
-    PanelEntry,
     class_names,
     did_you_mean,
     fraction,
@@ -153,17 +152,6 @@ class LabelClassification(Classification):
                 batch.identifiers, predicted, probabilities, strict=True
             )
             if isinstance(identifier, dict)
-        ]
-
-    def panel(
-        self, batch: ObjectiveBatch, output: ObjectiveOutput, texts: Sequence[str]
-    ) -> list[PanelEntry]:
-        """Return the predicted and the true class of each sample that has an image."""
-        return [
-            PanelEntry(row, (f"{verdict}: {text}" if text else verdict,))
-            for verdict, (row, text) in zip(
-                self.verdicts(batch, output), self.inputs.shown(batch, texts), strict=False
-            )
         ]
 
     def _listed(self, shares: Sequence[float]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from renaissance import (
     BatchBuilder,
     Classification,
     Features,
+    Guess,
     KeyedSample,
     Objective,
     ObjectiveBatch,
@@ -170,10 +171,19 @@ class ITM(Classification):
         labels = batch.tensors["labels"].tolist()
         return [
             PanelEntry(
-                image_row, (f"match {score:.2f} ({self.classes[label]} pair): {texts[text_row]}",)
+                image_row,
+                (
+                    texts[text_row],
+                    Guess(f"match {score:.2f} ({name} pair)", (score > 0.5) == (label == TRUE)),
+                ),
+                group=name,
             )
-            for (text_row, image_row), score, label in zip(
-                batch.fused_pairs.rows(), scores, labels, strict=True
+            for (text_row, image_row), score, label, name in zip(
+                batch.fused_pairs.rows(),
+                scores,
+                labels,
+                [self.classes[label] for label in labels],
+                strict=True,
             )
         ]
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from renaissance import (
     BatchBuilder,
     Features,
+    Guess,
     KeyedSample,
     Objective,
     ObjectiveBatch,
@@ -164,15 +165,22 @@ class MLM(Objective):
     ) -> list[PanelEntry]:
         """Return the masked text, and the best guesses for each masked token."""
         logits = output.predictions["logits"]
-        best = logits.topk(min(NUM_SHOWN_PREDICTIONS, logits.shape[-1])).indices.tolist()
-        lines = [[texts[text_row]] for text_row, _ in batch.fused_pairs.rows()]
-        for pair, label, guesses in zip(
+        best = logits.float().softmax(-1).topk(min(NUM_SHOWN_PREDICTIONS, logits.shape[-1]))
+        lines: list[list[str | Guess]] = [
+            [texts[text_row]] for text_row, _ in batch.fused_pairs.rows()
+        ]
+        for pair, label, chances, tokens in zip(
             batch.tensors["pair_indices"].tolist(),
             batch.tensors["labels"].tolist(),
-            best,
+            best.values.tolist(),
+            best.indices.tolist(),
             strict=True,
         ):
-            lines[pair].append(f"{self._word(label)}: {', '.join(map(self._word, guesses))}")
+            guesses = ", ".join(
+                f"{self._word(token)} {chance:.2f}"
+                for token, chance in zip(tokens, chances, strict=True)
+            )
+            lines[pair].append(Guess(f"{self._word(label)}: {guesses}", tokens[0] == label))
         return [
             PanelEntry(image_row, tuple(pair_lines))
             for pair_lines, (_, image_row) in zip(lines, batch.fused_pairs.rows(), strict=True)

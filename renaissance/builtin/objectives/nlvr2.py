@@ -113,11 +113,10 @@ class NLVR2(Classification):
         self, batch: ObjectiveBatch, output: ObjectiveOutput, texts: Sequence[str]
     ) -> list[PanelEntry]:
         """Return each sentence below both of its images, with the predicted and true answers."""
-        verdicts = self.verdicts(batch, output)
+        guesses = self.guesses(batch, output)
         return [
             PanelEntry(
-                image_row,
-                (f"{verdicts[pair // 2]}, image {pair % 2 + 1} of 2: {texts[text_row]}",),
+                image_row, (f"image {pair % 2 + 1} of 2: {texts[text_row]}", guesses[pair // 2])
             )
             for pair, (text_row, image_row) in enumerate(batch.fused_pairs.rows())
         ]

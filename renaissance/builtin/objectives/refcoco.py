@@ -13,6 +13,7 @@ from renaissance import (
     BatchBuilder,
     Classification,
     Features,
+    Guess,
     KeyedSample,
     ObjectiveBatch,
     ObjectiveContext,
@@ -68,18 +69,20 @@ class RefCOCO(Classification):
     ) -> list[PanelEntry]:
         """Return each sentence below the chosen box, and below the right one if that differs."""
         rows, pair_of = batch.fused_pairs.rows(), batch.tensors["pair_of"].tolist()
-        chosen = output.predictions["logits"].argmax(-1).tolist()
+        logits = output.predictions["logits"]
+        chosen, chances = logits.argmax(-1).tolist(), logits.float().softmax(-1).tolist()
         right = batch.tensors["labels"].tolist() if "labels" in batch.tensors else chosen
         entries = []
         for sample, pairs in enumerate(pair_of):
             text_row, image_row = rows[pairs[chosen[sample]]]
+            text, chance = texts[text_row], chances[sample][chosen[sample]]
             if "labels" not in batch.tensors:
-                verdict = "chosen"
+                guess = Guess(f"chosen {chance:.2f}")
             elif chosen[sample] == right[sample]:
-                verdict = "chosen (right)"
+                guess = Guess(f"chosen {chance:.2f}", is_right=True)
             else:
-                verdict = "chosen (wrong)"
+                guess = Guess(f"chosen {chance:.2f} (wrong)", is_right=False)
                 missed = rows[pairs[right[sample]]][1]
-                entries.append(PanelEntry(missed, (f"not chosen (truth): {texts[text_row]}",)))
-            entries.append(PanelEntry(image_row, (f"{verdict}: {texts[text_row]}",)))
+                entries.append(PanelEntry(missed, (text, Guess("not chosen (truth)", False))))
+            entries.append(PanelEntry(image_row, (text, guess)))
         return entries

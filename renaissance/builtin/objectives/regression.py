@@ -11,6 +11,7 @@ from renaissance import (
     BatchBuilder,
     DataError,
     Features,
+    Guess,
     KeyedSample,
     Objective,
     ObjectiveBatch,
@@ -123,7 +124,7 @@ class Regression(Objective):
             true = batch.tensors["labels"].tolist()
             lines = [f"{line} (truth: {t:.4g})" for line, t in zip(lines, true, strict=True)]
         return [
-            PanelEntry(row, (f"{line}: {text}" if text else line,))
+            PanelEntry(row, (*([text] if text else []), Guess(line)))
             for line, (row, text) in zip(lines, self.inputs.shown(batch, texts), strict=False)
         ]
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from renaissance import (
     BatchBuilder,
     Features,
+    Guess,
     KeyedSample,
     Objective,
     ObjectiveBatch,
@@ -131,11 +132,12 @@ class Retrieval(Objective):
         """Return each image's highest-scoring text, and whether it is the true one."""
         rows = batch.fused_pairs.rows()
         entries = []
-        for sample, best in enumerate(output.predictions["scores"].argmax(1).tolist()):
+        scores = output.predictions["scores"]
+        chances = scores.float().softmax(1).tolist()
+        for sample, best in enumerate(scores.argmax(1).tolist()):
             text_row, image_row = rows[sample * self._num_candidates + best]
-            verdict = "wrong" if best else "right"
-            line = f"best of {self._num_candidates} ({verdict}): {texts[text_row]}"
-            entries.append(PanelEntry(image_row, (line,)))
+            guess = f"best of {self._num_candidates}, {chances[sample][best]:.2f}"
+            entries.append(PanelEntry(image_row, (texts[text_row], Guess(guess, best == 0))))
         return entries
 
     @property

@@ -25,7 +25,6 @@ from renaissance import (
     ObjectiveBatch,
     ObjectiveContext,
     ObjectiveOutput,
-    PanelEntry,
     Submission,
     class_names,
     option,
@@ -164,20 +163,9 @@ class VQA(Classification):
             if isinstance(identifier, dict)
         ]
 
-    def panel(
-        self, batch: ObjectiveBatch, output: ObjectiveOutput, texts: Sequence[str]
-    ) -> list[PanelEntry]:
-        """Return the question below its image, with the predicted and the true answer."""
-        return [
-            PanelEntry(row, (self.describe(text, verdict),))
-            for verdict, (row, text) in zip(
-                self.verdicts(batch, output), self.inputs.shown(batch, texts), strict=False
-            )
-        ]
-
-    def describe(self, text: str, verdict: str) -> str:
-        """Return the question, followed by the answers."""
-        return f"{text} {verdict}"
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probability of each answer, of which several may be right."""
+        return logits.sigmoid()
 
     def write_predictions(self, rows: Sequence[Mapping[str, object]], file: TextIO) -> None:
         """Write one JSON list, the official format of a submission."""
