@@ -18,7 +18,7 @@ SPACE = "\u2581"
 
 
 def load_tokenizer(
-    source: str, max_text_length: int, datasets: Sequence[Dataset]
+    source: str, max_text_length: int, datasets: Sequence[Dataset], key: str = "data.tokenizer"
 ) -> PreTrainedTokenizerFast:
     """Load a tokenizer and set it to truncate at `max_text_length` tokens.
 
@@ -26,13 +26,14 @@ def load_tokenizer(
         source: Hub id, local folder, or "dataset".
         max_text_length: Maximum length, tokens, special ones included.
         datasets: The run's datasets; for "dataset", the first provides the vocabulary.
+        key: The key of the run spec that names it, for messages.
 
     Raises:
         SpecError: If there is no such tokenizer, or it is not fast, or lacks a special token, or
             has only special tokens.
     """
-    tokenizer = _from_vocabulary(datasets) if source == DATASET else _from_pretrained(source)
-    where = f"data.tokenizer: {source!r}"
+    tokenizer = _from_vocabulary(datasets) if source == DATASET else _from_pretrained(source, key)
+    where = f"{key}: {source!r}"
     if not tokenizer.is_fast:
         raise SpecError(f"{where} has no fast version (tokenizer.json); convert it first")
     for token in ("pad_token_id", "cls_token_id", "sep_token_id"):
@@ -99,7 +100,7 @@ def tokenizer_sha256(tokenizer: PreTrainedTokenizerFast) -> str:
     return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
 
 
-def _from_pretrained(source: str) -> PreTrainedTokenizerFast:
+def _from_pretrained(source: str, key: str) -> PreTrainedTokenizerFast:
     try:
         # Without an explicit False, the library asks on standard input whether to run its code.
         tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
@@ -115,8 +116,10 @@ def _from_pretrained(source: str) -> PreTrainedTokenizerFast:
     # is not even an Exception.
     except BaseException as error:
         kind = "folder" if Path(source).is_dir() else "name"
+        is_own = key == "data.tokenizer"
+        other = "'dataset'" if is_own else "name the tokenizer in data.tokenizer"
         cause = (printed(error) or type(error).__name__).splitlines()[0]
         raise SpecError(
-            f"data.tokenizer: cannot load a tokenizer from the {kind} {source!r}: {cause}; "
-            "give a folder with tokenizer.json, a hub id that can be reached, or 'dataset'"
+            f"{key}: cannot load a tokenizer from the {kind} {source!r}: {cause}; "
+            f"give a folder with tokenizer.json or a hub id that can be reached, or {other}"
         ) from error

@@ -22,11 +22,12 @@ from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.training_data import TrainingAnswers, read_records
 from renaissance.errors import DataError, SpecError, did_you_mean
+from renaissance.hub import use_cache_if_unreachable
 from renaissance.launch import launch_of_process
 from renaissance.model.build import build_model, build_objectives
 from renaissance.spec.batch_plan import BatchPlan
 from renaissance.spec.choice import DatasetChoice
-from renaissance.spec.resolve import Facts, encoder_for, resolve
+from renaissance.spec.resolve import Facts, encoder_for, resolve, tokenizer_key
 from renaissance.spec.sections import ResolvedSpec, RunSpec
 
 
@@ -122,9 +123,19 @@ def build(spec: RunSpec, world_size: int, load_weights: bool) -> RunParts:
 def resolve_spec(spec: RunSpec, num_samples: int, world_size: int) -> ResolvedSpec:
     """Resolve a spec, with the normalization of its image encoder."""
     transform = spec.data.transform
+    # A run folder with a checkpoint keeps what it needs.
+    if _kept(spec, RunFolder(spec.folder).encoders) is None:
+        use_cache_if_unreachable(_checkpoints(spec))
     is_given = transform.mean is not None and transform.std is not None
     checkpoint = None if is_given else encoder_for(spec, "image").checkpoint
     return resolve(spec, Facts(num_samples, world_size, normalization_of(checkpoint)))
+
+
+def _checkpoints(spec: RunSpec) -> set[str]:
+    """Return the hub ids and folders that a run loads from."""
+    encoders = (encoder_for(spec, modality).checkpoint for modality in ("text", "image"))
+    tokenizer = None if spec.data.tokenizer == DATASET else spec.data.tokenizer
+    return {name for name in (*encoders, tokenizer) if name is not None}
 
 
 def build_tokenizer(
@@ -142,7 +153,8 @@ def build_tokenizer(
     kept = _kept(spec, RunFolder(spec.folder).tokenizer)
     source = spec.data.tokenizer if kept is None else str(kept)
     datasets = train().datasets if source == DATASET else []
-    return load_tokenizer(source, spec.data.max_text_length, datasets)
+    # If it is the text encoder's, messages name that key.
+    return load_tokenizer(source, spec.data.max_text_length, datasets, tokenizer_key(spec))
 
 
 def _kept(spec: RunSpec, part: Path) -> Path | None:

@@ -101,6 +101,13 @@ def encoder_for(spec: RunSpec, modality: str) -> EncoderChoice:
     return encoder
 
 
+def tokenizer_key(spec: ResolvedSpec) -> str:
+    """Return the key that names the tokenizer: that of the text encoder, if they are the same."""
+    if spec.data.tokenizer == encoder_for(spec, "text").checkpoint:
+        return f"model.{ARCHITECTURES[spec.model.type].encoder_for('text')}.checkpoint"
+    return "data.tokenizer"
+
+
 def _tokenizer_of(spec: RunSpec) -> str:
     checkpoint = encoder_for(spec, "text").checkpoint
     if checkpoint is None:

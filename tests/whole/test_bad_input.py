@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -226,6 +227,49 @@ def test_a_missing_pretrained_model(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             renaissance(command, spec, f"run.output_dir={tmp_path}"),
             "hf-image: checkpoint: 'no-such/model' is not a local folder",
         )
+
+
+@pytest.mark.parametrize("checkpoint", ["no-such/model", "folder"])
+def test_a_bad_text_encoder_is_not_blamed_on_the_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    if checkpoint == "folder":
+        checkpoint = str(tmp_path / "folder")
+        Path(checkpoint).mkdir()
+    start, end = TINY.index("[model.text_encoder]"), TINY.index("[model.image_encoder]")
+    encoder = f'[model.text_encoder]\ntype = "hf-text"\ncheckpoint = "{checkpoint}"\n\n'
+    text = (TINY[:start] + encoder + TINY[end:]).replace('tokenizer = "dataset"\n', "")
+    spec = str(write_spec(tmp_path, text))
+    for command in ("train", "check"):
+        refused = renaissance(command, spec, f"run.output_dir={tmp_path}")
+        assert_refused(
+            refused,
+            "error: model.text_encoder.checkpoint: cannot load a tokenizer from the ",
+            f"'{checkpoint}': ",
+            "or name the tokenizer in data.tokenizer",
+        )
+
+
+def test_an_unreachable_hub_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Session:
+        def head(self, url: str, timeout: float) -> None:
+            asked.append(url)
+            raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("renaissance.hub.get_session", Session)
+    spec = str(write_spec(tmp_path, with_image_checkpoint(Path("no-such/model"))))
+    started = time.monotonic()
+    assert_refused(
+        renaissance("train", spec, f"run.output_dir={tmp_path}"),
+        "hf-image: checkpoint: 'no-such/model' is not a local folder",
+        "without network access, download the model elsewhere and give its folder",
+    )
+    assert len(asked) == 1
+    assert time.monotonic() - started < 20
 
 
 def test_a_checkpoint_of_another_model(tmp_path: Path) -> None:
