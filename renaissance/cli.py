@@ -11,6 +11,8 @@ from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 import renaissance
 from renaissance.commands.data import app as data_app
@@ -325,5 +327,8 @@ def _report(error: Exception) -> None:
         time.sleep(PEER_GRACE_SECONDS)
     if not is_peer:
         where = f"rank {rank}: " if rank > 0 else ""
-        print(f"error: {where}{describe(error)}", file=sys.stderr, flush=True)
+        console = Console(stderr=True, highlight=False)
+        message = Text(f"error: {where}{describe(error)}")
+        # On a terminal, wrapped at words.
+        console.print(message, soft_wrap=not console.is_terminal)
         tell_launcher(f"{where}{describe(error)}")

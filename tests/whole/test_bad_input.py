@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,9 +16,11 @@ from support.asserting import assert_refused
 from support.command_line import renaissance
 from support.installing import install_source
 from support.running import TINY, environment, metrics, run_here, torchrun, write_spec
+from support.terminal import on_a_terminal, visible_lines
 from support.tiny_models import save_model
 
 import renaissance as renaissance_package
+from renaissance.cli import main
 from renaissance.data.order import sample_at
 from renaissance.engine.train import NUM_PROBE_SAMPLES
 
@@ -312,6 +315,24 @@ def test_pretrained_weights_that_are_not_there(tmp_path: Path) -> None:
     assert_refused(
         renaissance(spec, f"run.output_dir={tmp_path}"), "of the weights that 'vit' needs are"
     )
+
+
+def test_a_message_on_a_terminal_is_wrapped_at_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["check", str(write_spec(tmp_path)), "train.max_step=3"]
+    in_a_pipe = renaissance(*command).err
+    assert len(in_a_pipe.splitlines()) == 1
+    monkeypatch.setattr("sys.argv", ["renaissance", *command])
+
+    def act() -> None:
+        with redirect_stderr(sys.stdout), pytest.raises(SystemExit):
+            main()
+
+    lines = visible_lines(on_a_terminal(act, monkeypatch))
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 80
+    assert " ".join(lines).split() == in_a_pipe.split()
 
 
 # --- two ranks ---

@@ -281,8 +281,13 @@ def follow_the_tutorial(fresh: FreshEnvironment) -> None:
         events = EventAccumulator(str(run / "tensorboard" / split))
         events.Reload()
         lines = [line for line in metrics(run) if line["split"] == split]  # type: ignore[comparison-overlap]
-        for name in ("my-task/loss", "my-task/accuracy", "my-task/sureness"):
-            scalars = events.Scalars(name)
+        tags = {
+            "my-task/loss": "loss/my-task",
+            "my-task/accuracy": "metrics/my-task/accuracy",
+            "my-task/sureness": "metrics/my-task/sureness",
+        }
+        for name, tag in tags.items():
+            scalars = events.Scalars(tag)
             assert [scalar.step for scalar in scalars] == steps
             values = [scalar.value for scalar in scalars]
             assert values == pytest.approx([line[name] for line in lines], rel=1e-5)
