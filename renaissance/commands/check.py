@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from renaissance.commands.lost_area import lost_area_lines
 from renaissance.commands.output import print_figures, print_line
 from renaissance.contracts.encoder import Encoder
 from renaissance.data.preprocessor import normalization_of
@@ -37,7 +38,9 @@ def check_run(spec: RunSpec, num_ranks: int) -> None:
     weights = _weights_lines(parts)
     costs = _estimate(parts)
     _print_parts(parts, costs)
-    for line in [*_data_lines(parts), *_step_lines(parts), *_memory_lines(costs), *weights]:
+    data = _data_lines(parts)
+    data += lost_area_lines(parts.train.reader, parts.spec.data.transform.type)
+    for line in [*data, *_step_lines(parts), *_memory_lines(costs), *weights]:
         print_line(line)
     for warning in [*parts.warnings, *_warnings(parts.spec)]:
         print_line(f"warning: {warning}")

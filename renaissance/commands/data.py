@@ -120,6 +120,9 @@ def _print_inspection(inspection: Inspection) -> None:
         ("heights", inspection.heights),
     ):
         facts.append((name, f"{lowest} to {highest}, median {median}"))
+    mean_lost, most_lost = inspection.lost_areas
+    cropped = f"{mean_lost:.0%} of the area on average, {most_lost:.0%} at most"
+    facts.append(("cut off by imagenet, clip, vit", cropped))
     for row, sample in enumerate(inspection.samples):
         facts += [(f"row {row}: {column}", value) for column, value in sample.items()]
     print_table((str(inspection.path), ""), facts)

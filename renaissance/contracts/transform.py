@@ -65,3 +65,15 @@ class Transform(Component, ABC):
         Raises:
             Exception: Whatever Pillow raises on damaged data; the caller names the record.
         """
+
+    def lost_area(self, width: int, height: int) -> float | None:
+        """Return which share of a picture's area the model does not see, from 0 to 1.
+
+        `renaissance check` reports it for a sample of the images. None, the default, if it is not
+        known or random.
+
+        Args:
+            width: Width of the picture, pixels.
+            height: Height of the picture, pixels.
+        """
+        return None

@@ -43,6 +43,8 @@ class Inspection:
         widths: Smallest, median and largest width, pixels.
         heights: Smallest, median and largest height, pixels.
         num_images: Number of inspected images.
+        lost_areas: Mean and largest share of an image's area outside its central square, which
+            transforms that crop cut off.
         samples: The first rows, with a description in place of each image.
         faults: What is wrong with the file, one line each.
     """
@@ -56,6 +58,7 @@ class Inspection:
     widths: tuple[int, int, int]
     heights: tuple[int, int, int]
     num_images: int
+    lost_areas: tuple[float, float]
     samples: tuple[Mapping[str, str], ...]
     faults: tuple[str, ...]
 
@@ -92,6 +95,7 @@ def inspect_file(
         widths=range_of([width for width, _ in images.sizes]),
         heights=range_of([height for _, height in images.sizes]),
         num_images=len(images.sizes),
+        lost_areas=lost_areas(images.sizes),
         samples=tuple(_sample(table, schema, row) for row in range(min(NUM_SAMPLES, len(table)))),
         faults=(*manifest_faults, *images.faults),
     )
@@ -234,6 +238,12 @@ def rows_to_inspect(num_rows: int, check: bool) -> Sequence[int]:
         return range(num_rows)
     # Spread evenly over the file.
     return [i * num_rows // NUM_IMAGES for i in range(NUM_IMAGES)]
+
+
+def lost_areas(sizes: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """Return mean and largest share of the area that is not in a centred square."""
+    losses = [1 - min(size) / max(size) for size in sizes]
+    return (float(np.mean(losses)), max(losses)) if losses else (0.0, 0.0)
 
 
 def range_of(values: Sequence[int]) -> tuple[int, int, int]:

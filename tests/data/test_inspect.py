@@ -62,6 +62,8 @@ def test_what_a_file_holds(tmp_path: Path) -> None:
     assert found.text_lengths == (1.0, 1.5, 2.0, 2.5, pytest.approx(2.9), 3.0)
     assert found.formats == {"JPEG RGB": 2, "PNG RGB": 1}
     assert (found.widths, found.heights) == ((20, 30, 50), (10, 40, 60))
+    # 20 x 10 loses a half, 30 x 40 a quarter, and 50 x 60 a sixth.
+    assert found.lost_areas == (pytest.approx((1 / 2 + 1 / 4 + 1 / 6) / 3), 1 / 2)
     assert found.samples[0]["caption"] == "['one two three', 'four']"
     assert found.samples[0]["image"].startswith(f"{len(columns['image'][0])} bytes, sha256 ")
     assert found.faults == ()

@@ -28,6 +28,13 @@ class Cut:
     box: tuple[int, int, int, int]
     size: tuple[int, int]
 
+    @property
+    def lost_area(self) -> float:
+        """Which share of the picture's area lies outside the box, from 0 to 1."""
+        left, upper, right, lower = self.box
+        width, height = self.whole
+        return 1 - (right - left) * (lower - upper) / (width * height)
+
     def taken_from(self, image: Image.Image) -> Image.Image:
         """Decode a picture and return the box, upright, as RGB.
 

@@ -33,6 +33,12 @@ class SquareTransform(Transform):
         # (size, size, 3) to (3, size, size)
         return np.ascontiguousarray(np.asarray(self.squared(picture)).transpose(2, 0, 1))
 
+    def lost_area(self, width: int, height: int) -> float | None:
+        """Return which share of a picture's area is cut off; None if the crop is random."""
+        if self.augmentation.random_resized_crop is not None:
+            return None
+        return self.cut(width, height).lost_area
+
     def _cut(self, image: Image.Image, generator: np.random.Generator) -> Cut:
         area_range = self.augmentation.random_resized_crop
         if area_range is None:

@@ -19,6 +19,7 @@ from renaissance.data.inspect import (
     QUANTILES,
     TEXT_COLUMNS,
     Inspection,
+    lost_areas,
     range_of,
     rows_to_inspect,
 )
@@ -81,6 +82,7 @@ class InspectedTable:
             widths=range_of([width for width, _ in sizes]),
             heights=range_of([height for _, height in sizes]),
             num_images=len(sizes),
+            lost_areas=lost_areas(sizes),
             samples=tuple(self._described(row) for row in range(num_shown)),
             faults=tuple(faults),
         )
