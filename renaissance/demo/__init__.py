@@ -1,1 +1,1 @@
-"""The demo: train a tiny two-tower model on drawn shapes, then compare with blank images."""
+"""The demo: train a tiny two-tower model on drawn shapes, with the pictures and blind."""

@@ -18,7 +18,7 @@ from renaissance.builtin.datasets.shapes import (
 UNUSED = np.random.default_rng(0)
 
 
-def make(seed: int = 0, training: bool = True, **options: int) -> Shapes:
+def make(seed: int = 0, training: bool = True, **options: int | bool) -> Shapes:
     context = DatasetContext(root=Path(), seed=seed, training=training)
     return Shapes(Shapes.Options(**options), context)
 
@@ -143,3 +143,10 @@ def test_options_and_bounds() -> None:
             dataset.sample(index, UNUSED)
     with pytest.raises(ValueError, match="got 0, expected a number above 0"):
         make(num_samples=0)
+
+
+def test_blank_pictures_differ_in_nothing_but_what_is_seen() -> None:
+    for one, blank in zip(samples(make(), 20), samples(make(blank=True), 20), strict=True):
+        assert (one.text, one.image_ids) == (blank.text, blank.image_ids)
+        assert one.images[0].size == blank.images[0].size
+        assert (pixels(blank) == 127).all()

@@ -28,6 +28,7 @@ RGB = {
 # Radius as a share of the space for each shape.
 RADIUS = {"small": 0.22, "big": 0.42}
 BACKGROUND = 235
+GREY = 127
 NOISE = 6.0
 
 
@@ -73,6 +74,9 @@ class Shapes(Dataset):
         max_shapes: int = option(
             2, help="Maximum number of shapes in a picture.", validator=positive
         )
+        blank: bool = option(
+            False, help="Make all pictures the same grey: a control that sees nothing."
+        )
 
     def __init__(self, options: Options, context: DatasetContext) -> None:
         self.options = options
@@ -96,7 +100,10 @@ class Shapes(Dataset):
         sentence = _sentence(scene, backwards=bool(scene_generator.random() < 0.5))
         # Equal identifiers must mean equal images, so the picture depends on the scene alone.
         picture_generator = keyed_generator(self._seed, 0, 0, f"{self._purpose}/{scene}")
-        picture = _picture(scene, self.options, picture_generator)
+        if self.options.blank:
+            picture = Image.new("RGB", (self.options.image_size,) * 2, (GREY,) * 3)
+        else:
+            picture = _picture(scene, self.options, picture_generator)
         return Sample(sentence, images=(picture,), image_ids=(scene,), source=f"shapes: {index}")
 
 
