@@ -13,6 +13,7 @@ from unittest import mock
 
 from renaissance.cli import app
 from renaissance.engine.distributed import Ranks
+from support.drawn_parameters import initialization_by_numpy
 from support.running import environment
 
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -43,7 +44,7 @@ def results(run: Path, split: str = "validate") -> dict[str, Any]:
 if __name__ == "__main__":
     ranks = Ranks("cpu")
     # A process group can be made only once with the same launcher.
-    with mock.patch.object(Ranks, "close"):
+    with mock.patch.object(Ranks, "close"), initialization_by_numpy():
         for arguments in json.loads(Path(sys.argv[1]).read_text()):
             app(arguments, standalone_mode=False)
     # No rank leaves while another still reads from it.
