@@ -84,12 +84,14 @@ class EncodedFile(io.BytesIO):
     """
 
     def __init__(self, data: bytes | memoryview) -> None:
+        # Those of pyarrow's buffers are signed.
+        data = memoryview(data).cast("B")
         self.num_bytes = len(data)
         start = bytes(data[: len(png.PNG_START)])
         if start == png.PNG_START:
-            data = png.without_metadata(memoryview(data))
+            data = png.without_metadata(data)
         elif start.startswith(jpeg.JPEG_START):
-            data = jpeg.without_metadata(memoryview(data))
+            data = jpeg.without_metadata(data)
         super().__init__(data)
 
 

@@ -4,6 +4,7 @@ import io
 import struct
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -25,7 +26,7 @@ MEAN = (0.5, 0.5, 0.5)
 
 
 def pixels(
-    data: bytes, size: int = SIZE, component: type[SquareTransform] = Stretch
+    data: bytes | memoryview, size: int = SIZE, component: type[SquareTransform] = Stretch
 ) -> NDArray[np.int64]:
     """Return the result as signed numbers, (size, size, 3)."""
     transform = component(component.Options(), TransformContext(size, False, MEAN))
@@ -45,6 +46,14 @@ def test_grey_and_palette_pictures_become_rgb() -> None:
     assert np.array_equal(grey, resized(picture.convert("L")))
     palette = picture.convert("P")
     assert np.array_equal(pixels(encoded(palette, "PNG")), resized(palette))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "BMP"])
+def test_a_buffer_of_an_arrow_file_is_the_same_as_its_bytes(file_format: str) -> None:
+    # The bytes of pyarrow's buffers are signed, so the first scan of a JPEG was not found.
+    data = encoded(smooth_picture(60, 40), file_format)
+    assert np.array_equal(pixels(pa.array([data])[0].as_buffer()), pixels(data))
+    assert pixels(data).std() > 20
 
 
 def test_16_bit_grey_keeps_its_range() -> None:
