@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from renaissance.contracts.batches import ObjectiveBatch, Pairs
@@ -270,7 +271,7 @@ def _check_metrics(
     # Imported here because it takes a second.
     from torchmetrics import Metric
 
-    results: dict[str, list[float]] = {}
+    results: dict[str, list[list[float]]] = {}
     for split in _splits(surroundings)[:2]:
         metrics = objective.metrics()
         for name, metric in metrics.items():
@@ -284,7 +285,12 @@ def _check_metrics(
                 output = surroundings.run(objective, batch)
             objective.update_metrics(metrics, batch.objectives[NAME], output)
         for name, metric in metrics.items():
-            results.setdefault(name, []).append(float(metric.compute()))
+            results.setdefault(name, []).append(metric.compute().flatten().tolist())
+        for name, picture in objective.pictures(metrics).items():
+            require(
+                isinstance(picture, Image.Image),
+                f"pictures()[{name!r}] is {type(picture).__name__}, expected a PIL image",
+            )
     first = objective.metrics()
     shared = [name for name, metric in objective.metrics().items() if metric is first[name]]
     require(
@@ -292,13 +298,17 @@ def _check_metrics(
         f"metrics() returns the same {', '.join(shared)} every time, expected new ones: training "
         "and evaluation must not share them",
     )
-    for name, values in results.items():
+    for name, (whole, halves) in results.items():
         require(
-            compares_samples or _same(values),
-            f"{name} is {values[0]:.4f} over one micro-batch and {values[1]:.4f} over two of half "
+            compares_samples or all(map(_same, zip(whole, halves, strict=True))),
+            f"{name} is {_shown(whole)} over one micro-batch and {_shown(halves)} over two of half "
             "the size, expected the same; count each target once (renaissance.accuracy() of one "
             "value per target)",
         )
+
+
+def _shown(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4f}" for value in values[:4])
 
 
 def _check_panel(surroundings: Surroundings, objective: Objective) -> None:

@@ -48,6 +48,14 @@ DATASETS = [
     (dataset_of(images=lambda i, d: ()), "images is .* expected a tuple of PIL images"),
     (dataset_of(image_ids=lambda i, d: ()), "image_ids is .* expected one hashable identifier"),
     (dataset_of(labels=lambda i, d: {}), r"labels are \[\], expected .*\['number'\]"),
+    (
+        breaking(SoundDataset, label_values=lambda s, name: [0, 1, 2]),
+        r"label_values\('number'\) has 3 values, expected one for each of 4 samples",
+    ),
+    (
+        breaking(SoundDataset, label_values=lambda s, name: [0, 1, 2, 5]),
+        r"label_values\('number'\) has 5 for sample 3, expected 3, as in its labels",
+    ),
     (dataset_of(source=lambda i, d: ""), "source is empty"),
     (
         dataset_of(labels=lambda i, d: {"number": random.random()}),
@@ -63,3 +71,7 @@ DATASETS = [
 def test_broken_datasets(dataset: type, text: str) -> None:
     with pytest.raises(ContractError, match=text):
         check(dataset)
+
+
+def test_a_dataset_that_lists_its_labels() -> None:
+    check(breaking(SoundDataset, label_values=lambda s, name: range(4)))

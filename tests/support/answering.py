@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pyarrow as pa
 import torch
@@ -24,7 +25,9 @@ from renaissance import (
     Sample,
 )
 from renaissance.data.collate import MicroBatch
+from renaissance.data.concatenation import Concatenation
 from renaissance.data.tokenizer import readable
+from renaissance.engine.training_data import TrainingAnswers
 from renaissance.testing.samples import SampleList
 from support.collating import collator, word_pieces
 
@@ -66,15 +69,32 @@ def sample(
     return Sample(text, None, images, ids, labels, f"given: {number}")
 
 
-def objective(component: Any, root: Path = Path(), head: nn.Module | None = None) -> Any:
-    """Make an objective; its head is `head`, or else a linear one."""
+def objective(
+    component: Any,
+    root: Path = Path(),
+    head: nn.Module | None = None,
+    training: Sequence[Sample] = (),
+    **options: Any,
+) -> Any:
+    """Make an objective; its head is `head`, or else a linear one.
+
+    Args:
+        component: The objective's class.
+        root: `data.root`.
+        head: The head.
+        training: The training samples, for an objective that asks about them.
+        options: The objective's options.
+    """
     context = ObjectiveContext(
         sizes=ModelSizes(4, 4, 4, POOLED),
         tokenizer=word_pieces(whole_words=True),
         make_head=lambda inputs, outputs: head or nn.Linear(inputs, outputs),  # type: ignore[arg-type,return-value]
         root=root,
     )
-    return component(component.Options(), context)
+    if training:
+        datasets = Concatenation([("training", SampleList(training))])
+        context = attrs.evolve(context, data=TrainingAnswers(lambda: datasets).of("task"))
+    return component(component.Options(**options), context)
 
 
 def collate(made: Any, samples: Sequence[Sample]) -> MicroBatch:

@@ -14,6 +14,7 @@ from support.command_line import renaissance
 from support.labelled import WORDS, labelled_spec, write_rows
 from support.running import metrics, run_here
 from support.two_ranks import on_two_ranks, results
+from transformers import BertTokenizer
 
 CLASSES = ("dark", "grey", "white")
 
@@ -52,6 +53,12 @@ def predictions_of(path: Path) -> list[dict[str, Any]]:
     if text.startswith("[{"):
         return json.loads(text)  # type: ignore[no-any-return]
     return [json.loads(line) for line in text.splitlines()]
+
+
+def flat(row: dict[str, Any]) -> list[float]:
+    """The numbers of a prediction."""
+    values = [row["prediction"]] if isinstance(row.get("prediction"), float) else []
+    return [*values, *row.get("probabilities", {}).values()]
 
 
 def judged(name: str, made: list[dict[str, Any]], true: list[dict[str, Any]]) -> dict[str, float]:
@@ -133,18 +140,23 @@ def test_two_ranks_measure_what_one_does(tmp_path: Path) -> None:
         two = Path(command[-1])
         pairs = zip(
             predictions_of(two),
-            predictions_of(two.with_name(two.name[4:].join(["one-", ""]))),
+            predictions_of(two.with_name(two.name.replace("two-", "one-"))),
             strict=True,
         )
         for one_row, other_row in pairs:
+            assert list(one_row) == list(other_row)
             assert one_row["id"] == other_row["id"]
+            assert flat(one_row) == pytest.approx(flat(other_row), abs=1e-6)
     for run, figures in zip(runs.values(), alone[1::2], strict=True):
         assert results(run)["metrics"] == pytest.approx(figures, abs=1e-6, nan_ok=True)
 
 
 def test_the_run_folder_keeps_the_classes(tmp_path: Path) -> None:
     spec = labelled_spec(tmp_path, TABLES["classification"], rows(48), rows(21, seed=1))
-    assert run_here(spec, tmp_path, "train.max_steps=2") == 0
+    tokenizer = tmp_path / "tokenizer"
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    BertTokenizer(vocab={word: i for i, word in enumerate(vocabulary)}).save_pretrained(tokenizer)
+    assert run_here(spec, tmp_path, "train.max_steps=2", f"data.tokenizer={tokenizer}") == 0
     kept = json.loads((tmp_path / "tiny/classes.json").read_text())
     assert kept == {
         "classification": {
@@ -266,7 +278,12 @@ FAULTS: list[tuple[str, str, Any, str]] = [
         "'dark', 'grey', 'white'; did you mean 'white'?. Correct the row, or leave it out",
     ),
     ("regression", "train", None, "train.json: row 5: label 'score' is missing (None)."),
-    ("regression", "validate", float("nan"), "row 5: label 'score' is missing (nan)"),
+    (
+        "regression",
+        "validate",
+        float("nan"),
+        "validate.json: row 5: label 'score' is missing (nan)",
+    ),
     ("regression", "train", "ten", "train.json: row 5: label 'score' is 'ten', expected a number."),
     (
         "regression",
@@ -329,7 +346,8 @@ def test_classes_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("white\ngrey\ndark\nblack\n")
     assert "'black' has no training sample" in renaissance("check", str(spec)).out
     # The dataset need not be able to list its labels.
-    assert run_here(spec, tmp_path, "train.max_steps=2", "data.train.0.type=unlisted") == 0
+    spec.write_text(spec.read_text().replace('"rows"', '"unlisted"'))
+    assert run_here(spec, tmp_path, "train.max_steps=2") == 0
     (tmp_path / "classes.txt").unlink()
     out = tmp_path / "out.jsonl"
     finished = renaissance("evaluate", str(tmp_path / "tiny"), "--predictions", str(out))
@@ -339,17 +357,17 @@ def test_classes_of_a_file(tmp_path: Path) -> None:
 
 def test_a_dataset_that_cannot_list_its_labels(tmp_path: Path) -> None:
     spec = labelled_spec(tmp_path, TABLES["classification"], rows(48), rows(21, seed=1))
+    spec.write_text(spec.read_text().replace('"rows"', '"unlisted"'))
     assert_refused(
-        renaissance("check", str(spec), "data.train.0.type=unlisted"),
+        renaissance("check", str(spec)),
         "Unlisted cannot list the values of its label 'label'; expected a dataset with "
         "label_values, such as 'table'. Use one, or for classes, name them in a file (classes = "
         "'classes.txt')",
     )
     # Then what a file does not name is found when it is read.
     (tmp_path / "classes.txt").write_text("white\ngrey\n")
-    settings = ["data.train.0.type=unlisted", "data.validate.0.type=unlisted"]
     assert_refused(
-        renaissance(str(spec), *settings, "objectives.0.classes=classes.txt"),
+        renaissance(str(spec), f"run.output_dir={tmp_path}", "objectives.0.classes=classes.txt"),
         "train.json: row 0: label 'label' is 'dark', expected a class of the run: 'white', "
         "'grey'. Correct the row, or leave it out",
     )

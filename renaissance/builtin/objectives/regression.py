@@ -1,5 +1,6 @@
 """Regression: a number for pictures, texts or both."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -91,11 +92,11 @@ class Regression(Objective):
         # Imported here because it takes a second, and only runs need it.
         from torchmetrics import MeanSquaredError, PearsonCorrCoef, SpearmanCorrCoef
 
-        metrics = {
-            "mse": MeanSquaredError(),
-            "pearson": PearsonCorrCoef(),
-            "spearman": SpearmanCorrCoef(),
-        }
+        with warnings.catch_warnings():
+            # It warns every time that it keeps all values; those of a split take little memory.
+            warnings.simplefilter("ignore")
+            spearman = SpearmanCorrCoef()
+        metrics = {"mse": MeanSquaredError(), "pearson": PearsonCorrCoef(), "spearman": spearman}
         return {name: metric.set_dtype(torch.float64) for name, metric in metrics.items()}
 
     def update_metrics(
