@@ -6,8 +6,10 @@ from pathlib import Path
 
 import attrs
 
+from renaissance.contracts.classification import Classification
 from renaissance.contracts.objective import Objective
 from renaissance.engine.checkpoint import load_model_tensors, load_spec_tables
+from renaissance.engine.labels import few
 from renaissance.engine.matching import (
     MODEL,
     OBJECTIVES,
@@ -18,8 +20,9 @@ from renaissance.engine.matching import (
     match_tensors,
 )
 from renaissance.engine.multi_objective import MultiObjective
-from renaissance.engine.run_folder import find_checkpoint
+from renaissance.engine.run_folder import RunFolder, find_checkpoint
 from renaissance.engine.tensors import first_few, without_aliases
+from renaissance.engine.training_data import read_records
 from renaissance.errors import CheckpointError, SpecError, did_you_mean
 from renaissance.spec.choice import EncoderChoice
 from renaissance.spec.sections import ModelSection, RunSpec
@@ -76,10 +79,17 @@ def initialize(network: MultiObjective, source: Path, spec: RunSpec) -> InitRepo
     checkpoint = Side(
         {name.removeprefix(MODEL): tensor for name, tensor in tensors.items()},
         load_spec_tables(folder),
+        _kept_classes(folder),
     )
     state = without_aliases(network.state_dict())
     run = Side(
-        {name.removeprefix(MODEL): tensor for name, tensor in state.items()}, spec_tables(spec)
+        {name.removeprefix(MODEL): tensor for name, tensor in state.items()},
+        spec_tables(spec),
+        {
+            n: o.classes
+            for n, o in network.named_objectives().items()
+            if isinstance(o, Classification)
+        },
     )
     _check_architecture(run, checkpoint, folder)
     allow = spec.model.init_allow
@@ -147,12 +157,30 @@ def _head(
     expected = run.inside(OBJECTIVES + name)
     for source in candidates:
         saved = checkpoint.inside(OBJECTIVES + source)
+        known = checkpoint.classes.get(source)
+        if known is not None and list(known) != list(run.classes.get(name, known)):
+            # A head of the same shape would mean other classes.
+            if source != name:
+                continue
+            text = f"classes {few(known)} in the checkpoint, {few(run.classes[name])} in this run"
+            return source, Match(OBJECTIVES + name, expected, saved, {}, {OBJECTIVES + name: text})
         match = match_tensors(OBJECTIVES + name, objective, expected, saved)
         if source == name and saved:
             return source, match
         if match.taken and not match.differences:
             return source, attrs.evolve(match, note=f"from objective '{source}'")
     return None, Match(OBJECTIVES + name, expected, {})
+
+
+def _kept_classes(checkpoint: Path) -> dict[str, list[str]]:
+    """Return the classes of each objective, if the checkpoint is in its run folder."""
+    records = read_records(RunFolder(checkpoint.resolve().parents[1]).classes)
+    return {
+        name: list(label["classes"])
+        for name, record in records.items()
+        for label in record.get("labels", {}).values()
+        if "classes" in label
+    }
 
 
 def _check_architecture(run: Side, checkpoint: Side, folder: Path) -> None:

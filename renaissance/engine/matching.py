@@ -40,10 +40,12 @@ class Side:
         tensors: Its tensors, named as in `model.init_allow`: those of a part of the model begin
             with the part's name, those of an objective with "objectives.<name>".
         spec: Its resolved spec, as nested tables.
+        classes: The classes of its objectives by name, where they are known.
     """
 
     tensors: Mapping[str, Tensor]
     spec: Mapping[str, Any]
+    classes: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
 
     def inside(self, module: str) -> dict[str, Tensor]:
         """Return a module's tensors, by their names in it."""

@@ -16,6 +16,7 @@ from support.answering import (
     objective,
     png,
     predicting,
+    sample,
     write_table,
     written,
 )
@@ -26,7 +27,7 @@ from renaissance import DataError
 from renaissance.builtin.datasets.vqav2 import VQAv2
 from renaissance.builtin.objectives.vqa import VQA
 from renaissance.builtin.sources.vqa_answers import normalize_answer, soft_scores
-from renaissance.testing import check_dataset
+from renaissance.testing import check_dataset, check_objective
 
 
 def table(**columns: Any) -> dict[str, Any]:
@@ -188,3 +189,71 @@ def test_accuracy_of_real_questions_is_the_official_one(tmp_path: Path) -> None:
         assert sum(official) > 0
         expected = sum(official) / len(official)
         assert measured(made, [(batch, output)])["accuracy"] == pytest.approx(expected)
+
+
+ANSWERED = [
+    ("two elephants", ["red"] * 4),
+    ("a photo", "blue"),
+    ("one umbrella", ["red", "blue", "red"]),
+    ("swimming", ["green"] * 9 + ["red"]),
+    ("nearby", "green"),
+    ("and one", ["pink"]),
+]
+
+
+def own_questions(answers: Sequence[Any]) -> list[Any]:
+    return [sample("two elephants", {"reply": a}, n) for n, a in enumerate(answers)]
+
+
+def own_task(**options: Any) -> Any:
+    training = own_questions([answer for _, answer in ANSWERED])
+    return objective(VQA, training=training, label="reply", **options)
+
+
+@pytest.mark.parametrize("modalities", [("text", "image"), ("text",), ("image",)])
+def test_the_contract_with_answers_of_the_data(modalities: Any) -> None:
+    samples = [sample(text, {"reply": a}, n) for n, (text, a) in enumerate(ANSWERED)]
+    check_objective(VQA, VQA.Options(label="reply", modalities=modalities), samples=samples)
+
+
+def test_answers_of_the_data_are_the_most_frequent() -> None:
+    # Of the questions: red 3, blue and green 2, pink 1.
+    assert own_task().classes == ("red", "blue", "green", "pink")
+    assert own_task(max_answers=2).classes == ("red", "blue")
+
+
+def test_scores_of_answers_of_the_data() -> None:
+    task = own_task(max_answers=3)
+    answers = ["green", ["red", "blue", "red"], ["green"] * 9 + ["red"], ["pink", 3], []]
+    batch = collate(task, own_questions(answers)).objectives["task"]
+    expected = [
+        [0, 0, 1],
+        [2 / 3, 1 / 3, 0],
+        [0.3, 0, 1],
+        # Other answers are no classes, and no fault.
+        [0, 0, 0],
+        [0, 0, 0],
+    ]
+    assert batch.tensors["labels"].tolist() == [pytest.approx(row) for row in expected]
+    output = predicting(task, batch, [[0.0, 0.0, 1.0]] + [[1.0, 0.0, 0.0]] * 4)
+    assert measured(task, [(batch, output)])["accuracy"] == pytest.approx((1 + 2 / 3 + 0.3) / 5)
+    assert json.loads(written(task, task.predictions(batch, output)))[:2] == [
+        {"index": 0, "answer": "green"},
+        {"index": 1, "answer": "red"},
+    ]
+
+
+@pytest.mark.parametrize("count", range(11))
+def test_scores_of_ten_answers_are_the_official_ones(count: int) -> None:
+    people = ["green"] * count + ["blue"] * (10 - count)
+    batch = collate(own_task(), own_questions([people])).objectives["task"]
+    expected = official_accuracy("green", people)
+    assert float(batch.tensors["labels"][0, 2]) == pytest.approx(expected)
+
+
+def test_a_missing_answer() -> None:
+    with pytest.raises(DataError) as caught:
+        collate(own_task(), own_questions([None]))
+    assert str(caught.value) == (
+        "given: 0: label 'reply' is missing (None). Correct the row, or leave it out"
+    )

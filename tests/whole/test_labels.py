@@ -1,7 +1,10 @@
 """Runs that classify and regress by labels of the data: inputs, towers, ranks, what is kept."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from support.asserting import assert_refused
 from support.command_line import renaissance
 from support.labelled import WORDS, labelled_spec, write_rows
-from support.running import metrics, run_here
+from support.running import environment, metrics, run_here
 from support.two_ranks import on_two_ranks, results
 from transformers import BertTokenizer
 
@@ -371,3 +374,55 @@ def test_a_dataset_that_cannot_list_its_labels(tmp_path: Path) -> None:
         "train.json: row 0: label 'label' is 'dark', expected a class of the run: 'white', "
         "'grey'. Correct the row, or leave it out",
     )
+
+
+def test_a_head_of_other_classes_is_not_taken(tmp_path: Path) -> None:
+    spec = labelled_spec(tmp_path, TABLES["classification"], rows(48), rows(21, seed=1))
+    assert run_here(spec, tmp_path, "train.max_steps=2") == 0
+    for split, count in (("train", 48), ("validate", 21)):
+        other = [{**row, "label": row["label"][::-1]} for row in rows(count)]
+        write_rows(tmp_path / f"{split}.json", other)
+    settings = ["run.name=other", f"model.init_from={tmp_path}/tiny"]
+    assert_refused(
+        renaissance("check", str(spec), *settings),
+        "does not fit this run: objectives.classification: classes 'dark', 'grey', 'white' in the "
+        "checkpoint, 'etihw', 'krad', 'yerg' in this run.",
+        'set model.init_allow = ["objectives.classification"]',
+    )
+    allow = 'model.init_allow=["objectives.classification"]'
+    finished = renaissance("check", str(spec), *settings, allow)
+    assert finished.code == 0, finished.err
+    assert re.search(r"objectives.classification +newly initialized", finished.out)
+    # An objective of another name takes a head of the same classes, and only such a one.
+    spec.write_text(spec.read_text().replace('"classification"', '"classification"\nname = "c"'))
+    finished = renaissance("check", str(spec), *settings)
+    assert re.search(r"objectives.c +newly initialized", finished.out)
+    for split, count in (("train", 48), ("validate", 21)):
+        write_rows(tmp_path / f"{split}.json", rows(count))
+    finished = renaissance("check", str(spec), *settings)
+    assert re.search(r"objectives.c +loaded .*from objective 'classification'", finished.out)
+
+
+def test_ranks_with_other_labels_are_refused(tmp_path: Path) -> None:
+    spec = labelled_spec(tmp_path, TABLES["classification"], rows(48), rows(21, seed=1))
+    other = [{**row, "label": row["label"][::-1]} for row in rows(48)]
+    for rank, made in enumerate((rows(48), other)):
+        write_rows(tmp_path / f"train-{rank}.json", made)
+    for rank in (0, 1):
+        write_rows(tmp_path / f"few-{rank}.json", [rows(48)[0], other[0]][rank : rank + 1])
+    run = (
+        f"{sys.executable} -m renaissance {spec} run.output_dir={tmp_path} "
+        "data.train.0.file=train-$RANK.json data.validate.0.file=few-$RANK.json"
+    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    finished = subprocess.run(
+        [*launcher, "--nproc-per-node", "2", "--no-python", "sh", "-c", run],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode != 0
+    assert "classes of objective 'classification': " in finished.stderr
+    assert finished.stderr.count("differs from rank 0") == 1
