@@ -183,3 +183,36 @@ def test_only_making_a_metric_imports_torchmetrics() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert result.stdout.split() == ["False", "True"]
+
+
+class Detailed(Named):
+    """With the metrics and the loss that a task may turn on."""
+
+    has_class_metrics = True
+    label_smoothing = 0.3
+
+    def __init__(self, options: Plain.Options, context: ObjectiveContext) -> None:
+        super().__init__(options, context)
+        self.class_weights = torch.tensor([1.0, 2.0, 1.0])
+
+
+def test_what_a_task_may_turn_on() -> None:
+    check_objective(Detailed, samples=PLAIN_SAMPLES)
+    made = objective(Detailed, head=nn.Identity())
+    assert "class_weights" not in made.state_dict()
+    batch = collate(made, PLAIN_SAMPLES).objectives["task"]
+    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 2.0, 1.0], [1.0, 0.0, 0.0]])
+    output = forward(made, batch, logits)
+    expected = nn.CrossEntropyLoss(
+        torch.tensor([1.0, 2.0, 1.0]), reduction="sum", label_smoothing=0.3
+    )
+    assert float(output.loss_sum) == pytest.approx(
+        float(expected(logits, torch.tensor([0, 1, 2, 0]))), rel=1e-5
+    )
+    metrics = made.metrics()
+    made.update_metrics(metrics, batch, output)
+    # Cats are right; a cow is taken for a dog.
+    assert metrics["confusion"].compute().tolist() == [[2, 0, 0], [0, 1, 0], [0, 1, 0]]
+    assert float(metrics["macro_f1"].compute()) == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert list(made.pictures(metrics)) == ["confusion"]
+    assert made.pictures({}) == {}
