@@ -17,6 +17,7 @@ from support.command_line import renaissance
 from support.labelled import WORDS, labelled_spec, write_rows
 from support.running import environment, metrics, run_here
 from support.two_ranks import on_two_ranks, results
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import BertTokenizer
 
 CLASSES = ("dark", "grey", "white")
@@ -218,10 +219,13 @@ def test_a_resumed_run_refuses_other_classes(tmp_path: Path) -> None:
 def test_a_frozen_encoder_alone_is_a_linear_probe(tmp_path: Path) -> None:
     table = f'{TABLES["classification"]}\n{READ["image"]}\nhead.type = "linear"'
     spec = labelled_spec(tmp_path, table, rows(48), rows(21, seed=1))
-    settings = ("model.image_encoder.frozen=true", "train.max_steps=40", "evaluate.every_steps=40")
-    assert run_here(spec, tmp_path, *settings, "optimizer.learning_rate=0.1") == 0
+    settings = ["model.image_encoder.frozen=true", "train.max_steps=40", "evaluate.every_steps=40"]
+    monitors = 'monitors=[{type="jsonl"}, {type="tensorboard"}]'
+    assert run_here(spec, tmp_path, *settings, monitors, "optimizer.learning_rate=0.1") == 0
     # Three grey levels that do not overlap much: far above the third that guessing gives.
     assert metrics(tmp_path / "tiny")[-1]["classification/accuracy"] > 0.8
+    events = EventAccumulator(str(tmp_path / "tiny/tensorboard/validate"), {"images": 0})
+    assert "classification/confusion" in events.Reload().Tags()["images"]
 
 
 @pytest.mark.parametrize(
