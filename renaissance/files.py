@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,21 @@ def write_whole(path: Path, content: str | bytes) -> None:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
         flush_to_disk(partial)
         partial.replace(path)
+        flush_to_disk(path.parent)
+    # The system names no file if the disk is full.
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        partial.unlink(missing_ok=True)
-    flush_to_disk(path.parent)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a whole folder, if it is there; what a link leads to stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """`renaissance evaluate`: measure a run on a split, and write its predictions."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -32,7 +32,7 @@ from renaissance.engine.run_parts import (
     resolve_spec,
 )
 from renaissance.engine.training_data import TrainingAnswers, read_records
-from renaissance.errors import CheckpointError, SpecError
+from renaissance.errors import CheckpointError, RunError, SpecError
 from renaissance.files import write_whole
 from renaissance.plugins.loading import Plugins
 from renaissance.spec.read import COMMAND_LINE, load_spec
@@ -244,12 +244,27 @@ class _Report:
         changed = changed_settings(run, self.read)
         heading = f"{run.path.name}, {split}"
         print_results(heading, self.checkpoint, self.result, changed, self.controls)
-        written = write_results(run, split, self.checkpoint, self.result, changed, self.controls)
+        writers: list[Callable[[], list[Path]]] = [
+            lambda: write_results(run, split, self.checkpoint, self.result, changed, self.controls)
+        ]
         if not run.spec.is_file():
-            # What was evaluated without training.
-            write_whole(run.spec, tables_to_toml(record_tables(self.spec)))
-            written.append(run.spec)
+            writers.append(self._write_spec)
         if self.request.predictions is not None:
-            written += write_predictions(self.request.predictions, self.network, self.result)
-        for path in written:
-            typer.echo(f"written: {path}")
+            predictions = self.request.predictions
+            writers.append(lambda: write_predictions(predictions, self.network, self.result))
+        faults = []
+        for write in writers:
+            # An evaluation may have taken hours: each file that can be written is.
+            try:
+                for path in write():
+                    typer.echo(f"written: {path}")
+            except OSError as error:
+                faults.append(f"cannot write: {error}")
+        if faults:
+            raise RunError(f"{'; '.join(faults)}; free space, or change the place")
+
+    def _write_spec(self) -> list[Path]:
+        """Write the spec of what was evaluated without training."""
+        path = RunFolder(self.spec.folder).spec
+        write_whole(path, tables_to_toml(record_tables(self.spec)))
+        return [path]

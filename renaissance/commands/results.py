@@ -15,7 +15,7 @@ from renaissance.engine.evaluate import SplitResult
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_folder import RunFolder
 from renaissance.errors import shortened
-from renaissance.files import read_json, write_whole
+from renaissance.files import write_whole
 from renaissance.spec.sections import RunSpec
 from renaissance.spec.write import record_tables, settings
 
@@ -77,7 +77,7 @@ def write_results(
     """Write a split's metrics beside those of other splits."""
     run.path.mkdir(parents=True, exist_ok=True)
     path = run.results
-    results = read_json(path)
+    results = _earlier_results(path)
     results[split] = {
         "checkpoint": checkpoint,
         "metrics": _finite(result.metrics),
@@ -89,6 +89,22 @@ def write_results(
     }
     write_whole(path, json.dumps(results, indent=1) + "\n")
     return [path]
+
+
+def _earlier_results(path: Path) -> dict[str, object]:
+    """Return the results of other splits; a damaged file is moved aside."""
+    if not path.is_file():
+        return {}
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        results = None
+    if isinstance(results, dict):
+        return results
+    aside = path.with_name("results.damaged.json")
+    path.replace(aside)
+    typer.echo(f"warning: {path} is damaged: expected a JSON object; it is now {aside.name}")
+    return {}
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
@@ -111,8 +127,12 @@ def write_predictions(path: Path, network: MultiObjective, result: SplitResult) 
     paths = []
     for name in names:
         its_path = path if len(names) == 1 else path.with_stem(f"{path.stem}-{name}")
-        with its_path.open("w", encoding="utf-8") as file:
-            rows = result.predictions.get(name, [])
-            network.named_objectives()[name].write_predictions(rows, file)
+        rows = result.predictions.get(name, [])
+        try:
+            with its_path.open("w", encoding="utf-8") as file:
+                network.named_objectives()[name].write_predictions(rows, file)
+        # The system names no file if the disk is full.
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(its_path)) from error
         paths.append(its_path)
     return paths

@@ -22,7 +22,7 @@ from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts
 from renaissance.engine.signals import StopRequest
 from renaissance.engine.window import gather_window, restore_window
-from renaissance.errors import DataError, SpecError
+from renaissance.errors import CheckpointError, DataError, SpecError
 
 NO_WINDOW: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -89,11 +89,14 @@ class AfterStep:
         if not save_now:
             return
         # First: an evaluation that fails must not cost the steps since the last checkpoint.
-        self._save(state)
+        is_saved = self._save(state)
         if evaluate_now:
-            self._evaluate(state, request.is_made)
+            self._evaluate(state, is_saved, request.is_made)
+        if not is_saved and state.step == self.parts.total_steps:
+            is_saved = self._save(state, must=True)
         self._prune()
-        self._report_saved(state)
+        if is_saved:
+            self._report_saved(state)
         self._begin_window()
 
     def resume(self, state: TrainState) -> None:
@@ -108,20 +111,25 @@ class AfterStep:
             found = self._folder.best_after(state.step) if self.ranks.is_main else None
             found = json.loads(self.ranks.gather_text(json.dumps(found))[0])
             if found is None:
-                self._evaluate(state)
+                self._evaluate(state, is_saved=True)
                 self._report_saved(state)
             else:
                 state.best = found["best"]
         self._prune()
         self._begin_window()
 
-    def save(self, state: TrainState, book: MetricBook) -> None:
-        """Save in the middle of a window, before leaving; every rank must call it."""
+    def save(self, state: TrainState, book: MetricBook, must: bool = True) -> None:
+        """Save in the middle of a window, before leaving; every rank must call it.
+
+        Raises:
+            CheckpointError: If it cannot be saved, but `must`.
+        """
         if state.step == self._saved_step:
             return  # Nothing has changed since.
-        self._save(state, gather_window(book, self.ranks))
+        is_saved = self._save(state, gather_window(book, self.ranks), must)
         self._prune()
-        self._report_saved(state)
+        if is_saved:
+            self._report_saved(state)
 
     def restore(self, state: TrainState, book: MetricBook) -> None:
         """Continue the window of the checkpoint that the run resumes from, if it has one."""
@@ -174,13 +182,19 @@ class AfterStep:
     def _save_is_due(self, step: int) -> bool:
         return step == self.parts.total_steps or step % self.spec.checkpoint.every_steps == 0
 
-    def _evaluate(self, state: TrainState, is_stopping: Callable[[], bool] = lambda: False) -> None:
-        """Evaluate a step that was saved; mark its checkpoint if it is the best so far."""
+    def _evaluate(
+        self,
+        state: TrainState,
+        is_saved: bool,
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Evaluate a step; mark its checkpoint, if it is saved, if it is the best so far."""
         validate = self.parts.require_validate()
         result = evaluate(
             self.parts.network, validate, self.spec, self.ranks, is_stopping=is_stopping
         )
         self.last_evaluation = result.metrics
+        best_before = state.best
         improved = self._is_best(state, result.metrics)
         evaluation = Evaluation(
             step=state.step,
@@ -193,10 +207,14 @@ class AfterStep:
 
         # Recorded last: a run that is killed before that evaluates again when it resumes.
         def report() -> None:
-            if improved:
-                self._folder.mark_best(state.step)
+            is_marked = is_saved and self._try(
+                lambda: self._folder.mark_best(state.step) if improved else None
+            )
             self.observers.evaluated(self.info, evaluation)
-            self._folder.record_best(state.step, state.best)
+            if is_marked:
+                self._try(lambda: self._folder.record_best(state.step, state.best))
+            else:
+                state.best = best_before
 
         self._on_main(report)
 
@@ -222,28 +240,54 @@ class AfterStep:
             state.best = value
         return improved
 
-    def _save(self, state: TrainState, window: Mapping[str, Tensor] = NO_WINDOW) -> None:
+    def _save(
+        self, state: TrainState, window: Mapping[str, Tensor] = NO_WINDOW, must: bool = False
+    ) -> bool:
+        """Save; return whether it worked. A full disk ends no run that can still be saved later."""
         state.scaler = self.scaler.state_dict()
         folder = self._folder.checkpoint(state.step)
+        network, spec_text = self.parts.network, self.info.spec_text
 
-        def write() -> None:
-            check_finite(self.parts.network, state.step)
-            network, spec_text = self.parts.network, self.info.spec_text
-            save_checkpoint(folder, network, self.optimizer, state, spec_text, window)
+        def write() -> float:
+            if not self.ranks.is_main:
+                return 1
+            check_finite(network, state.step)
+            try:
+                save_checkpoint(folder, network, self.optimizer, state, spec_text, window)
+            except CheckpointError as error:
+                if must:
+                    raise
+                say(f"warning: {error}; the run goes on, and saves again when that is due")
+                return 0
+            return 1
 
-        self._on_main(write)
-        self._saved_step = state.step
+        # A failure on rank 0 must stop the other ranks too.
+        num_written = self.ranks.sum([self.ranks.on_all_ranks(write)])[0]
+        is_saved = num_written == self.ranks.world_size
+        if is_saved:
+            self._saved_step = state.step
+        return is_saved
 
     def _prune(self) -> None:
-        self._on_main(lambda: self._folder.keep(self.spec.checkpoint.keep_last))
+        keep_last = self.spec.checkpoint.keep_last
+        self._on_main(lambda: self._try(lambda: self._folder.keep(keep_last)))
+
+    @staticmethod
+    def _try(change: Callable[[], object]) -> bool:
+        """Change files beside the checkpoints; return whether it worked."""
+        try:
+            change()
+        except OSError as error:
+            say(f"warning: {error}; the run goes on")
+            return False
+        return True
 
     def _report_saved(self, state: TrainState) -> None:
         """Tell the observers, once the link to the best is as it should be."""
         folder = self._folder.checkpoint(state.step)
         self._on_main(lambda: self.observers.checkpoint_saved(self.info, state.step, folder))
 
-    def _on_main(self, function: Callable[[], None]) -> None:
-        # A full disk on rank 0 must stop the other ranks too.
+    def _on_main(self, function: Callable[[], object]) -> None:
         self.ranks.on_all_ranks(lambda: function() if self.ranks.is_main else None)
 
     @property

@@ -7,9 +7,9 @@ It is written under another name, flushed to disk, then renamed. Nothing is pick
 function of (seed, step, rank), so there is no generator state to save.
 """
 
+import contextlib
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import attrs
 import tomli
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -31,7 +32,7 @@ from renaissance.engine.tensors import (
     without_aliases,
 )
 from renaissance.errors import CheckpointError, quoted
-from renaissance.files import PARTIAL, flush_to_disk, sha256_of
+from renaissance.files import PARTIAL, flush_to_disk, remove, sha256_of
 
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -100,7 +101,7 @@ def save_checkpoint(
     """
     partial = folder.with_name(f".{folder.name}{PARTIAL}")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
         partial.mkdir(parents=True)
         if window:
             save_file(dict(window), partial / WINDOW)
@@ -109,7 +110,10 @@ def save_checkpoint(
             flush_to_disk(path)
         flush_to_disk(partial)
         _put_in_place(partial, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        # What is left of it would take the space that others need.
+        with contextlib.suppress(OSError):
+            remove(partial)
         raise CheckpointError(
             f"{folder}: cannot write the checkpoint: {error}; free space or change run.output_dir"
         ) from error
@@ -121,7 +125,7 @@ def restore_replaced(checkpoints: Path) -> None:
     for aside in checkpoints.glob(f".*{REPLACED}"):
         folder = aside.with_name(aside.name.removeprefix(".").removesuffix(REPLACED))
         if folder.exists():
-            shutil.rmtree(aside)
+            remove(aside)
         else:
             aside.rename(folder)
 
@@ -200,12 +204,12 @@ def _put_in_place(partial: Path, folder: Path) -> None:
     """Give a checkpoint its name; one that has the name is deleted last."""
     aside = folder.with_name(f".{folder.name}{REPLACED}")
     # No two folders can be exchanged at once: see `restore_replaced`.
-    if folder.exists():
-        shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists() or folder.is_symlink():
+        remove(aside)
         folder.rename(aside)
     partial.rename(folder)
     flush_to_disk(folder.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+    remove(aside)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

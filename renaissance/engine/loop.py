@@ -85,7 +85,8 @@ class Loop:
                 try:
                     self.after_step(self.state, self.book, rates, norm, waited, request)
                 except StoppedWaitingError:
-                    # The step is saved; a resumed run repeats the evaluation.
+                    # A resumed run repeats the evaluation. Saved already, unless the disk was full.
+                    self.after_step.save(self.state, self.book)
                     return largest_signal(self.ranks.sum(request.one_hot()))
         return 0
 
@@ -158,7 +159,7 @@ class Loop:
         totals = self.ranks.sum([*own, *request.one_hot()])
         *_, num_bad, num_errors = totals[: len(own)]
         if num_errors:
-            self.after_step.save(self.state, self.book)
+            self.after_step.save(self.state, self.book, must=False)
             self.ranks.on_all_ranks(lambda: _raise(error))
         if num_bad:
             self._count_bad_samples(bad)
@@ -175,7 +176,7 @@ class Loop:
         self.state.bad_samples = sorted(known | self.ranks.union(messages))
         count, limit = len(self.state.bad_samples), self.spec.data.max_bad_samples
         if count > limit:
-            self.after_step.save(self.state, self.book)
+            self.after_step.save(self.state, self.book, must=False)
             raise DataError(
                 f"step {self.state.step + 1}: {count} records could not be read so far, more than "
                 f"data.max_bad_samples = {limit}; fix the data or raise it. The same command "

@@ -2,10 +2,12 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -14,8 +16,10 @@ from renaissance.contracts.objective import ObjectiveOutput
 from renaissance.data.collate import MicroBatch
 from renaissance.engine.checkpoint import TrainState, save_checkpoint
 from renaissance.engine.distributed import Ranks
+from renaissance.engine.messages import say
 from renaissance.engine.tensors import first_few
-from renaissance.errors import RunError
+from renaissance.errors import CheckpointError, RunError
+from renaissance.files import write_whole
 
 MAX_SHOWN_INDICES = 20
 
@@ -62,27 +66,39 @@ def stop_not_finite(
     """
     check_finite(network, state.step)
     saved = folder / f"nonfinite-step-{state.step:08d}"
-    if ranks.is_main:
-        save_checkpoint(saved, network, None, state, spec_text)
+    is_kept = not ranks.is_main or _kept(
+        lambda: save_checkpoint(saved, network, None, state, spec_text)
+    )
     ranks.barrier()
     for index, batch in enumerate(micro_batches):
-        save_file(
-            {name: tensor.cpu().contiguous() for name, tensor in _tensors(batch).items()},
-            saved / f"rank{ranks.rank}-micro-batch{index}.safetensors",
-        )
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in _tensors(batch).items()}
+        path = saved / f"rank{ranks.rank}-micro-batch{index}.safetensors"
+        is_kept &= _kept(partial(save_file, tensors, path))
     names, indices = _affected(micro_batches, outputs, ranks)
     if ranks.is_main:
         report = {"step": state.step, "objectives": names, "indices": indices}
-        (saved / "report.json").write_text(json.dumps(report, indent=1))
+        is_kept &= _kept(lambda: write_whole(saved / "report.json", json.dumps(report, indent=1)))
+    all_kept = ranks.sum([float(is_kept)])[0] == ranks.world_size
+    where = f"are in {saved}" if all_kept else f"could not all be written to {saved}"
     what = f"the loss of {', '.join(names)}" if names else "the gradient (the losses are finite)"
     num_more = len(indices) - MAX_SHOWN_INDICES
     more = f" and {num_more} more" if num_more > 0 else ""
     raise RunError(
         f"step {state.step + 1}: {what} is not finite; samples "
         f"{', '.join(map(str, indices[:MAX_SHOWN_INDICES]))}{more}. The parameters before the step "
-        f"and the micro-batches are in {saved}; try a lower learning rate, train.gradient_clip or "
+        f"and the micro-batches {where}; try a lower learning rate, train.gradient_clip or "
         "train.precision = 'fp32', or look at these samples"
     )
+
+
+def _kept(write: Callable[[], object]) -> bool:
+    """Write some of the evidence; a full disk must not hide what it is evidence of."""
+    try:
+        write()
+    except (OSError, SafetensorError, CheckpointError) as error:
+        say(f"warning: {error}")
+        return False
+    return True
 
 
 def _affected(

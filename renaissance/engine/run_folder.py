@@ -19,7 +19,6 @@ runs/NAME/
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import attrs
@@ -27,9 +26,10 @@ import attrs
 from renaissance.engine.checkpoint import MANIFEST, is_checkpoint, restore_replaced, verify
 from renaissance.engine.tensors import first_few
 from renaissance.errors import CheckpointError, SpecError
-from renaissance.files import PARTIAL, flush_to_disk, write_whole
+from renaissance.files import PARTIAL, flush_to_disk, remove, write_whole
 
 CHECKPOINT = re.compile(r"step-(\d{8,})")
+UNFINISHED = re.compile(rf"\.step-\d{{8,}}{re.escape(PARTIAL)}")
 BEST = "best"
 RECORD = "best.json"
 # Appended to the name of a checkpoint that cannot be read.
@@ -219,9 +219,12 @@ class RunFolder:
     def mark_best(self, step: int) -> None:
         """Make the checkpoint of a step the best one, atomically."""
         link = self._checkpoints / ".best.partial-link"
-        link.unlink(missing_ok=True)
+        remove(link)
         link.symlink_to(self.checkpoint(step).name)
-        link.replace(self._checkpoints / BEST)
+        best = self._checkpoints / BEST
+        if not best.is_symlink():
+            remove(best)  # A copy of the run folder may have a folder in place of the link.
+        link.replace(best)
         flush_to_disk(self._checkpoints)
 
     def record_best(self, step: int, best: float | None) -> None:
@@ -252,9 +255,11 @@ class RunFolder:
         for path in list(self._checkpoints.iterdir()):
             if CHECKPOINT.fullmatch(path.name) and path.name not in kept:
                 # A checkpoint that is half deleted must not be taken for a whole one.
-                path = path.rename(path.with_name(f".{path.name}{PARTIAL}"))
-            if path.name.endswith(PARTIAL):
-                shutil.rmtree(path)
+                unfinished = path.with_name(f".{path.name}{PARTIAL}")
+                remove(unfinished)
+                path = path.rename(unfinished)
+            if UNFINISHED.fullmatch(path.name):
+                remove(path)
 
 
 def toml_string(text: str) -> str:

@@ -12,6 +12,7 @@ from support.arrow_files import rows as image_rows
 from support.arrow_files import spec_with_files, write_arrow
 from support.asserting import assert_refused
 from support.command_line import renaissance
+from support.full_disk import full_disk
 from support.running import TINY, metrics, run_here, write_spec
 from support.terminal import on_a_terminal, visible_lines
 from support.two_ranks import on_two_ranks, results
@@ -232,6 +233,29 @@ def test_results_that_are_not_finite_are_null(run: Path, monkeypatch: pytest.Mon
     assert "nan" in evaluate(run)
     assert results(run)["metrics"] == {"loss": None, "bright/loss": 1.0}
     assert "NaN" not in (run / "results.json").read_text()
+
+
+@pytest.mark.parametrize("text", ["", '{"test": ', "[]", "null", "[" * 100_000, "\udcff"])
+def test_damaged_results_cost_no_evaluation(run: Path, text: str) -> None:
+    (run / "results.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    out = evaluate(run)
+    assert f"warning: {run / 'results.json'} is damaged: expected a JSON object; it is now " in out
+    assert results(run)["metrics"]["loss"] > 0
+    assert (run / "results.damaged.json").read_text(errors="surrogateescape") == text
+
+
+def test_a_full_disk_costs_no_figures(run: Path) -> None:
+    evaluate(run)
+    before = (run / "results.json").read_bytes()
+    command = ["evaluate", str(run), "--predictions", str(run / "predictions.jsonl")]
+    with full_disk():
+        finished = renaissance(*command)
+    assert finished.code == 1
+    assert "bright/accuracy" in finished.out
+    for name in ("results.json", "predictions.jsonl"):
+        assert f"File too large: '{run / name}'" in finished.err
+    assert (run / "results.json").read_bytes() == before
+    assert not list(run.glob("*.partial"))
 
 
 def test_a_default_that_changes_later_changes_nothing_for_a_run(

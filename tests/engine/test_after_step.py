@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import attrs
 import pytest
 import torch
+from support.full_disk import full_disk
 from support.kills import is_killed
 from support.running import TINY, metrics, run_here, write_spec
 
@@ -29,7 +31,7 @@ from renaissance.engine.loop import Loop
 from renaissance.engine.observers import Observers
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.signals import StopRequest
-from renaissance.errors import DataError
+from renaissance.errors import CheckpointError, DataError
 from renaissance.plugins.loading import new_manager
 from renaissance.testing.made_up_run import make_run_info
 
@@ -116,6 +118,72 @@ def test_a_signal_after_a_save_does_not_save_again(
     train(tmp_path, *settings, is_stopped=True)
     assert train(tmp_path / "fresh", *settings, is_stopped=True).checkpoints() == []
     assert saved == [2]
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
+    """Let the disk be full after these steps."""
+    call = AfterStep.__call__
+
+    def call_on_full_disk(self: AfterStep, state: TrainState, *arguments: Any) -> None:
+        with full_disk() if first <= state.step <= last else nullcontext():
+            call(self, state, *arguments)
+
+    monkeypatch.setattr(AfterStep, "__call__", call_on_full_disk)
+
+
+def test_a_disk_that_is_full_for_a_while_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["train.max_steps=8", "checkpoint.keep_last=9", "evaluate.every_steps=2"]
+    whole = train(tmp_path / "whole", *settings)
+    fill_disk(monkeypatch, 3, 6)
+    capsys.readouterr()
+    run = train(tmp_path / "full", *settings)
+    printed = capsys.readouterr().out
+    for step in (4, 6):
+        assert f"warning: {run.checkpoint(step)}: cannot write the checkpoint: " in printed
+    assert f"warning: {run.metrics}: " in printed
+    assert run.metrics.read_text() == whole.metrics.read_text()
+    assert [path.name for path in run.checkpoints()] == ["step-00000002", "step-00000008"]
+    files = [each.checkpoint(8) / "model.safetensors" for each in (run, whole)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    # The best among those that were saved.
+    losses = {m["step"]: m["loss"] for m in metrics(run.path) if m["split"] == "validate"}
+    assert run.best == run.checkpoint(min((2, 8), key=losses.__getitem__))
+    assert not list((run.path / "checkpoints").glob("*.partial"))
+
+
+def test_a_disk_that_stays_full_is_an_error_after_the_last_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["train.max_steps=4", "evaluate.every_steps=2"]
+    fill_disk(monkeypatch, 3, 4)
+    with pytest.raises(CheckpointError, match=r"step-00000004: cannot write the checkpoint: "):
+        train(tmp_path, *settings)
+    assert "step 4  validate  loss" in capsys.readouterr().out
+    run = RunFolder(tmp_path / "tiny")
+    assert run.checkpoints() == [run.checkpoint(2)] == [run.best]
+    monkeypatch.undo()
+    train(tmp_path, *settings)
+    assert run.metrics.read_text() == train(tmp_path / "whole", *settings).metrics.read_text()
+
+
+def test_the_best_is_marked_and_recorded_where_that_is_possible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure(monkeypatch, [1.0, 2.0, 3.0])
+    mark = RunFolder.mark_best
+
+    def fail_first(self: RunFolder, step: int) -> None:
+        if step == 1:
+            raise OSError(28, "No space left on device", "best")
+        mark(self, step)
+
+    monkeypatch.setattr(RunFolder, "mark_best", fail_first)
+    run = train(tmp_path, "train.max_steps=3", "checkpoint.keep_last=9")
+    assert "No space left on device: 'best'; the run goes on" in capsys.readouterr().out
+    # A step that could not be marked is not the one to beat.
+    assert run.best == run.checkpoint(2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.full_disk import full_disk
 from support.kills import is_killed
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from renaissance.engine.checkpoint import (
 )
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.tensors import read_tensors
+from renaissance.files import remove
 
 FILES = ["model.safetensors", "optimizer.safetensors", "spec.toml", "state.json"]
 
@@ -398,3 +400,27 @@ def test_a_checkpoint_that_is_half_deleted_does_not_count(tmp_path: Path) -> Non
         if not killed:
             break
     assert operation > 3
+
+
+@pytest.mark.parametrize("num_bytes", [0, 100, 700])
+def test_a_full_disk_is_named_and_leaves_nothing_behind(tmp_path: Path, num_bytes: int) -> None:
+    before = saved(tmp_path, step=1)
+    with full_disk(num_bytes), pytest.raises(CheckpointError) as caught:
+        saved(tmp_path, step=2)
+    assert str(caught.value).startswith(f"{tmp_path}/step-00000002: cannot write the checkpoint: ")
+    assert "too large" in str(caught.value)
+    assert list(tmp_path.iterdir()) == [before]
+
+
+@pytest.mark.parametrize("name", ["step-00000002", ".step-00000002.partial"])
+def test_a_file_or_link_where_a_checkpoint_is_written(tmp_path: Path, name: str) -> None:
+    other = saved(tmp_path / "other")
+    for make in (lambda path: path.write_text(""), lambda path: path.symlink_to(other)):
+        remove(tmp_path / name)
+        make(tmp_path / name)
+        folder = saved(tmp_path)
+        assert folder.is_dir()
+        assert not folder.is_symlink()
+        load_checkpoint(folder, Network(), None)
+    load_checkpoint(other, Network(), None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "step-00000002"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.full_disk import full_disk
 from torch import nn
 
 from renaissance import ObjectiveOutput, RunError
@@ -82,3 +83,23 @@ def test_ranks_put_their_reports_together(
     monkeypatch.setattr(Ranks, "gather_text", lambda self, text: [text, json.dumps(other)])
     _, report = stop(tmp_path, [micro_batch(5)], [outputs(mlm=loss)], Ranks("cpu"))
     assert (report["objectives"], report["indices"]) == expected
+
+
+def test_a_full_disk_does_not_hide_what_is_not_finite(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with full_disk(), pytest.raises(RunError) as caught:
+        stop_not_finite(
+            tmp_path,
+            nn.Linear(2, 2),
+            TrainState(step=6),
+            "[run]\n",
+            Ranks("cpu"),
+            [micro_batch(4)],
+            [outputs(mlm=NAN)],
+        )
+    assert str(caught.value).startswith(
+        "step 7: the loss of mlm is not finite; samples 4. The parameters before the step and the "
+        f"micro-batches could not all be written to {tmp_path}/nonfinite-step-00000006; try a lower"
+    )
+    assert "cannot write the checkpoint" in capsys.readouterr().out

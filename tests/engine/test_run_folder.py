@@ -1,6 +1,7 @@
 """Where things are in a run folder, and which checkpoints it keeps."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,31 @@ def test_a_folder_that_cannot_be_made_or_written_is_refused(
         f"run.output_dir: cannot create {tmp_path}/file/tiny: [Errno 20] Not a directory: "
         f"'{tmp_path}/file/tiny/checkpoints'; choose a writable folder"
     )
+
+
+def test_links_and_stray_files_are_in_no_save_s_way(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    for step in (1, 2, 3):
+        checkpoint(run, step)
+    # Moved to another disk, or put there by hand.
+    moved = run.checkpoint(1).rename(tmp_path / "moved")
+    run.checkpoint(1).symlink_to(moved)
+    folder = run.path / "checkpoints"
+    (folder / ".step-00000002.partial").write_text("")
+    (folder / ".step-00000009.partial").symlink_to(moved)
+    (folder / "step-00000000").write_text("")
+    (folder / "notes.partial").write_text("")
+    run.keep(1)
+    assert sorted(path.name for path in folder.iterdir()) == ["notes.partial", "step-00000003"]
+    assert (moved / "manifest.json").is_file()
+
+
+def test_a_copied_run_folder_has_a_folder_in_place_of_the_link(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for step in (1, 2):
+        checkpoint(run, step)
+    shutil.copytree(run.checkpoint(1), tmp_path / "checkpoints" / "best")
+    (tmp_path / "checkpoints" / ".best.partial-link").mkdir()
+    assert run.best == tmp_path / "checkpoints" / "best"
+    run.mark_best(2)
+    assert run.best == run.checkpoint(2)

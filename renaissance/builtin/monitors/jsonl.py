@@ -1,5 +1,6 @@
 """`metrics.jsonl` in the run folder: one JSON object per logged step or evaluation."""
 
+import contextlib
 import json
 import math
 import os
@@ -20,6 +21,7 @@ class JsonLines(Monitor):
 
     def run_started(self, run: RunInfo) -> None:
         """Drop the lines after the checkpoint from which the run resumes: they come again."""
+        self._waiting: list[str] = []
         self._evaluated: set[tuple[float, str | None]] = set()
         path = _path(run)
         if not path.exists():
@@ -39,7 +41,7 @@ class JsonLines(Monitor):
         """Write a training line."""
         rates = {f"learning_rate/{role}": rate for role, rate in report.learning_rates.items()}
         figures = {**report.metrics, **rates, "gradient_norm": report.gradient_norm}
-        _write(run, report.step, report.epoch, "train", figures)
+        self._write(run, report.step, report.epoch, "train", figures)
 
     def evaluated(self, run: RunInfo, evaluation: Evaluation) -> None:
         """Write an evaluation line.
@@ -47,19 +49,46 @@ class JsonLines(Monitor):
         The evaluation of the checkpoint that the run resumes from may come again.
         """
         if (evaluation.step, evaluation.split) not in self._evaluated:
-            _write(run, evaluation.step, evaluation.epoch, evaluation.split, evaluation.metrics)
+            epoch, split = evaluation.epoch, evaluation.split
+            self._write(run, evaluation.step, epoch, split, evaluation.metrics)
+
+    def run_finished(self, run: RunInfo, reason: str, summary: Mapping[str, object]) -> None:
+        """Write the lines that still wait, or fail."""
+        self._append(run)
+
+    def _write(
+        self, run: RunInfo, step: int, epoch: float, split: str, figures: Mapping[str, float]
+    ) -> None:
+        # JSON has no NaN and no infinity.
+        valid = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        record = {"step": step, "epoch": epoch, "split": split, **valid}
+        num_waiting = len(self._waiting)
+        self._waiting.append(json.dumps(record, allow_nan=False) + "\n")
+        try:
+            self._append(run)
+        # The disk may have room again by the next line.
+        except OSError as error:
+            if not num_waiting:
+                with contextlib.suppress(OSError):
+                    print(f"warning: {_path(run)}: {error}; its lines wait", flush=True)
+
+    def _append(self, run: RunInfo) -> None:
+        """Append all lines that wait, or none of them."""
+        data = "".join(self._waiting).encode()
+        with _path(run).open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                # Of what does not fit, the system writes a part.
+                while data:
+                    data = data[file.write(data) :]
+            except OSError:
+                file.truncate(end)
+                raise
+        self._waiting.clear()
 
 
 def _path(run: RunInfo) -> Path:
     return run.folder / "metrics.jsonl"
-
-
-def _write(run: RunInfo, step: int, epoch: float, split: str, figures: Mapping[str, float]) -> None:
-    # JSON has no NaN and no infinity.
-    valid = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-    record = {"step": step, "epoch": epoch, "split": split, **valid}
-    with _path(run).open("a") as file:
-        file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
 def _step(line: str) -> float:
