@@ -19,6 +19,8 @@ from renaissance.engine.tensors import first_few
 from renaissance.errors import SpecError, shortened
 from renaissance.spec.write import settings, spec_tables
 
+PIXELS = "pixels of the first samples"
+
 
 def check_agreement(parts: RunParts, probe: MicroBatch, ranks: Ranks) -> None:
     """Compare spec, data, vocabulary and versions; every rank must call it.
@@ -31,11 +33,15 @@ def check_agreement(parts: RunParts, probe: MicroBatch, ranks: Ranks) -> None:
     Raises:
         SpecError: On every rank, if a rank differs from rank 0.
     """
-    mine = json.dumps([platform.node(), _values(parts, probe)])
+    spec = {path: str(value) for path, value in settings(spec_tables(parts.spec))}
+    values = spec | surroundings(parts, probe)
+    # Decoders of different machines may round differently.
+    del values[PIXELS]
+    mine = json.dumps([platform.node(), values])
     (main_node, expected), *others = map(json.loads, ranks.gather_text(mine))
     for rank, (node, actual) in enumerate(others, start=1):
         differences = [
-            f"{name}: {_shown(actual.get(name))}, on rank 0 {_shown(expected.get(name))}"
+            f"{name}: {shown(actual.get(name))}, on rank 0 {shown(expected.get(name))}"
             for name in dict.fromkeys([*expected, *actual])
             if actual.get(name) != expected.get(name)
         ]
@@ -47,15 +53,22 @@ def check_agreement(parts: RunParts, probe: MicroBatch, ranks: Ranks) -> None:
             )
 
 
-def _values(parts: RunParts, probe: MicroBatch) -> dict[str, str]:
+def surroundings(parts: RunParts, probe: MicroBatch) -> dict[str, str]:
+    """Return what a run depends on besides its spec: data, vocabulary and versions.
+
+    Args:
+        parts: The parts of the run.
+        probe: The first training samples.
+    """
     vocabulary = json.dumps(sorted(parts.tokenizer.get_vocab().items()))
     texts = b"" if probe.input_ids is None else probe.input_ids.numpy().tobytes()
+    images = b"" if probe.pixel_values is None else probe.pixel_values.numpy().tobytes()
     validate = parts.validate
     return {
-        **{path: str(value) for path, value in settings(spec_tables(parts.spec))},
         "training samples": str(parts.train.datasets.lengths),
         "validation samples": str(validate.datasets.lengths if validate else []),
         "token ids of the first samples": hashlib.sha256(texts).hexdigest()[:16],
+        PIXELS: hashlib.sha256(images).hexdigest()[:16],
         "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest()[:16],
         **{
             f"classes of objective '{name}'": json.dumps(record)
@@ -67,5 +80,6 @@ def _values(parts: RunParts, probe: MicroBatch) -> dict[str, str]:
     }
 
 
-def _shown(value: str | None) -> str:
+def shown(value: str | None) -> str:
+    """Return a setting for a message."""
     return "absent" if value is None else shortened(value)

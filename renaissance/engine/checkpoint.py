@@ -63,6 +63,7 @@ class TrainState:
         best: Best value of the watched metric; None before the first evaluation. A checkpoint is
             saved before it is evaluated, so its own value is not in its state.
         scaler: State of fp16's gradient scaler.
+        surroundings: What the run depends on besides its spec; see `engine.agreement`.
     """
 
     step: int = 0
@@ -73,6 +74,7 @@ class TrainState:
     bad_samples: list[int] = attrs.field(factory=list)
     best: float | None = None
     scaler: dict[str, Any] = attrs.field(factory=dict)
+    surroundings: dict[str, str] = attrs.field(factory=dict)
 
 
 def save_checkpoint(

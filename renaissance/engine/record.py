@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from renaissance.data.tokenizer import tokenizer_sha256
+from renaissance.engine.checkpoint import SPEC
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts
 from renaissance.errors import SpecError
@@ -13,8 +14,14 @@ from renaissance.files import PARTIAL, write_whole
 from renaissance.model.build import encoders_of
 
 
-def record_parts(parts: RunParts, spec_text: str) -> None:
+def record_parts(parts: RunParts, spec_text: str, replaced: Path | None = None) -> None:
     """Write spec and classes, and tokenizer and encoder configs unless they are there.
+
+    Args:
+        parts: The parts of the run.
+        spec_text: The resolved spec, TOML.
+        replaced: A checkpoint that was made with another spec, which is kept as
+            `spec.step-<step>.toml`.
 
     Raises:
         SpecError: If they cannot be written.
@@ -27,14 +34,21 @@ def record_parts(parts: RunParts, spec_text: str) -> None:
             encoder.save_config(path / table)
 
     try:
+        if replaced is not None:
+            step = int(replaced.name.removeprefix("step-"))
+            write_whole(folder.path / f"spec.step-{step}.toml", (replaced / SPEC).read_bytes())
         write_whole(folder.spec, spec_text)
         write_whole(folder.tokenizer_digest, tokenizer_sha256(parts.tokenizer) + "\n")
         classes = parts.answers.records()
         if classes:
             text = json.dumps(classes, indent=1, ensure_ascii=False)
             write_whole(folder.classes, text + "\n")
-        _write_folder(folder.tokenizer, lambda path: parts.tokenizer.save_pretrained(path))
-        _write_folder(folder.encoders, write_encoders)
+        # What a run left that has no checkpoint may be of another spec.
+        is_trained = folder.last is not None
+        if not (is_trained and folder.tokenizer.is_dir()):
+            _write_folder(folder.tokenizer, lambda path: parts.tokenizer.save_pretrained(path))
+        if not (is_trained and folder.encoders.is_dir()):
+            _write_folder(folder.encoders, write_encoders)
     except OSError as error:
         raise SpecError(
             f"run.output_dir: cannot write to {folder.path}: {error}; free space, or choose "
@@ -44,10 +58,9 @@ def record_parts(parts: RunParts, spec_text: str) -> None:
 
 def _write_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Make a folder that is there whole or not at all."""
-    if folder.is_dir():
-        return
     partial = folder.with_name(folder.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     write(partial)
+    shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -2,6 +2,7 @@
 
 runs/NAME/
   spec.toml         the resolved spec
+  spec.step-N.toml  the one until step N, if the run was resumed with another
   tokenizer/        the tokenizer
   tokenizer.sha256  digest of the tokenizer that the run was trained with
   encoders/         the configurations of the encoders

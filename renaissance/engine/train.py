@@ -13,8 +13,8 @@ from renaissance.contracts.monitor import RunInfo
 from renaissance.data.collate import Collator
 from renaissance.data.tokenizer import tokenizer_sha256
 from renaissance.engine.after_step import AfterStep
-from renaissance.engine.agreement import check_agreement
-from renaissance.engine.checkpoint import TrainState, load_checkpoint
+from renaissance.engine.agreement import check_agreement, surroundings
+from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.init_from import initialize, may_keep_encoder
 from renaissance.engine.loop import Loop
@@ -23,10 +23,11 @@ from renaissance.engine.observers import Observers
 from renaissance.engine.optim import make_optimizer
 from renaissance.engine.precision import autocast
 from renaissance.engine.record import record_parts
+from renaissance.engine.resume import resume
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
 from renaissance.engine.unused import freeze_unused_parameters
-from renaissance.errors import CheckpointError, RenaissanceError, SpecError
+from renaissance.errors import RenaissanceError, SpecError
 from renaissance.files import locked
 from renaissance.plugins.loading import Plugins
 from renaissance.spec.sections import RunSpec
@@ -79,14 +80,23 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
         unused = freeze_unused_parameters(network, probe, ranks)
     optimizer = make_optimizer(network, spec.optimizer)
     scaler = torch.amp.GradScaler(ranks.device.type, enabled=spec.train.precision == "fp16")
+    found = surroundings(parts, probe)
     state = TrainState(
-        num_samples=parts.num_samples, seed=spec.run.seed, sampling_weights=parts.stream().weights
+        num_samples=parts.num_samples,
+        seed=spec.run.seed,
+        sampling_weights=parts.stream().weights,
+        surroundings=found,
     )
+    changes: list[str] = []
     if last is not None:
         checkpoint = last
         digest, folder = tokenizer_sha256(parts.tokenizer), RunFolder(spec.folder)
         ranks.on_all_ranks(lambda: folder.check_tokenizer(digest))
-        state = ranks.on_all_ranks(lambda: _resume(checkpoint, parts, optimizer, scaler))
+        state, changes = ranks.on_all_ranks(
+            lambda: resume(checkpoint, parts, optimizer, scaler, found)
+        )
+        if ranks.is_main and changes:
+            say("\n  ".join([f"changed since step {state.step} of {spec.folder}:", *changes]))
         if ranks.is_main and state.step >= parts.total_steps:
             say(_how_to_go_on(spec.folder, state.step, parts.total_steps))
     # After the probe, which runs in evaluation mode and would be compiled for nothing.
@@ -97,6 +107,10 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     )
     observers = Observers(monitors, plugins.manager.hook)
     info = _run_info(parts, ranks, state, unused)
+    replaced = last if changes else None
+    ranks.on_all_ranks(
+        lambda: record_parts(parts, info.spec_text, replaced) if ranks.is_main else None
+    )
     return _loop(parts, ranks, info, observers, optimizer, scaler, state)
 
 
@@ -125,8 +139,6 @@ def _loop(
     scaler: torch.amp.GradScaler,
     state: TrainState,
 ) -> int:
-    if ranks.is_main:
-        record_parts(parts, info.spec_text)
     observers.run_started(info)
     after_step = AfterStep(parts, ranks, info, observers, optimizer, scaler)
     reason = "failed"
@@ -172,37 +184,6 @@ def _enter_folder(spec: RunSpec, ranks: Ranks, stack: contextlib.ExitStack) -> N
         )
     for message in folder.set_aside_damaged():
         print(message, flush=True)
-
-
-def _resume(
-    folder: Path,
-    parts: RunParts,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-) -> TrainState:
-    state = load_checkpoint(folder, parts.network, optimizer)
-    expected = {
-        "seed": parts.spec.run.seed,
-        "num_samples": parts.num_samples,
-        "sampling_weights": parts.stream().weights,
-    }
-    for name, value in expected.items():
-        saved = getattr(state, name)
-        if saved != value:
-            raise CheckpointError(
-                f"{folder}: the run had {name.replace('_', ' ')} = {saved}, now it is {value}; the "
-                "order of the remaining samples depends on it. Restore it, or choose another "
-                f"run.name and model.init_from = '{folder}'"
-            )
-    if state.position != state.step * parts.plan.global_batch_size:
-        raise CheckpointError(
-            f"{folder}: {state.step} steps took {state.position} samples, but "
-            f"train.global_batch_size is now {parts.plan.global_batch_size}; restore it, or choose "
-            f"another run.name and model.init_from = '{folder}'"
-        )
-    if scaler.is_enabled():
-        scaler.load_state_dict(state.scaler)
-    return state
 
 
 def _probe_keys(collator: Collator) -> list[tuple[int, int]]:

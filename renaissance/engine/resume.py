@@ -1,0 +1,113 @@
+"""Resume a run: refuse what cannot be right, and say what else has changed since the checkpoint."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from renaissance.engine.agreement import shown
+from renaissance.engine.checkpoint import TrainState, load_checkpoint, load_spec_tables
+from renaissance.engine.run_parts import RunParts
+from renaissance.errors import CheckpointError
+from renaissance.spec.sections import ResolvedSpec
+from renaissance.spec.write import record_tables, settings
+
+# Where a run is, what it started from, and who follows it make no difference to what it computes.
+FREE = ("run.name", "run.output_dir", "run.resume", "monitors", "model.init_")
+# A component of another type gives other meanings to the same parameters or state.
+FIXED = ("model.", "objectives.", "optimizer.")
+
+# Of the surroundings: with other samples, or other words for the same ids, training is another.
+SAMPLES = ("training samples", "vocabulary")
+
+
+def resume(
+    checkpoint: Path,
+    parts: RunParts,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    surroundings: Mapping[str, str],
+) -> tuple[TrainState, list[str]]:
+    """Load a checkpoint of the same run.
+
+    Args:
+        checkpoint: The checkpoint.
+        parts: The parts of the run.
+        optimizer: Its optimizer.
+        scaler: fp16's gradient scaler.
+        surroundings: What it depends on besides the spec; see `engine.agreement`.
+
+    Returns:
+        How far the run is, and what has changed since, one line each.
+
+    Raises:
+        CheckpointError: If the checkpoint is damaged, or a change cannot be right.
+    """
+    changes = changed_settings(checkpoint, parts.spec)
+    _refuse_other_types(checkpoint, changes)
+    state = load_checkpoint(checkpoint, parts.network, optimizer)
+    _refuse_other_samples(checkpoint, state, parts, surroundings)
+    changes |= _changes(state.surroundings, surroundings) if state.surroundings else {}
+    state.surroundings = dict(surroundings)
+    # Without a state, the run had another precision until now.
+    if scaler.is_enabled() and state.scaler:
+        scaler.load_state_dict(state.scaler)
+    return state, [f"{name}: {before}, now {now}" for name, (before, now) in changes.items()]
+
+
+def changed_settings(checkpoint: Path, spec: ResolvedSpec) -> dict[str, tuple[str, str]]:
+    """Return the settings that were different when a checkpoint was saved: before and now."""
+    before, now = (
+        {path: str(value) for path, value in settings(tables)}
+        for tables in (load_spec_tables(checkpoint), record_tables(spec))
+    )
+    changes = _changes(before, now)
+    return {name: values for name, values in changes.items() if not name.startswith(FREE)}
+
+
+def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    return {
+        name: (shown(before.get(name)), shown(now.get(name)))
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    }
+
+
+def _refuse_other_types(checkpoint: Path, changes: Mapping[str, tuple[str, str]]) -> None:
+    for name, (before, now) in changes.items():
+        if name.startswith(FIXED) and name.endswith(".type"):
+            raise CheckpointError(
+                f"{checkpoint}: the run had {name} = {before}, now it is {now}, which what was "
+                f"trained so far does not fit. {_remedy(checkpoint)}"
+            )
+
+
+def _refuse_other_samples(
+    checkpoint: Path, state: TrainState, parts: RunParts, surroundings: Mapping[str, str]
+) -> None:
+    size = parts.plan.global_batch_size
+    before: dict[str, object] = {
+        "seed": state.seed,
+        "num samples": state.num_samples,
+        "sampling weights": state.sampling_weights,
+        **{name: state.surroundings.get(name, surroundings[name]) for name in SAMPLES},
+        "train.global_batch_size": state.position // state.step if state.step else size,
+    }
+    now: dict[str, object] = {
+        "seed": parts.spec.run.seed,
+        "num samples": parts.num_samples,
+        "sampling weights": parts.stream().weights,
+        **{name: surroundings[name] for name in SAMPLES},
+        "train.global_batch_size": size,
+    }
+    for name, value in now.items():
+        if before[name] != value:
+            raise CheckpointError(
+                f"{checkpoint}: the run had {name} = {before[name]}, now it is {value}; the "
+                "order and the meaning of the remaining samples depend on it. "
+                f"{_remedy(checkpoint)}"
+            )
+
+
+def _remedy(checkpoint: Path) -> str:
+    return f"Restore it, or choose another run.name and model.init_from = '{checkpoint}'"

@@ -1,0 +1,147 @@
+"""What a run says, keeps and refuses when it is resumed with something changed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli
+from support.command_line import renaissance
+from support.running import TINY, run_here, write_spec
+
+from renaissance import CheckpointError
+from renaissance.builtin.datasets.shapes import Shapes
+from renaissance.engine.run_folder import RunFolder
+
+Capture = pytest.CaptureFixture[str]
+
+
+def begun(folder: Path, *settings: str, text: str = TINY) -> Path:
+    """Train two steps; return the spec."""
+    spec = write_spec(folder, text)
+    assert run_here(spec, folder, "train.max_steps=4", "evaluate.every_steps=2", *settings) == 0
+    return spec
+
+
+def go_on(spec: Path, *settings: str) -> int:
+    return run_here(spec, spec.parent, "train.max_steps=6", "evaluate.every_steps=2", *settings)
+
+
+@pytest.mark.parametrize(
+    ("setting", "change"),
+    [
+        ("optimizer.learning_rate=1e-4", "optimizer.learning_rate: 0.003, now 0.0001"),
+        ("model.fusion.dropout=0.5", "model.fusion.dropout: 0.0, now 0.5"),
+        ("data.max_text_length=12", "data.max_text_length: 24, now 12"),
+        ("objectives.0.probability=0.5", "objectives.0.probability: 0.15, now 0.5"),
+        ("train.precision=fp16", "train.precision: fp32, now fp16"),
+        ("train.gradient_clip=1.0", "train.gradient_clip: absent, now 1.0"),
+    ],
+)
+def test_changes_are_said_and_the_old_spec_is_kept(
+    tmp_path: Path, capsys: Capture, setting: str, change: str
+) -> None:
+    spec = begun(tmp_path)
+    run = RunFolder(tmp_path / "tiny")
+    before = run.spec.read_text()
+    capsys.readouterr()
+    assert go_on(spec, setting) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"changed since step 4 of {run.path}:"
+    assert f"  {change}" in lines
+    assert "  train.max_steps: 4, now 6" in lines
+    assert (run.path / "spec.step-4.toml").read_text() == before
+    now = tomli.loads(run.spec.read_text())
+    assert now["train"]["max_steps"] == 6
+    # Once said, it is not said again.
+    assert go_on(spec, setting, "run.resume=auto") == 0
+    assert "changed since" not in capsys.readouterr().out
+    assert len(list(run.path.glob("spec.step-*"))) == 1
+
+
+def test_check_says_what_has_changed(tmp_path: Path) -> None:
+    spec = begun(tmp_path)
+    settings = [f"run.output_dir={tmp_path}", "evaluate.every_steps=2", "train.max_steps=6"]
+    finished = renaissance("check", str(spec), *settings)
+    assert finished.code == 0, finished.err
+    assert "changed since: train.max_steps: 4, now 6\n" in finished.out
+
+
+def test_other_data_of_the_same_size_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    spec = begun(tmp_path)
+    sample = Shapes.sample
+
+    def next_sample(self: Shapes, index: int, generator: Any) -> Any:
+        return sample(self, (index + 1) % len(self), generator)
+
+    monkeypatch.setattr(Shapes, "sample", next_sample)
+    capsys.readouterr()
+    assert go_on(spec) == 0
+    out = capsys.readouterr().out
+    assert "  token ids of the first samples: " in out
+    assert "  pixels of the first samples: " in out
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (["optimizer.type=sgd"], ["optimizer.type=adamw"]),
+        (["optimizer.type=sgd", "optimizer.momentum=0"], ["optimizer.type=adamw"]),
+        (["optimizer.type=adamw"], ["optimizer.type=sgd"]),
+        (["optimizer.type=adamw"], ["optimizer.type=adam"]),
+        (["optimizer.type=adamw"], ["optimizer.type=muon"]),
+    ],
+)
+def test_another_optimizer_is_refused(tmp_path: Path, before: list[str], now: list[str]) -> None:
+    spec = begun(tmp_path, *before)
+    types = [setting.removeprefix("optimizer.type=") for setting in (before[0], now[0])]
+    run = RunFolder(tmp_path / "tiny")
+    text = run.spec.read_text()
+    with pytest.raises(CheckpointError) as caught:
+        go_on(spec, *now)
+    last = run.checkpoint(4)
+    assert str(caught.value) == (
+        f"{last}: the run had optimizer.type = {types[0]}, now it is {types[1]}, which what was "
+        f"trained so far does not fit. Restore it, or choose another run.name and "
+        f"model.init_from = '{last}'"
+    )
+    assert run.spec.read_text() == text
+
+
+def test_a_component_of_another_type_is_refused(tmp_path: Path) -> None:
+    spec = begun(tmp_path, "objectives.1.name=pairs")
+    with pytest.raises(CheckpointError, match=r"had objectives.1.type = itm, now it is retrieval"):
+        go_on(spec, "objectives.1={type='retrieval', name='pairs'}")
+
+
+def test_other_sizes_of_the_same_sum_are_refused(tmp_path: Path) -> None:
+    table = '[[data.train]]\ntype = "shapes"\nnum_samples = {}\nimage_size = 32\n\n'
+    texts = [
+        TINY.replace(table.format(50), "".join(map(table.format, sizes)))
+        for sizes in ((20, 30), (30, 20))
+    ]
+    begun(tmp_path, text=texts[0])
+    spec = write_spec(tmp_path, texts[1])
+    with pytest.raises(CheckpointError, match=r"training samples = \[20, 30\], now .*\[30, 20\]; "):
+        go_on(spec)
+
+
+def test_other_words_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = begun(tmp_path)
+    make = Shapes.__init__
+
+    def make_reversed(self: Shapes, *arguments: object) -> None:
+        make(self, *arguments)  # type: ignore[arg-type]
+        words = list(self.vocabulary)
+        self.vocabulary = words[:5] + words[5:][::-1]
+
+    monkeypatch.setattr(Shapes, "__init__", make_reversed)
+    with pytest.raises(CheckpointError, match=r"the run had vocabulary = \w+, now it is \w+; "):
+        go_on(spec)
+
+
+def test_the_batch_size_stays(tmp_path: Path) -> None:
+    spec = begun(tmp_path)
+    with pytest.raises(CheckpointError, match=r"had train.global_batch_size = 8, now it is 4"):
+        go_on(spec, "train.global_batch_size=4")
