@@ -30,8 +30,13 @@ def check_finite(network: nn.Module, step: int) -> None:
     Raises:
         RunError: If it has not.
     """
-    names = [name for name, value in network.named_parameters() if not value.isfinite().all()]
-    if names:
+    names = [
+        name
+        for name, value in network.named_parameters()
+        if value.requires_grad and not value.isfinite().all()
+    ]
+    # Before the first step, they are what the run was given.
+    if step and names:
         raise RunError(
             f"step {step}: the gradients were finite, but not what the optimizer made of "
             f"{first_few(names)}; it is not saved. The same command resumes from the last "

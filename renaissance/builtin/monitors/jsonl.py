@@ -54,7 +54,8 @@ class JsonLines(Monitor):
 
     def run_finished(self, run: RunInfo, reason: str, summary: Mapping[str, object]) -> None:
         """Write the lines that still wait, or fail."""
-        self._append(run)
+        if self._waiting:
+            self._append(run)
 
     def _write(
         self, run: RunInfo, step: int, epoch: float, split: str, figures: Mapping[str, float]
