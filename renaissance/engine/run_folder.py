@@ -157,7 +157,7 @@ class RunFolder:
                 )
         for folder in damaged:
             aside = folder.with_name(folder.name + DAMAGED)
-            shutil.rmtree(aside, ignore_errors=True)
+            remove(aside)
             folder.rename(aside)
         return [
             f"{error}. The checkpoint is set aside as {folder.name}{DAMAGED}, and the run goes on "
