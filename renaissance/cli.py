@@ -60,20 +60,29 @@ RankCount = Annotated[
     ),
 ]
 
+TrustPlugins = Annotated[
+    bool,
+    typer.Option(
+        "--trust-plugins",
+        help="Run the Python files that the spec.toml of a run folder names in run.plugins.",
+    ),
+]
+
 
 @app.command()
-def train(spec: Spec, ranks: RankCount = None) -> None:
+def train(spec: Spec, trust_plugins: TrustPlugins = False, ranks: RankCount = None) -> None:
     """Train a run; the same command again resumes it."""
     layers = _read(spec)
     plugins = load_plugins()
-    chosen = choose_components(layers, plugins)
+    chosen = choose_components(layers, plugins, trust_plugins)
     if ranks is not None:
         from renaissance.elastic import number_of_ranks, start_ranks
 
         num_ranks = number_of_ranks(ranks, chosen.train.device)
         # A fault that every rank would find.
         BatchPlan.of(chosen.train, num_ranks)
-        raise typer.Exit(start_ranks(["train", *spec, *_debug()], num_ranks))
+        trust = ["--trust-plugins"] if trust_plugins else []
+        raise typer.Exit(start_ranks(["train", *spec, *trust, *_debug()], num_ranks))
     from renaissance.engine.train import train as run
 
     raise typer.Exit(run(chosen, plugins))
@@ -83,12 +92,13 @@ def train(spec: Spec, ranks: RankCount = None) -> None:
 def check(
     spec: Spec,
     ranks: Annotated[int, typer.Option(min=1, help="Processes that the run will have.")] = 1,
+    trust_plugins: TrustPlugins = False,
 ) -> None:
     """Validate a run spec, and estimate what the run will take."""
     layers = _read(spec)
     from renaissance.commands.check import check_run
 
-    check_run(choose_components(layers, load_plugins()), ranks)
+    check_run(choose_components(layers, load_plugins(), trust_plugins), ranks)
 
 
 @app.command()
@@ -111,6 +121,7 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="File to write predictions to, in the task's format.")
     ] = None,
+    trust_plugins: TrustPlugins = False,
     controls: Annotated[
         bool,
         typer.Option(
@@ -123,7 +134,7 @@ def evaluate(
     """Evaluate a trained run."""
     from renaissance.commands.evaluate import EvaluationRequest, evaluate_run, read_spec
 
-    request = EvaluationRequest(run, split, checkpoint, predictions, controls)
+    request = EvaluationRequest(run, split, checkpoint, predictions, trust_plugins, controls)
     plugins = load_plugins()
     if ranks is None:
         evaluate_run(request, plugins)
@@ -136,6 +147,8 @@ def evaluate(
         arguments += ["--predictions", str(predictions)]
     if controls:
         arguments.append("--controls")
+    if trust_plugins:
+        arguments.append("--trust-plugins")
     raise typer.Exit(start_ranks(arguments, num_ranks))
 
 
@@ -177,6 +190,7 @@ def predict(
         int | None, typer.Option(min=1, help="Rows in one pass; by default, as in evaluation.")
     ] = None,
     device: Device = "auto",
+    trust_plugins: TrustPlugins = False,
     ranks: RankCount = None,
 ) -> None:
     """Predict the rows of a table with a trained run; the same command again resumes it."""
@@ -185,7 +199,7 @@ def predict(
 
     columns = parse_columns(column or [])
     request = PredictionRequest(
-        run, inputs, columns, output, objective, checkpoint, batch_size, device
+        run, inputs, columns, output, objective, checkpoint, batch_size, device, trust_plugins
     )
     if ranks is not None:
         from renaissance.elastic import number_of_ranks, start_ranks
@@ -210,6 +224,7 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 8000,
     max_upload_mib: Annotated[int, typer.Option(min=1, help="Largest request, MiB.")] = 16,
     device: Device = "auto",
+    trust_plugins: TrustPlugins = False,
 ) -> None:
     """Ask a trained run on a page in the browser: pictures, texts, and what belongs together."""
     from renaissance.commands.predict import parse_columns
@@ -219,7 +234,15 @@ def serve(
     columns = parse_columns(column or [])
     run_server(
         ServeRequest(
-            run, checkpoint, gallery or [], columns, host, port, max_upload_mib * 2**20, device
+            run,
+            checkpoint,
+            gallery or [],
+            columns,
+            host,
+            port,
+            max_upload_mib * 2**20,
+            device,
+            trust_plugins,
         )
     )
 

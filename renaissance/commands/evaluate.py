@@ -35,7 +35,8 @@ from renaissance.engine.training_data import TrainingAnswers, read_records
 from renaissance.errors import CheckpointError, RunError, SpecError
 from renaissance.files import write_whole
 from renaissance.plugins.loading import Plugins
-from renaissance.spec.read import COMMAND_LINE, load_spec
+from renaissance.spec.layers import COMMAND_LINE
+from renaissance.spec.read import load_spec
 from renaissance.spec.sections import ResolvedSpec, RunSpec
 from renaissance.spec.write import record_tables, tables_to_toml
 
@@ -50,6 +51,7 @@ class EvaluationRequest:
             datasets.
         checkpoint: "best", "last", or the folder of a checkpoint or run.
         predictions: File to write predictions to; None for none.
+        trust_plugins: Whether to run the Python files that the run folder names.
         controls: Measure again with images blanked, with other images, and with texts blanked.
     """
 
@@ -57,6 +59,7 @@ class EvaluationRequest:
     split: str
     checkpoint: str
     predictions: Path | None
+    trust_plugins: bool = False
     controls: bool = False
 
 
@@ -128,7 +131,7 @@ def read_spec(request: EvaluationRequest, plugins: Plugins) -> RunSpec:
         SpecError: If a run folder, a spec or a split is not there, or not right.
     """
     arguments = _spec_arguments(request.arguments)
-    spec = load_spec(arguments, plugins)
+    spec = load_spec(arguments, plugins, request.trust_plugins)
     if request.split in ("train", "validate"):
         return spec
     if not spec.data.validate:
@@ -145,7 +148,7 @@ def read_spec(request: EvaluationRequest, plugins: Plugins) -> RunSpec:
     split = toml_string(request.split)
     splits = [f"data.validate.{i}.split={split}" for i in range(len(spec.data.validate))]
     try:
-        return load_spec([*arguments, *splits], plugins)
+        return load_spec([*arguments, *splits], plugins, request.trust_plugins)
     except SpecError as error:
         # Nobody typed that key.
         key = re.compile(rf"{COMMAND_LINE}: (data\.validate\[\d+\])\.split: ")

@@ -33,6 +33,7 @@ class PredictionRequest:
         checkpoint: "best", "last", or a checkpoint's folder.
         batch_size: Rows in one pass through the model; None for that of the run's evaluations.
         device: "auto", "cpu" or "cuda".
+        trust_plugins: Whether to run the Python files that the run folder names.
     """
 
     run: str
@@ -43,6 +44,7 @@ class PredictionRequest:
     checkpoint: str
     batch_size: int | None
     device: str
+    trust_plugins: bool
 
     def arguments(self) -> list[str]:
         """Return the arguments of the command line that make this request."""
@@ -58,7 +60,8 @@ class PredictionRequest:
             *(("--column", f"{role}={column}") for role, column in self.columns.items()),
             *((flag, value) for flag, value in options.items() if value is not None),
         ]
-        return [self.run, *(text for pair in pairs for text in pair)]
+        flags = ["--trust-plugins"] if self.trust_plugins else []
+        return [self.run, *(text for pair in pairs for text in pair), *flags]
 
 
 def parse_columns(settings: Sequence[str]) -> dict[str, str]:
@@ -94,7 +97,9 @@ def predict(request: PredictionRequest) -> None:
 
 
 def _predict(request: PredictionRequest, ranks: Ranks) -> None:
-    model = ranks.on_all_ranks(lambda: load(request.run, ranks.device, request.checkpoint))
+    model = ranks.on_all_ranks(
+        lambda: load(request.run, ranks.device, request.checkpoint, request.trust_plugins)
+    )
     name = ranks.on_all_ranks(lambda: model.predicting(request.objective))
     objective = model.network.named_objectives()[name]
     dataset = ranks.on_all_ranks(

@@ -32,6 +32,7 @@ class ServeRequest:
         port: Port to listen at; 0 for any that is free.
         max_upload: Size of the largest request, bytes.
         device: "auto", "cpu" or "cuda".
+        trust_plugins: Whether to run the Python files that the run folder names.
     """
 
     run: str
@@ -42,6 +43,7 @@ class ServeRequest:
     port: int
     max_upload: int
     device: str
+    trust_plugins: bool
 
 
 def serve(request: ServeRequest) -> None:
@@ -60,7 +62,7 @@ def serve(request: ServeRequest) -> None:
             f"serve: {error.name} is not installed; install it with "
             "pip install 'renaissance[serve]'"
         ) from error
-    model = load(request.run, request.device, request.checkpoint)
+    model = load(request.run, request.device, request.checkpoint, request.trust_plugins)
     gallery = _gallery(request, model) if request.gallery else None
     is_local = request.host in LOOPBACK
     if not is_local:

@@ -18,7 +18,10 @@ from renaissance.spec.read import load_spec
 
 
 def load(
-    path: str | Path, device: str | torch.device = "auto", checkpoint: str | Path = "best"
+    path: str | Path,
+    device: str | torch.device = "auto",
+    checkpoint: str | Path = "best",
+    trust_plugins: bool = False,
 ) -> Model:
     """Load a trained model from its run folder, without its data and without the hub.
 
@@ -26,6 +29,9 @@ def load(
         path: A run folder (runs/NAME).
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", or a torch device.
         checkpoint: "best" (the last one if none is marked), "last", or a checkpoint's folder.
+
+        trust_plugins: Whether to run the Python files that the run folder names in `run.plugins`;
+            installed plugins always serve.
 
     Returns:
         The model, in evaluation mode.
@@ -39,7 +45,7 @@ def load(
     folder = RunFolder(Path(with_home(str(path))).resolve())
     if not folder.spec.is_file():
         raise SpecError(f"{path}: no spec.toml there; expected a run folder (runs/NAME)")
-    read = load_spec(folder.spec_arguments(), load_plugins())
+    read = load_spec(folder.spec_arguments(), load_plugins(), trust_plugins)
     # It is resolved already. Of so much data, an epoch is longer than the steps that it names.
     spec = resolve_spec(read, num_samples=sys.maxsize, world_size=1)
     chosen = (

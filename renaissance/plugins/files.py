@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -42,15 +43,35 @@ class FileRecord:
         write_whole(path, json.dumps(entries, indent=2) + "\n")
 
 
-def load_plugin_file(path: Path, plugins: Plugins) -> None:
+def recorded_digests(folder: Path) -> frozenset[str] | None:
+    """Return the digests of the files that a run loaded; None if its folder does not say.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        PluginError: If the record cannot be read.
+    """
+    path = folder / RECORD_FILE
+    if not path.exists():
+        return None
+    try:
+        return frozenset(entry["sha256"] for entry in json.loads(path.read_text()))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise PluginError(f"{path}: cannot be read: expected a list of files and sha256") from error
+
+
+def load_plugin_file(path: Path, plugins: Plugins, expected: Collection[str] | None = None) -> None:
     """Load a plugin from a Python file, unless it is loaded already.
 
     Args:
         path: The file, absolute.
         plugins: The plugins to add it to.
+        expected: Digests of which the file must have one; None for any file.
 
     Raises:
-        PluginError: If there is no such file, it cannot be run, or it breaks a contract.
+        PluginError: If there is no such file, it has another digest, it cannot be run, or it breaks
+            a contract.
     """
     record = _record(plugins)
     if path in record.sha256:
@@ -63,6 +84,11 @@ def load_plugin_file(path: Path, plugins: Plugins) -> None:
             "relative to the file that names it"
         ) from error
     sha256 = hashlib.sha256(source).hexdigest()
+    if expected is not None and sha256 not in expected:
+        raise PluginError(
+            f"{path}: not the file that the run used: its sha256 is not in {RECORD_FILE}; restore "
+            f"it or, to use it as it is, name it yourself: run.plugins='[\"{path}\"]'"
+        )
     # A unique name, so that the file does not shadow an installed module.
     module = ModuleType(f"renaissance_plugin_file_{path.stem}_{sha256[:12]}")
     module.__file__ = str(path)

@@ -1,6 +1,6 @@
 """Layers of a run spec: TOML tables merged in order, with a record of which file set each key."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import attrs
@@ -11,6 +11,8 @@ from renaissance.spec.describe import Table, table_class
 from renaissance.spec.faults import Fault, KeyPath
 from renaissance.spec.sections import ModelSection, RunSpec
 
+# The origin of settings that are not in a file.
+COMMAND_LINE = "command line"
 # Two ways to define an encoder. TOML cannot unset a key, so setting one of them removes the other.
 SOURCE_KEYS = frozenset({"checkpoint", "architecture"})
 
@@ -32,11 +34,14 @@ class Layers:
     Attributes:
         table: The result.
         faults: Indices that are out of range.
+        records: Origins that are records of runs, or were named by one: the user did not write
+            what they say.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, records: Iterable[str] = ()) -> None:
         self.table: dict[str, Any] = {}
         self.faults: list[Fault] = []
+        self.records = frozenset(records)
         self._origins: dict[KeyPath, str] = {(): name}
 
     def add(self, table: Table, origin: str) -> None:
@@ -45,7 +50,7 @@ class Layers:
         Args:
             table: As read from TOML. A table whose keys are integers changes those entries of a
                 list (`objectives.0.weight`).
-            origin: Where it comes from: a file name or "command line".
+            origin: Where it comes from: a file name or `COMMAND_LINE`.
         """
         self._merge(self.table, table, RunSpec, (), origin)
 

@@ -8,31 +8,32 @@ from typing import Any
 
 import tomli
 
-from renaissance.errors import PluginError, SpecError, quoted, shortened, shown_path
+from renaissance.errors import SpecError, quoted, shortened, shown_path
 from renaissance.files import with_home
-from renaissance.plugins.files import load_plugin_file
 from renaissance.plugins.loading import Plugins
-from renaissance.spec.layers import Layers
+from renaissance.spec.layers import COMMAND_LINE, Layers
+from renaissance.spec.plugin_files import load_plugin_files
 from renaissance.spec.sections import RunSpec
 from renaissance.spec.structure import structure_spec
 
-COMMAND_LINE = "command line"
+RECORD = "spec.toml"  # The name of the record that a run folder keeps.
 EXTENDS = "extends"
 
 
-def load_spec(arguments: Sequence[str], plugins: Plugins) -> RunSpec:
+def load_spec(arguments: Sequence[str], plugins: Plugins, trust_plugins: bool = False) -> RunSpec:
     """Read and check a run spec.
 
     Args:
         arguments: See `read_layers`.
         plugins: The components that the spec may name; those of the files in `run.plugins` are
             added to them.
+        trust_plugins: See `choose_components`.
 
     Raises:
         SpecError: With the faults of the spec, each naming the file it comes from.
         PluginError: If a component declares options that cannot be written in TOML.
     """
-    return choose_components(read_layers(arguments), plugins)
+    return choose_components(read_layers(arguments), plugins, trust_plugins)
 
 
 def read_layers(arguments: Sequence[str]) -> Layers:
@@ -54,7 +55,7 @@ def read_layers(arguments: Sequence[str]) -> Layers:
     ]
     if reader.faults:
         raise SpecError(*reader.faults)
-    layers = Layers(files[-1] if files else COMMAND_LINE)
+    layers = Layers(files[-1] if files else COMMAND_LINE, map(str, reader.records))
     for origin, table in reader.tables.items():
         layers.add(table, str(origin))
     for table in overrides:
@@ -62,41 +63,21 @@ def read_layers(arguments: Sequence[str]) -> Layers:
     return layers
 
 
-def choose_components(layers: Layers, plugins: Plugins) -> RunSpec:
+def choose_components(layers: Layers, plugins: Plugins, trust_plugins: bool = False) -> RunSpec:
     """Turn the layers into a spec, with the components that they name.
+
+    Args:
+        layers: The tables.
+        plugins: The components that the spec may name; see `load_spec`.
+        trust_plugins: Whether to run the Python files that the record of a run names. Those that
+            the user names, in a spec or on the command line, are always run.
 
     Raises:
         SpecError: With every fault, each naming the file it comes from.
         PluginError: If a component declares options that cannot be written in TOML.
     """
-    _load_plugin_files(layers, plugins)
+    load_plugin_files(layers, plugins, trust_plugins)
     return structure_spec(layers, plugins)
-
-
-def _load_plugin_files(layers: Layers, plugins: Plugins) -> None:
-    """Load the files of `run.plugins`, and make their paths absolute, so that the resolved spec
-    names the same files from anywhere.
-
-    Raises:
-        SpecError: If one cannot be loaded.
-    """
-    run = layers.table.get("run")
-    files = run.get("plugins") if isinstance(run, dict) else None
-    if not (isinstance(files, list) and all(isinstance(file, str) for file in files)):
-        return  # Absent, or a fault that is reported with all others.
-    faults = []
-    for index, file in enumerate(files):
-        origin = layers.origin(("run", "plugins", index))
-        folder = Path() if origin == COMMAND_LINE else Path(origin).parent
-        try:
-            path = (folder / with_home(file)).resolve()
-            load_plugin_file(path, plugins)
-            files[index] = str(path)
-        # A path with a NUL byte is a ValueError.
-        except (PluginError, OSError, ValueError) as error:
-            faults.append(f"{origin}: run.plugins[{index}]: {error}")
-    if faults:
-        raise SpecError(*faults)
 
 
 def _is_file(argument: str) -> bool:
@@ -109,11 +90,13 @@ class _Reader:
 
     Attributes:
         tables: The files' tables, lowest layer first.
+        records: Those that are records of runs, or that such a record extends.
         faults: What is wrong with files and arguments.
     """
 
     def __init__(self) -> None:
         self.tables: dict[Path, dict[str, Any]] = {}
+        self.records: set[Path] = set()
         self.faults: list[str] = []
         self._seen: set[Path] = set()
 
@@ -150,6 +133,8 @@ class _Reader:
         for base in bases:
             self.read(path.parent / with_home(base), (*extended_by, path))
         self.tables[path] = table
+        if any(file.name == RECORD for file in (*extended_by, path)):
+            self.records.add(path)
 
     def _parse(self, path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any] | None:
         where = f"{extended_by[-1]}: extends: " if extended_by else ""

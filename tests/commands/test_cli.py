@@ -60,7 +60,8 @@ def test_the_word_train_may_be_left_out(tmp_path: Path) -> None:
 
 
 def test_the_spec_in_the_run_folder_is_the_resolved_one(tmp_path: Path) -> None:
-    settings = [f"run.output_dir={tmp_path}", "train.max_steps=1", "data.validate=[]"]
+    paths = [f"run.output_dir={tmp_path}", f"data.root={tmp_path}"]
+    settings = [*paths, "train.max_steps=1", "data.validate=[]"]
     arguments = [str(write_spec(tmp_path)), *settings]
     assert renaissance(*arguments).code == 0
     plugins = load_plugins()

@@ -200,7 +200,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def evaluate(*arguments: object) -> str:
-    finished = renaissance("evaluate", *map(str, arguments))
+    finished = renaissance("evaluate", "--trust-plugins", *map(str, arguments))
     assert finished.code == 0, finished.err
     return finished.out
 
@@ -311,7 +311,9 @@ def test_each_split_once_by_one_rank_and_by_two(run: Path) -> None:
         evaluate(run, "--split", split, "--predictions", path)
         ones[split] = (results(run, split), rows(path))
         path.unlink()
-        commands.append(["evaluate", str(run), "--split", split, "--predictions", str(path)])
+        commands.append(
+            ["evaluate", "--trust-plugins", str(run), "--split", split, "--predictions", str(path)]
+        )
     (run / "results.json").unlink()
     out = on_two_ranks(run.parent, commands)
     for split, (one, predicted) in ones.items():
@@ -408,10 +410,11 @@ def test_the_test_file_beside_the_validation_file(tmp_path: Path) -> None:
 
 
 def test_records_that_cannot_be_read_are_counted(run: Path) -> None:
-    command = ["evaluate", str(run), "data.validate.0.bad=3"]
-    assert_refused(renaissance(*command), "sample 3: damaged")
+    arguments = [str(run), "data.validate.0.bad=3"]
+    refused = renaissance("evaluate", "--trust-plugins", *arguments)
+    assert_refused(refused, "sample 3: damaged")
     path = run / "predictions.jsonl"
-    out = evaluate(*command[1:], "data.max_bad_samples=1", "--predictions", path)
+    out = evaluate(*arguments, "data.max_bad_samples=1", "--predictions", path)
     assert "left out: 1 records that cannot be read" in out
     assert results(run)["num_bad_samples"] == 1
     assert (results(run)["num_samples"], results(run)["num_targets"]) == (20, {"bright": 20})
@@ -473,6 +476,6 @@ def test_what_cannot_be_evaluated_is_said(run: Path, tmp_path: Path) -> None:
         ),
     ]
     for arguments, texts in cases:
-        assert_refused(renaissance("evaluate", *arguments), *texts)
+        assert_refused(renaissance("evaluate", "--trust-plugins", *arguments), *texts)
     assert not (run / "results.json").exists()
     assert not Path(name).exists()

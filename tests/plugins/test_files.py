@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tomli
+from support.command_line import renaissance
 from support.running import TINY, run_here, write_spec
 
 from renaissance import SpecError
@@ -69,7 +70,7 @@ def test_a_run_records_the_file_with_its_sha256(folder: Path, tmp_path: Path) ->
     # The resolved spec names the file from anywhere.
     resolved = tomli.loads((run / "spec.toml").read_text())
     assert resolved["run"]["plugins"] == [str(file)]
-    spec = load_spec([str(run / "spec.toml")], load_plugins())
+    spec = load_spec([str(run / "spec.toml")], load_plugins(), trust_plugins=True)
     assert spec.objectives[2].head is not None
     assert spec.objectives[2].head.options.scale == 3.0
     # A run that goes on with another version of the file says so, and from where.
@@ -156,3 +157,76 @@ def test_a_list_is_expected(folder: Path) -> None:
     spec = write_spec(folder, SPEC.replace('["./my_component.py"]', '"./my_component.py"'))
     with pytest.raises(SpecError, match=r"run.plugins: got .* expected list of strings"):
         load_spec([str(spec)], load_plugins())
+
+
+@pytest.fixture
+def record(folder: Path, tmp_path: Path) -> Path:
+    """What a run left behind, with a file that leaves a trace when it is run."""
+    file = folder / "my_component.py"
+    trace = f"import attrs\nfrom pathlib import Path\nPath({str(tmp_path / 'trace')!r}).touch()\n"
+    file.write_text(COMPONENT.replace("import attrs\n", trace, 1))
+    run = tmp_path / "runs" / "tiny"
+    run.mkdir(parents=True)
+    (run / "spec.toml").write_text(SPEC.replace("./my_component.py", str(file)))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    (run / "plugins.json").write_text(
+        json.dumps([{"path": "/elsewhere/x.py", "sha256": digest, "from_step": 0}])
+    )
+    return run
+
+
+@pytest.mark.parametrize("command", ["evaluate", "check", "train"])
+def test_a_run_folder_runs_no_file_of_its_own(command: str, record: Path, tmp_path: Path) -> None:
+    spec = record if command == "evaluate" else record / "spec.toml"
+    finished = renaissance(command, str(spec))
+    assert finished.code == 2
+    assert f"{record / 'spec.toml'}: run.plugins[0]: the run used the Python file " in finished.err
+    assert "add --trust-plugins, or name a file of yours" in finished.err
+    assert not (tmp_path / "trace").exists()
+    # Beyond the plugins: there is no checkpoint.
+    if command == "evaluate":
+        assert "no checkpoint there" in renaissance(command, str(spec), "--trust-plugins").err
+    else:
+        settings = ["train.max_steps=1", f"run.output_dir={tmp_path}"]
+        assert renaissance(command, str(spec), "--trust-plugins", *settings).code == 0
+    assert (tmp_path / "trace").exists()
+
+
+def test_what_a_record_extends_or_what_extends_it_is_no_way_around(
+    record: Path, tmp_path: Path
+) -> None:
+    text = (record / "spec.toml").read_text()
+    (record / "base.toml").write_text(text)
+    mine = write_spec(tmp_path / "mine", f'extends = ["{record}/spec.toml"]\n')
+    # As written, and reached by way of another file of the folder.
+    for content in (text, 'extends = ["base.toml"]\n'):
+        (record / "spec.toml").write_text(content)
+        with pytest.raises(SpecError, match=r"add --trust-plugins"):
+            load_spec([str(mine)], load_plugins())
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_file_that_the_user_names_runs_in_place_of_the_recorded_one(
+    record: Path, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "mine.py").write_text(COMPONENT)
+    plugins = load_plugins()
+    spec = load_spec([str(record / "spec.toml"), f'run.plugins=["{folder}/mine.py"]'], plugins)
+    assert spec.run.plugins == (str(folder / "mine.py"),)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_trusted_file_is_the_recorded_one(record: Path, folder: Path, tmp_path: Path) -> None:
+    arguments = [str(record / "spec.toml")]
+    load_spec(arguments, load_plugins(), trust_plugins=True)
+    (tmp_path / "trace").unlink()
+    file = folder / "my_component.py"
+    file.write_text(file.read_text() + "# changed\n")
+    with pytest.raises(SpecError, match=r"not the file that the run used: its sha256 is not in "):
+        load_spec(arguments, load_plugins(), trust_plugins=True)
+    (record / "plugins.json").write_text('{"path": 1}')
+    with pytest.raises(SpecError, match=r"plugins.json: cannot be read: expected a list of files"):
+        load_spec(arguments, load_plugins(), trust_plugins=True)
+    assert not (tmp_path / "trace").exists()
+    (record / "plugins.json").unlink()
+    load_spec(arguments, load_plugins(), trust_plugins=True)
