@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +37,11 @@ NUM_READY = 2
 POLL = 0.2
 # Seconds in which a killed process is gone.
 PATIENCE = 5
+
+
+# Forked workers have what this process has, such as plugins named by path. Elsewhere a fork is not
+# safe or not possible, and the system's default is taken.
+PROCESSES = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
 
 
 class StoppedWaitingError(RunError):
@@ -167,12 +173,10 @@ class _Workers:
             ) from error
 
     def _start(self, collator: Collator) -> None:
-        ours, theirs = multiprocessing.Pipe()
+        ours, theirs = PROCESSES.Pipe()
         # A forked worker inherits this process's ends of the pipes, and would keep them open.
         inherited = [*self._pipes, ours]
-        process = multiprocessing.Process(
-            target=_work, args=(collator, theirs, inherited), daemon=True
-        )
+        process = PROCESSES.Process(target=_work, args=(collator, theirs, inherited), daemon=True)
         try:
             process.start()
         except BaseException:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import resource
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -14,6 +13,7 @@ from renaissance.contracts.monitor import Evaluation, RunInfo, StepReport
 from renaissance.engine.checkpoint import TrainState, save_checkpoint
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import evaluate
+from renaissance.engine.memory import peak_memory
 from renaissance.engine.messages import say
 from renaissance.engine.metrics import MetricBook
 from renaissance.engine.nonfinite import check_finite
@@ -296,11 +296,3 @@ class AfterStep:
 
     def _epoch(self, state: TrainState) -> float:
         return state.position / self.parts.num_samples
-
-
-def peak_memory(device: torch.device) -> float:
-    """Return this process's peak memory so far, in GiB: on the GPU, or resident memory on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    # Linux reports KiB.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -11,7 +11,8 @@ import torch.distributed as dist
 # Its functions take the process group at the time of import as a default argument. DDP imports it
 # after the group is made; the group and its threads would then outlive `Ranks.close`, and a thread
 # that still frees a tensor while the process exits aborts the interpreter.
-import torch.distributed.nn.functional
+if dist.is_available():
+    import torch.distributed.nn.functional
 from torch import Tensor
 
 from renaissance.errors import EchoedError, PeerError, RenaissanceError, RunError, describe
@@ -29,7 +30,7 @@ class Ranks:
     go over NCCL (gloo on CPU).
 
     Args:
-        device_type: "auto", "cpu" or "cuda".
+        device_type: "auto", "cpu", "cuda" or "mps".
 
     Raises:
         RunError: If there is no such device for this process.
@@ -43,16 +44,24 @@ class Ranks:
             raise RunError(
                 "train.device: 'cuda', but torch finds no CUDA device; use 'auto' or 'cpu'"
             )
-        use_cuda = device_type != "cpu" and torch.cuda.is_available()
+        use_cuda = device_type in ("auto", "cuda") and torch.cuda.is_available()
         if use_cuda and local_rank >= torch.cuda.device_count():
             raise RunError(
                 f"rank {self.rank} needs GPU {local_rank}, but this machine has "
                 f"{torch.cuda.device_count()} GPUs; start at most one process per GPU "
                 "(--nproc-per-node)"
             )
-        self.device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+        if device_type == "mps":
+            _check_mps(self.world_size)
+        cpu_or_mps = "mps" if device_type == "mps" else "cpu"
+        self.device = torch.device("cuda", local_rank) if use_cuda else torch.device(cpu_or_mps)
         if use_cuda:
             torch.cuda.set_device(self.device)
+        if self.world_size > 1 and not dist.is_available():
+            raise RunError(
+                f"this torch is built without torch.distributed, which {self.world_size} ranks "
+                "need; start one process, or install another build of torch"
+            )
         if self.world_size > 1 and not dist.is_initialized():
             backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
             dist.init_process_group(backend, timeout=TIMEOUT)
@@ -138,8 +147,20 @@ class Ranks:
 
     def close(self) -> None:
         """Leave the process group."""
-        if dist.is_initialized():
+        if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _check_mps(world_size: int) -> None:
+    if not torch.backends.mps.is_available():
+        raise RunError(
+            "train.device: 'mps', but torch finds no Apple GPU; use 'auto', 'cuda' or 'cpu'"
+        )
+    if world_size > 1:
+        raise RunError(
+            f"train.device: 'mps' is for one process, but there are {world_size}; start one, or "
+            "use 'cpu'"
+        )
 
 
 def _report(error: Exception | None) -> str:

@@ -50,6 +50,8 @@ class MetricBook:
     ) -> None:
         self._objectives = objectives
         self._loss_weights = loss_weights
+        # Apple's GPUs have no float64.
+        self._widest = torch.float32 if device.type == "mps" else torch.float64
         self._loss_sums = {name: SumMetric(nan_strategy="disable") for name in objectives}
         self._num_targets = {name: SumMetric(nan_strategy="disable") for name in objectives}
         self._metrics = {name: objective.metrics() for name, objective in objectives.items()}
@@ -63,7 +65,7 @@ class MetricBook:
     def update(self, batch: MicroBatch, outputs: Mapping[str, ObjectiveOutput]) -> None:
         """Add a micro-batch."""
         for name, output in outputs.items():
-            self._loss_sums[name].update(output.loss_sum.detach().double())
+            self._loss_sums[name].update(output.loss_sum.detach().to(self._widest))
             self._num_targets[name].update(batch.objectives[name].num_targets)
             self._objectives[name].update_metrics(
                 self._metrics[name], batch.objectives[name], output

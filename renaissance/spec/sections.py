@@ -174,7 +174,9 @@ class TrainSection:
         False, help="Recompute activations in backward: less memory, more time."
     )
     compile: bool = option(False, help="Compile encoders and fusion with torch.compile.")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", help="auto: CUDA if available.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option(
+        "auto", help="auto: CUDA if available, else the CPU. mps: Apple's GPU, for one process."
+    )
     log_every: int = option(10, help="Steps between log lines.", validator=positive)
 
 

@@ -100,7 +100,7 @@ class ITC(Objective):
         ]
         keys = tensors["image_keys"]
         all_text, all_image, all_keys = text, image, keys
-        if self.training and dist.is_initialized():
+        if self.training and dist.is_available() and dist.is_initialized():
             all_text, all_image, all_keys = _gather_samples(text, image, keys)
         with torch.no_grad():
             # CLIP's limit. It is applied to the parameter itself: if only the value in use were
