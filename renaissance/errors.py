@@ -1,12 +1,15 @@
 """Errors for users. Each message says where, what it got, what it expects, and the remedy."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 # How much of a value a message shows: it may be a picture, or a number of 6,000 digits.
 MAX_VALUE_LENGTH = 80
 # Paths are more useful in full.
 MAX_PATH_LENGTH = 300
+# No space left, quota exceeded, file too large: no bug in a component.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RenaissanceError(Exception):
@@ -65,6 +68,9 @@ def describe(error: Exception) -> str:
     """Return the text to print for an error; any other exception is a bug in a component."""
     if isinstance(error, RenaissanceError):
         return printed(error)
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; free space, or write to another folder"
     return f"{type(error).__name__}: {printed(error)}\n(the same command with --debug shows where)"
 
 
