@@ -39,6 +39,7 @@ from renaissance.spec.sections import RunSpec
 from renaissance.spec.values import (
     mismatch,
     require,
+    structure_any,
     structure_exactly,
     structure_integer,
     structure_literal,
@@ -120,6 +121,7 @@ class _Structurer:
             (attrs.has, self._structure_table),
             (_is_choice, self._structure_choice),
             (is_literal, structure_literal),
+            (lambda annotation: annotation is Any, structure_any),
             (is_sequence, self._structure_sequence),
             (is_mapping, self._structure_dict),
             (is_union, self._structure_union),

@@ -11,6 +11,9 @@ from renaissance.spec.describe import Annotation, describe_literal, describe_typ
 
 T = TypeVar("T")
 
+# Of values of any type: writing deeper ones would exceed Python's recursion limit.
+MAX_DEPTH = 50
+
 
 def structure_exactly(value: object, expected: type) -> Any:
     """Return a value of exactly a type."""
@@ -43,6 +46,26 @@ def structure_number(value: object, expected: Annotation) -> float:
             if math.isfinite(value):
                 return float(value)
     raise mismatch(value, expected)
+
+
+def structure_any(value: object, expected: Annotation, depth: int = 0) -> Any:
+    """Return a value of any type that spec.toml, and JSON, can hold: it reads back equal."""
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return structure_integer(value, expected)
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, list | dict) and depth == MAX_DEPTH:
+        raise ValueError(f"got more than {MAX_DEPTH} levels of lists and tables, expected fewer")
+    if isinstance(value, list):
+        return [structure_any(entry, expected, depth + 1) for entry in value]
+    if isinstance(value, dict):
+        return {key: structure_any(entry, expected, depth + 1) for key, entry in value.items()}
+    raise ValueError(
+        f"got {describe_value(value)}, expected a boolean, a finite number, a string, a list or a "
+        "table"
+    )
 
 
 def structure_path(value: object, expected: Annotation) -> Path:

@@ -307,6 +307,27 @@ def test_one_fault_on_the_command_line(plugins: Plugins, override: str, text: st
     assert faults(plugins, "base.toml", override) == [f"command line: {text}"]
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (
+            "nan",
+            "got nan (number), expected a boolean, a finite number, a string, a list or a table",
+        ),
+        ("[1, -inf]", "got -inf (number), expected a boolean, a finite number, a string, a list"),
+        ("2026-01-02", "got 2026-01-02 (date), expected a boolean, a finite number, a string, a"),
+        ("{b = 07:30:00}", "got 07:30:00 (time), expected a boolean, a finite number, a string"),
+        ("9223372036854775808", "got 9223372036854775808, expected an integer of at most 64 bits"),
+        ("[" * 52 + "]" * 52, "got more than 50 levels of lists and tables, expected fewer"),
+    ],
+)
+def test_values_of_any_type_that_would_not_read_back_equal(
+    plugins: Plugins, value: str, text: str
+) -> None:
+    (fault,) = faults(plugins, "base.toml", f"model.text_encoder.config.a={value}")
+    assert fault.startswith(f"command line: model.text_encoder.config.a: {text}")
+
+
 def test_all_faults_at_once_each_with_the_file_it_comes_from(plugins: Plugins) -> None:
     write("train.toml", "[train]\nmax_steps = 3.5\nglobal_batch_size = 10\nmicro_batch_size = 4\n")
     write("run.toml", 'extends = ["train.toml"]\n[model.image_encoder]\ncheckpont = "x"\n')
