@@ -16,6 +16,8 @@ from renaissance.errors import (
     RunError,
     SpecError,
     did_you_mean,
+    quoted,
+    shortened,
 )
 from renaissance.options import fraction, non_negative, option, positive
 from renaissance.plugins.hookspecs import hookimpl
@@ -136,6 +138,8 @@ __all__ = [
     "RunError",
     "SpecError",
     "did_you_mean",
+    "quoted",
+    "shortened",
     "fraction",
     "hookimpl",
     "keyed_generator",

@@ -2,12 +2,16 @@
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
 
 # How much of a value a message shows: it may be a picture, or a number of 6,000 digits.
 MAX_VALUE_LENGTH = 80
 # Paths are more useful in full.
 MAX_PATH_LENGTH = 300
+LONG_WORD = re.compile(rf"\S{{{MAX_PATH_LENGTH + 1},}}")
+# Of the message of an error that is not ours.
+MAX_CAUSE_LENGTH = 2000
 # No space left, quota exceeded, file too large: no bug in a component.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -67,11 +71,13 @@ class PeerError(EchoedError):
 def describe(error: Exception) -> str:
     """Return the text to print for an error; any other exception is a bug in a component."""
     if isinstance(error, RenaissanceError):
-        return printed(error)
+        # Libraries and plugins put values into their messages too.
+        return LONG_WORD.sub(lambda word: shortened(word[0]), printed(error))
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; free space, or write to another folder"
-    return f"{type(error).__name__}: {printed(error)}\n(the same command with --debug shows where)"
+    text = shortened(printed(error), MAX_CAUSE_LENGTH)
+    return f"{type(error).__name__}: {text}\n(the same command with --debug shows where)"
 
 
 def printed(error: BaseException) -> str:
@@ -80,6 +86,11 @@ def printed(error: BaseException) -> str:
         return str(error)
     except Exception as failure:
         return f"(its message cannot be printed: __str__ raises {type(failure).__name__})"
+
+
+def named(error: BaseException) -> str:
+    """Return an exception's class, and the first 80 characters of its message."""
+    return f"{type(error).__name__}: {shortened(printed(error))}"
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
@@ -98,9 +109,9 @@ def quoted(value: object) -> str:
         return f"a value of type {type(value).__name__} that cannot be printed"
 
 
-def shortened(text: str) -> str:
-    """Return a text in at most 80 characters, with an ellipsis for the rest."""
-    return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 3] + "..."
+def shortened(text: str, length: int = MAX_VALUE_LENGTH) -> str:
+    """Return a text in at most 80 characters, or another length, with an ellipsis for the rest."""
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def shown_path(path: object) -> str:

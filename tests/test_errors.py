@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from renaissance.errors import describe
+from renaissance.errors import DataError, describe, quoted
 
 
 def test_a_full_disk_is_no_bug() -> None:
@@ -14,3 +14,20 @@ def test_a_full_disk_is_no_bug() -> None:
     assert describe(caught.value) == expected
     assert describe(OSError(28, "No space left on device", "a/b")) == f"a/b: {expected}"
     assert "--debug" in describe(OSError(5, "Input/output error", "a/b"))
+
+
+def test_no_message_prints_a_value_whole() -> None:
+    picture = repr({"bytes": b"\xff" * 30_000})
+    for error in (DataError(f"a: got {picture}"), ValueError(picture)):
+        assert len(describe(error)) < 2200
+    message = describe(DataError(f"a: got {picture} and {picture}, expected a path"))
+    assert message.count("...") == 2
+    assert message.endswith("..., expected a path") or message.endswith("... expected a path")
+    assert len(message) < 250
+    path = "/data/" + "x" * 200
+    assert describe(DataError(f"{path}: missing")) == f"{path}: missing"
+
+
+def test_quoted_takes_80_characters_of_any_value() -> None:
+    for value in ("x" * 90_000, b"x" * 90_000, ["x"] * 30_000, 10**5000, {"x": {"y": "z" * 99}}):
+        assert len(quoted(value)) <= 80

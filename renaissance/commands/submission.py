@@ -6,7 +6,7 @@ import attrs
 
 from renaissance.contracts.objective import Objective, overrides
 from renaissance.contracts.submission import Submission
-from renaissance.errors import DataError, PluginError, did_you_mean
+from renaissance.errors import DataError, PluginError, did_you_mean, quoted
 from renaissance.plugins.loading import Plugins
 
 NUM_SHOWN = 10
@@ -109,11 +109,16 @@ def _compare(submission: Submission) -> Report:
             report.malformed.append(f"{answer.where}: {answer.fault}")
         if answer.identifier is None:
             continue
+        identifier = quoted(answer.identifier)
         if answer.identifier not in is_answered:
-            report.unknown.append(f"{answer.where}: {answer.identifier!r} is not a question")
+            report.unknown.append(f"{answer.where}: {identifier} is not a question")
         elif is_answered[answer.identifier]:
-            report.twice.append(f"{answer.where}: {answer.identifier!r} is answered a second time")
+            report.twice.append(
+                f"{answer.where}: {quoted(answer.identifier)} is answered a second time"
+            )
         else:
             is_answered[answer.identifier] = True
-    report.missing.extend(f"no answer to {i!r}" for i, done in is_answered.items() if not done)
+    report.missing.extend(
+        f"no answer to {quoted(i)}" for i, done in is_answered.items() if not done
+    )
     return report

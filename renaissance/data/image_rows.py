@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from renaissance import DataError, Dataset
+from renaissance import DataError, Dataset, quoted
 from renaissance.data.arrow import ArrowTable, CaptionIndex, is_binary
 from renaissance.data.open_image import open_image
 
@@ -107,8 +107,8 @@ def written_text(text: object, source: str) -> str:
     """
     if not isinstance(text, str) or not text.strip():
         raise DataError(
-            f"{source}: the text is {text!r}; expected at least one word. Prepare the data again, "
-            "or let the run skip it with data.max_bad_samples"
+            f"{source}: the text is {quoted(text)}; expected at least one word. Prepare the data "
+            "again, or let the run skip it with data.max_bad_samples"
         )
     return text
 
@@ -131,6 +131,6 @@ def whole_number(value: object, column: str, source: str, stop: int | None = Non
             return number
     expected = "a whole number" if stop is None else f"a whole number from 0 to {stop - 1}"
     raise DataError(
-        f"{source}: column '{column}' holds {value!r}; expected {expected}. "
+        f"{source}: column '{column}' holds {quoted(value)}; expected {expected}. "
         "Prepare the data again, or let the run skip it with data.max_bad_samples"
     )

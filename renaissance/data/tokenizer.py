@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from renaissance.contracts.dataset import Dataset
-from renaissance.errors import SpecError, printed
+from renaissance.errors import SpecError, printed, quoted
 
 # `data.tokenizer = "dataset"`: whole words, for a dataset with a fixed vocabulary.
 DATASET = "dataset"
@@ -33,7 +33,7 @@ def load_tokenizer(
             has only special tokens.
     """
     tokenizer = _from_vocabulary(datasets) if source == DATASET else _from_pretrained(source, key)
-    where = f"{key}: {source!r}"
+    where = f"{key}: {quoted(source)}"
     if not tokenizer.is_fast:
         raise SpecError(f"{where} has no fast version (tokenizer.json); convert it first")
     for token in ("pad_token_id", "cls_token_id", "sep_token_id"):
@@ -120,6 +120,6 @@ def _from_pretrained(source: str, key: str) -> PreTrainedTokenizerFast:
         other = "'dataset'" if is_own else "name the tokenizer in data.tokenizer"
         cause = (printed(error) or type(error).__name__).splitlines()[0]
         raise SpecError(
-            f"{key}: cannot load a tokenizer from the {kind} {source!r}: {cause}; "
+            f"{key}: cannot load a tokenizer from the {kind} {quoted(source)}: {cause}; "
             f"give a folder with tokenizer.json or a hub id that can be reached, or {other}"
         ) from error

@@ -21,7 +21,7 @@ from renaissance.data.verification import verify_files
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.training_data import TrainingAnswers, read_records
-from renaissance.errors import DataError, SpecError, did_you_mean
+from renaissance.errors import DataError, SpecError, did_you_mean, quoted
 from renaissance.hub import use_cache_if_unreachable
 from renaissance.launch import launch_of_process
 from renaissance.model.build import build_model, build_objectives
@@ -254,7 +254,7 @@ def _check_best_metric(spec: RunSpec, network: MultiObjective) -> None:
             return
     if spec.checkpoint.best_metric not in known:
         raise SpecError(
-            f"checkpoint.best_metric: got {spec.checkpoint.best_metric!r}, but this run has: "
+            f"checkpoint.best_metric: got {quoted(spec.checkpoint.best_metric)}, but this run has: "
             f"{', '.join(known)}; choose one of these"
         )
 

@@ -11,6 +11,7 @@ from renaissance.contracts.dataset import Dataset, DatasetContext
 from renaissance.contracts.samples import Sample
 from renaissance.data.encoding import encode
 from renaissance.data.tokenizer import DATASET, load_tokenizer
+from renaissance.errors import quoted
 from renaissance.randomness import keyed_generator
 from renaissance.testing.contract_check import ContractCheck, ViolationError, require
 from renaissance.testing.randomness import global_state
@@ -90,14 +91,14 @@ def _check_sample(provides: frozenset[str], sample: object, where: str) -> None:
         bool(images) == ("image" in provides)
         and isinstance(images, tuple)
         and all(isinstance(image, Image.Image) for image in images),
-        f"{where}: images is {images!r}, expected a tuple of PIL images, empty if and only if "
-        "provides lacks 'image'",
+        f"{where}: images is {quoted(images)}, expected a tuple of PIL images, empty if and only "
+        "if provides lacks 'image'",
     )
     require(
         len(sample.image_ids) == len(images)
         and all(isinstance(identifier, Hashable) for identifier in sample.image_ids),
-        f"{where}: image_ids is {sample.image_ids!r}, expected one hashable identifier for each of "
-        f"{len(images)} images",
+        f"{where}: image_ids is {quoted(sample.image_ids)}, expected one hashable identifier for "
+        f"each of {len(images)} images",
     )
     labels = provides - {"text", "text_pair", "image"}
     require(
@@ -143,8 +144,9 @@ def _check_image_ids(dataset: Dataset) -> None:
             pixels = image.convert("RGB").tobytes()
             require(
                 seen.setdefault(identifier, pixels) == pixels,
-                f"sample({index}): the identifier {identifier!r} is that of another image; give "
-                "each image its own: images with equal identifiers are decoded and encoded once",
+                f"sample({index}): the identifier {quoted(identifier)} is that of another image; "
+                "give each image its own: images with equal identifiers are decoded and encoded "
+                "once",
             )
 
 

@@ -11,6 +11,7 @@ import torch
 
 from renaissance.contracts.objective import Objective, ObjectiveOutput
 from renaissance.data.collate import MicroBatch
+from renaissance.errors import quoted
 from renaissance.testing.contract_check import require
 from renaissance.testing.samples import SampleList
 from renaissance.testing.surroundings import NAME, Surroundings
@@ -30,8 +31,8 @@ def check_predictions(
     for row in rows:
         require(
             _as_json(row) == row,
-            f"predictions returned {row!r}, which does not survive JSON; use strings, numbers, "
-            "booleans, None, lists and dicts with string keys (tensor.tolist())",
+            f"predictions returned {quoted(row)}, which does not survive JSON; use strings, "
+            "numbers, booleans, None, lists and dicts with string keys (tensor.tolist())",
         )
     if not compares_samples:
         alone = [row for i in surroundings.indices for row in predict(surroundings, objective, [i])]

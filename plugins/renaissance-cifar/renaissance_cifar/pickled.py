@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from renaissance import DataError
+from renaissance import DataError, quoted
 
 # Old and new names of the function with which pickled arrays begin.
 RECONSTRUCT = (
@@ -45,7 +45,7 @@ class _Array:
         _, shape, dtype, in_columns, content = self.state
         if dtype.name != UNSIGNED_BYTES or in_columns:
             raise ValueError(
-                f"an array of type {dtype.name!r}, expected {UNSIGNED_BYTES!r} in rows"
+                f"an array of type {quoted(dtype.name)}, expected {UNSIGNED_BYTES!r} in rows"
             )
         # Python 2 wrote bytes as strings.
         data = content.encode("latin-1") if isinstance(content, str) else content
@@ -63,7 +63,7 @@ class _Unpickler(pickle._Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
     def persistent_load(self, pid: object) -> object:
-        raise pickle.UnpicklingError(f"it asks for the persistent object {pid!r}")
+        raise pickle.UnpicklingError(f"it asks for the persistent object {quoted(pid)}")
 
 
 @attrs.frozen

@@ -6,7 +6,7 @@ from typing import Literal
 import attrs
 import numpy as np
 
-from renaissance import DataError, Dataset, DatasetContext, Sample, option
+from renaissance import DataError, Dataset, DatasetContext, Sample, option, quoted
 from renaissance_glue.tasks import COLA_COLUMNS, TASKS, Task, TaskName
 from renaissance_glue.tsv import AGAIN, TsvFile
 
@@ -105,7 +105,7 @@ class Glue(Dataset):
             if column in row:
                 if not row[column].isdecimal():
                     raise DataError(
-                        f"{source}: {column} is {row[column]!r}, expected a number. {AGAIN}"
+                        f"{source}: {column} is {quoted(row[column])}, expected a number. {AGAIN}"
                     )
                 return int(row[column])
         return index
@@ -132,11 +132,13 @@ def _check_columns(file: TsvFile, needed: list[str]) -> None:
 def _check_one_of(source: str, column: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise DataError(
-            f"{source}: {column} is {value!r}, expected one of {', '.join(known)}. {AGAIN}"
+            f"{source}: {column} is {quoted(value)}, expected one of {', '.join(known)}. {AGAIN}"
         )
 
 
 def _sentence(source: str, column: str, row: dict[str, str]) -> str:
     if not row[column].strip():
-        raise DataError(f"{source}: {column} is empty ({row[column]!r}), expected text. {AGAIN}")
+        raise DataError(
+            f"{source}: {column} is empty ({quoted(row[column])}), expected text. {AGAIN}"
+        )
     return row[column]

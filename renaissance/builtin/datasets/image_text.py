@@ -6,7 +6,7 @@ from pathlib import Path
 
 import attrs
 
-from renaissance import DataError, DatasetContext, option
+from renaissance import DataError, DatasetContext, option, quoted
 from renaissance.arrow import CaptionedImages, CaptionOptions
 
 # The last of these in a file's name, as a word of its own, is the split that it holds.
@@ -63,7 +63,7 @@ def _matching(root: Path, pattern: str) -> list[Path]:
     names = sorted(glob.glob(pattern, root_dir=root, recursive=True))
     if not names:
         raise DataError(
-            f"image-text: no file matches {pattern!r} in {root.absolute()}; expected Arrow files. "
-            "Patterns are relative to data.root"
+            f"image-text: no file matches {quoted(pattern)} in {root.absolute()}; expected "
+            "Arrow files. Patterns are relative to data.root"
         )
     return [root / name for name in names]

@@ -5,7 +5,7 @@ from typing import Literal
 import attrs
 import numpy as np
 
-from renaissance import DataError, DatasetContext, Sample, option
+from renaissance import DataError, DatasetContext, Sample, option, quoted
 from renaissance.arrow import ImageRows, is_texts, written_text
 from renaissance.builtin.formats import NLVR2, NLVR2_ANSWERS
 
@@ -74,7 +74,7 @@ class NLVR2Data(ImageRows):
         answer = str(self._item("answers", row, position, source))
         if answer not in NLVR2_ANSWERS:
             raise DataError(
-                f"{source}: column 'answers' holds {answer!r}; expected True or False. "
+                f"{source}: column 'answers' holds {quoted(answer)}; expected True or False. "
                 "Prepare the data again, or let the run skip it with data.max_bad_samples"
             )
         return Sample(

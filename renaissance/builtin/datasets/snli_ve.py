@@ -5,7 +5,7 @@ from typing import Literal
 import attrs
 import numpy as np
 
-from renaissance import DataError, DatasetContext, Sample, option
+from renaissance import DataError, DatasetContext, Sample, option, quoted
 from renaissance.arrow import ImageRows, whole_number, written_text
 from renaissance.builtin.formats import SNLI_VE, SNLI_VE_CLASSES
 
@@ -52,7 +52,7 @@ class SNLIVEData(ImageRows):
         pair = self._item("sentences", row, position, source)
         if not isinstance(pair, list) or len(pair) != 2:
             raise DataError(
-                f"{source}: column 'sentences' holds {pair!r}; expected a premise and a "
+                f"{source}: column 'sentences' holds {quoted(pair)}; expected a premise and a "
                 "hypothesis. Prepare the data again"
             )
         label = self._item("labels", row, position, source)

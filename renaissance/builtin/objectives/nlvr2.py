@@ -26,6 +26,7 @@ from renaissance import (
     Pairs,
     PanelEntry,
     Submission,
+    quoted,
 )
 from renaissance.builtin.objectives import submissions
 
@@ -150,7 +151,7 @@ def _questions(path: Path) -> Iterator[str]:
         identifier = question.get("identifier") if isinstance(question, dict) else None
         if not isinstance(identifier, str):
             raise DataError(
-                f"{where}: identifier is {identifier!r}; expected {expected}, each with one such "
-                "as test1-0-1-0. Download the file again"
+                f"{where}: identifier is {quoted(identifier)}; expected {expected}, each "
+                "with one such as test1-0-1-0. Download the file again"
             )
         yield identifier

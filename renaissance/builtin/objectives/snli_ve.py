@@ -10,7 +10,14 @@ from typing import TextIO
 import attrs
 from torch import Tensor
 
-from renaissance import Classification, Features, ObjectiveBatch, ObjectiveContext, Submission
+from renaissance import (
+    Classification,
+    Features,
+    ObjectiveBatch,
+    ObjectiveContext,
+    Submission,
+    quoted,
+)
 from renaissance.arrow import ArrowTable, CaptionIndex
 from renaissance.builtin.objectives import submissions
 
@@ -57,5 +64,7 @@ class SNLIVE(Classification):
         rows = submissions.csv_rows(file, expected)
         _, header = next(rows, (1, []))
         if header != list(HEADER):
-            raise submissions.wrong_form(file, f"the first line is {','.join(header)!r}", expected)
+            raise submissions.wrong_form(
+                file, f"the first line is {quoted(','.join(header))}", expected
+            )
         return Submission(identifiers, submissions.csv_answers(rows, cls.classes))

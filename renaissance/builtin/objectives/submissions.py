@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from renaissance import Answer, DataError
-
-MAX_LENGTH = 60
+from renaissance import Answer, DataError, quoted
 
 
 def write_csv(rows: Iterable[Sequence[object]], file: TextIO) -> None:
@@ -41,10 +39,10 @@ def csv_answers(rows: Iterable[tuple[int, list[str]]], classes: Sequence[str]) -
 
 def _csv_answer(where: str, fields: list[str], classes: Sequence[str]) -> Answer:
     if len(fields) != 2:
-        return Answer(where, None, f"{shorten(','.join(fields))}; expected identifier,prediction")
+        return Answer(where, None, f"{quoted(','.join(fields))}; expected identifier,prediction")
     identifier, prediction = fields
     if prediction not in classes:
-        fault = f"prediction is {shorten(prediction)}; expected {', '.join(classes)}"
+        fault = f"prediction is {quoted(prediction)}; expected {', '.join(classes)}"
         return Answer(where, identifier, fault)
     return Answer(where, identifier)
 
@@ -71,9 +69,3 @@ def wrong_form(path: Path, actual: str, expected: str) -> DataError:
         f"{path}: {actual}; expected {expected}. Name the objective that predicted it, or "
         "write it again with 'renaissance evaluate --predictions'"
     )
-
-
-def shorten(value: object) -> str:
-    """Return the repr of a value, shortened for messages."""
-    text = repr(value)
-    return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]}..."

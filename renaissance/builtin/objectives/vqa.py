@@ -29,6 +29,7 @@ from renaissance import (
     class_names,
     option,
     positive,
+    quoted,
 )
 from renaissance.builtin.objectives import submissions
 from renaissance.builtin.objectives.modalities import Inputs, identify, modalities_option
@@ -227,14 +228,14 @@ def _read_answers(path: Path) -> list[str]:
 
 def _read_answer(where: str, entry: object) -> Answer:
     if not isinstance(entry, dict) or not entry.keys() >= {"question_id", "answer"}:
-        fault = f"{submissions.shorten(entry)}; expected an object of question_id and answer"
+        fault = f"{quoted(entry)}; expected an object of question_id and answer"
         return Answer(where, None, fault)
     question_id, answer = entry["question_id"], entry["answer"]
     if type(question_id) is not int:
-        fault = f"question_id is {submissions.shorten(question_id)}; expected a whole number"
+        fault = f"question_id is {quoted(question_id)}; expected a whole number"
         return Answer(where, None, fault)
     if not isinstance(answer, str) or not answer.strip():
-        fault = f"answer is {submissions.shorten(answer)}; expected a text"
+        fault = f"answer is {quoted(answer)}; expected a text"
         return Answer(where, question_id, fault)
     return Answer(where, question_id)
 
@@ -253,7 +254,7 @@ def _questions(path: Path) -> Iterator[int]:
         question_id = question.get("question_id") if isinstance(question, dict) else None
         if type(question_id) is not int:
             raise DataError(
-                f"{path}: questions[{index}]: question_id is {question_id!r}; expected {expected}, "
-                "each with a whole number. Download the file again"
+                f"{path}: questions[{index}]: question_id is {quoted(question_id)}; expected "
+                f"{expected}, each with a whole number. Download the file again"
             )
         yield question_id

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import IO
 
-from renaissance import DataError
+from renaissance import DataError, shortened
 from renaissance.prepare import bounded_lines, open_file
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
@@ -34,7 +34,7 @@ def captions_lines(path: str) -> Iterator[tuple[str, Mapping[str, object]]]:
     # ArrowInvalid is a ValueError.
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path}: cannot be read ({error}); expected a captions file. "
+            f"{path}: cannot be read ({shortened(str(error))}); expected a captions file. "
             "Correct it, or write it again"
         ) from error
 
@@ -68,7 +68,7 @@ def _table_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str,
         columns = next(rows, [])
         if len(set(columns)) < len(columns):
             raise DataError(
-                f"{path}: line {rows.line_num}: columns {', '.join(columns)}; expected each name "
+                f"{path}: line {rows.line_num}: columns {shortened(', '.join(columns))}; expected each name "
                 "once. Rename a column"
             )
         for fields in rows:
@@ -77,7 +77,7 @@ def _table_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str,
             if len(fields) not in (0, len(columns)):
                 counted = f"{len(fields)} field{'s' if len(fields) > 1 else ''}"
                 raise DataError(
-                    f"{where}: {counted}; expected {len(columns)}: {', '.join(columns)}. {remedy}"
+                    f"{where}: {counted}; expected {len(columns)}: {shortened(', '.join(columns))}. {remedy}"
                 )
             if fields:
                 yield where, dict(zip(columns, fields, strict=True))

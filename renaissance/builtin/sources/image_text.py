@@ -16,6 +16,8 @@ from renaissance import (
     Source,
     SourceContext,
     option,
+    quoted,
+    shortened,
 )
 from renaissance.builtin.sources.captions_file import SUFFIXES, captions_lines
 from renaissance.builtin.sources.further_columns import FurtherColumns
@@ -137,7 +139,7 @@ class ImageText(Source):
             return self.name, "train"
         split = splits.pop()
         if splits or not isinstance(split, str) or not SPLIT_NAME.fullmatch(split):
-            actual = ", ".join(map(repr, [split, *splits]))
+            actual = shortened(", ".join(map(repr, [split, *splits])))
             raise DataError(
                 f"{where}: column 'split' is {actual}; expected the name of one split per image, "
                 "such as train or val. Correct it, or leave the column out with --drop split"
@@ -185,13 +187,13 @@ def _entries(path: str) -> Iterator[tuple[str, list[object], Line]]:
         for names in (IMAGE_COLUMNS, CAPTION_COLUMNS):
             if not any(name in line for name in names):
                 raise DataError(
-                    f"{where}: has {', '.join(map(str, line))}; expected one of "
+                    f"{where}: has {shortened(', '.join(map(str, line)))}; expected one of "
                     f"{', '.join(names)}. Rename a column"
                 )
         image, caption = (line[name] for name in _used(line))
         if not isinstance(image, str) or not image:
             raise DataError(
-                f"{where}: image is {image!r}; expected the path of an image. "
+                f"{where}: image is {quoted(image)}; expected the path of an image. "
                 "Correct the record, or remove it"
             )
         captions = list(caption) if isinstance(caption, list | tuple) else [caption]

@@ -16,6 +16,7 @@ from renaissance import (
     Source,
     SourceContext,
     option,
+    quoted,
 )
 from renaissance.builtin.formats import karpathy_format
 from renaissance.prepare import CAPTION_SCHEMA, captioned, choose_splits, json_elements
@@ -133,7 +134,7 @@ def _check_entry(annotations: Path, index: int, entry: object) -> None:
     if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
         raise fault("no 'filename'", "an object with the name of an image file")
     if entry.get("split") not in SPLITS:
-        raise fault(f"split {entry.get('split')!r}", f"one of {', '.join(SPLITS)}")
+        raise fault(f"split {quoted(entry.get('split'))}", f"one of {', '.join(SPLITS)}")
     sentences = entry.get("sentences")
     if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences):
         raise fault(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import attrs
 
-from renaissance import ImageFile, LeftOut, Record, Source, SourceContext
+from renaissance import ImageFile, LeftOut, Record, Source, SourceContext, quoted
 from renaissance.builtin.formats import NLVR2 as FORMAT
 from renaissance.builtin.formats import NLVR2_ANSWERS
 from renaissance.prepare import files_by_split, first_existing, json_lines, text_fault
@@ -101,8 +101,8 @@ def _image_folder(folder: Path, split: str, entry: Mapping[str, object]) -> Path
 def _fault(entry: Mapping[str, object]) -> str | None:
     identifier = entry.get("identifier")
     if not isinstance(identifier, str) or identifier.count("-") < 3:
-        return f"identifier {identifier!r} is not of the form dev-850-0-1"
+        return f"identifier {quoted(identifier)} is not of the form dev-850-0-1"
     if str(entry.get("label")) not in NLVR2_ANSWERS:
-        return f"label {entry.get('label')!r} is not one of {', '.join(NLVR2_ANSWERS)}"
+        return f"label {quoted(entry.get('label'))} is not one of {', '.join(NLVR2_ANSWERS)}"
     fault = text_fault(entry.get("sentence"))
     return fault and f"sentence {fault}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import attrs
 
-from renaissance import ImageFile, LeftOut, Record, Source, SourceContext
+from renaissance import ImageFile, LeftOut, Record, Source, SourceContext, quoted
 from renaissance.builtin.formats import SNLI_VE as FORMAT
 from renaissance.builtin.formats import SNLI_VE_CLASSES
 from renaissance.prepare import files_by_split, first_existing, json_lines, text_fault
@@ -70,6 +70,7 @@ def _records(table: str, folder: Path, annotations: Path) -> Iterator[Record | L
 
 def _fault(entry: Mapping[str, object]) -> str | None:
     if entry.get("gold_label") not in SNLI_VE_CLASSES:
-        return f"gold_label {entry.get('gold_label')!r} is not one of {', '.join(SNLI_VE_CLASSES)}"
+        label = quoted(entry.get("gold_label"))
+        return f"gold_label {label} is not one of {', '.join(SNLI_VE_CLASSES)}"
     fault = text_fault(entry.get("sentence2"))
     return fault and f"sentence2 {fault}"

@@ -9,7 +9,7 @@ from rich.progress import Progress
 from renaissance.contracts.source import LeftOut, Record, Source
 from renaissance.data.prepare.image_files import stamp
 from renaissance.data.prepare.record_store import RecordStore
-from renaissance.errors import DataError
+from renaissance.errors import DataError, named
 
 NUM_EXAMPLES = 5
 
@@ -102,6 +102,6 @@ def _well_formed(source: Source) -> Iterator[Record | LeftOut]:
     # What a source raises when annotations do not have the official form.
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise DataError(
-            f"{source.path}: after {count} records: {type(error).__name__}: {error}; expected the "
+            f"{source.path}: after {count} records: {named(error)}; expected the "
             "official annotations, of which something is missing here. Download the file again"
         ) from error

@@ -4,7 +4,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from renaissance.errors import DataError, quoted
+from renaissance.errors import DataError, named, quoted
 
 
 # Not `pickle.Unpickler`, whose table of remembered objects has room for the largest index that the
@@ -33,7 +33,7 @@ def load_plain_pickle(path: Path) -> Any:
     # Damaged pickles raise all kinds of errors.
     except Exception as error:
         raise DataError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}); expected a pickle of plain "
+            f"{path}: cannot be read ({named(error)}); expected a pickle of plain "
             "lists, dicts, strings and numbers: no other is loaded. Download it again from a "
             "source that you trust"
         ) from error

@@ -32,7 +32,7 @@ from renaissance.data.prepare.manifest import (
 )
 from renaissance.data.prepare.progress import progress_bars
 from renaissance.data.prepare.record_store import RecordStore
-from renaissance.errors import DataError
+from renaissance.errors import DataError, shortened
 from renaissance.files import locked, read_json, sha256_of
 from renaissance.randomness import keyed_seed
 
@@ -133,8 +133,8 @@ def write_tables(source: Source, options: PrepareOptions) -> Report:
                 _remove_if_empty(work)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise DataError(
-            f"{source.path}: a value does not fit its column ({error}); expected the columns of "
-            "the official annotations. Correct it, or download the file again"
+            f"{source.path}: a value does not fit its column ({shortened(str(error))}); expected "
+            "the columns of the official annotations. Correct it, or download the file again"
         ) from error
     except OSError as error:
         raise DataError(
