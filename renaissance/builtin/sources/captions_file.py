@@ -66,9 +66,10 @@ def _table_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str,
         remedy = "Put a text with commas or line breaks in quotation marks"
     try:
         columns = next(rows, [])
+        header = shortened(", ".join(columns))
         if len(set(columns)) < len(columns):
             raise DataError(
-                f"{path}: line {rows.line_num}: columns {shortened(', '.join(columns))}; expected each name "
+                f"{path}: line {rows.line_num}: columns {header}; expected each name "
                 "once. Rename a column"
             )
         for fields in rows:
@@ -76,9 +77,7 @@ def _table_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str,
             # An empty line has no fields.
             if len(fields) not in (0, len(columns)):
                 counted = f"{len(fields)} field{'s' if len(fields) > 1 else ''}"
-                raise DataError(
-                    f"{where}: {counted}; expected {len(columns)}: {shortened(', '.join(columns))}. {remedy}"
-                )
+                raise DataError(f"{where}: {counted}; expected {len(columns)}: {header}. {remedy}")
             if fields:
                 yield where, dict(zip(columns, fields, strict=True))
     except csv.Error as error:
