@@ -16,6 +16,7 @@ from renaissance.engine.optim import parameter_groups, warmup_steps
 from renaissance.engine.resume import changed_settings
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
+from renaissance.errors import RenaissanceError
 from renaissance.spec.resolve import encoder_for
 from renaissance.spec.sections import ResolvedSpec, RunSpec
 
@@ -53,8 +54,10 @@ def _build(spec: RunSpec, num_ranks: int) -> RunParts:
         # Shapes without values: a large model takes neither memory nor time.
         with torch.device("meta"):
             return build(spec, num_ranks, load_weights=False)
-    # A plugin's component may compute, when it is made, what the meta device cannot.
-    except (NotImplementedError, RuntimeError):
+    except RenaissanceError:
+        raise
+    # A component may compute, when it is made, what the meta device cannot; it fails in any way.
+    except Exception:
         parts = build(spec, num_ranks, load_weights=False)
         parts.network.to("meta")
         return parts
@@ -68,8 +71,8 @@ def _estimate(parts: RunParts) -> Estimate | None:
     try:
         with torch.device("meta"):
             return estimate(parts, batch, parts.spec.optimizer.states_per_parameter)
-    # A plugin's component may compute what the meta device cannot; the run itself still can.
-    except (NotImplementedError, RuntimeError) as error:
+    # A component may compute what the meta device cannot; the run itself still can.
+    except Exception as error:
         print_line(f"no estimate of operations and memory: {error}")
         return None
 

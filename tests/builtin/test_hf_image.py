@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 from support.tiny_models import (
+    IMAGE,
     IMAGE_MODELS,
     IMAGE_SIZE,
+    LAYERS,
     TRANSFORMERS,
     context,
     count_linear_calls,
@@ -18,9 +20,13 @@ from support.tiny_models import (
 from transformers import (
     AutoModel,
     AutoModelForImageClassification,
+    BlipConfig,
+    BlipModel,
     CLIPConfig,
     CLIPModel,
     DeiTForImageClassificationWithTeacher,
+    ViTMAEConfig,
+    ViTMAEForPreTraining,
 )
 from transformers.models.beit.modeling_beit import BeitRelativePositionBias
 
@@ -238,14 +244,42 @@ def test_depths_can_be_overridden():
     assert encoder.encode_image(images()).hidden_states.shape == (3, 16, 16)
 
 
-def test_text_models_and_random_patches_are_refused():
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_text_models_and_random_patches_are_refused(device):
     for family, reason in {
         "bert": "'bert' reads no images; use an image model such as ViT",
-        "vit_mae": "'vit_mae' drops random patches whenever it encodes",
+        "vit_mae": "'vit_mae' draws at random whenever it encodes (aten.rand",
+        "align_text_model": "'align_text_model' reads no images",
+        "vilt": "'vilt' reads images only together with other inputs",
     }.items():
-        with pytest.raises(PluginError) as caught:
+        with pytest.raises(PluginError) as caught, torch.device(device):
             HFImageEncoder(HFImageEncoder.Options(architecture=family), context())
         assert reason in str(caught.value)
+
+
+def test_the_advice_for_a_vit_mae_works(tmp_path):
+    config = {"hidden_size": 16, **LAYERS, **IMAGE, "decoder_hidden_size": 16}
+    config |= {"decoder_num_attention_heads": 2, "decoder_num_hidden_layers": 1}
+    model = save(tmp_path, ViTMAEForPreTraining(ViTMAEConfig(**config)))
+    with pytest.raises(PluginError, match=r'set "model_type": "vit" in a copy of its config.json'):
+        load(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**saved, "model_type": "vit"}))
+    # All patches, in their order.
+    model.config.mask_ratio = 0.0
+    order = torch.arange(16.0).expand(3, -1)
+    expected = model.vit(images(), noise=order).last_hidden_state
+    found = load(tmp_path).encode_image(images()).hidden_states
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_of_a_whole_blip_the_image_part_is_loaded(tmp_path):
+    part = {"hidden_size": 16, **LAYERS}
+    config = BlipConfig(text_config={**part, "vocab_size": 60}, vision_config={**part, **IMAGE})
+    model = save(tmp_path, BlipModel(config))
+    found = load(tmp_path).encode_image(images()).hidden_states
+    expected = model.vision_model(images()).last_hidden_state
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])

@@ -21,6 +21,7 @@ from support.tiny_models import (
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
+    BartConfig,
     BertForPreTraining,
     BertModel,
     CLIPConfig,
@@ -28,8 +29,6 @@ from transformers import (
     ElectraForPreTraining,
     GPT2Config,
     GPT2Model,
-    T5Config,
-    T5Model,
 )
 from transformers.utils import logging as transformers_logging
 
@@ -154,16 +153,14 @@ def test_a_tokenizer_with_more_words_than_the_model_is_refused(tmp_path):
 def test_families_that_cannot_encode_text_are_refused(tmp_path):
     sizes = {"vocab_size": 60, "n_embd": 16, "n_layer": 1, "n_head": 2}
     GPT2Model(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).save_pretrained(tmp_path / "gpt")
-    T5Model(
-        T5Config(vocab_size=60, d_model=16, d_ff=20, num_layers=1, num_heads=2, d_kv=8)
-    ).save_pretrained(tmp_path / "t5")
+    BartConfig(d_model=16).save_pretrained(tmp_path / "bart")
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     CLIPModel(CLIPConfig(text_config=small, vision_config=small)).save_pretrained(tmp_path / "clip")
     save_model(tmp_path / "vit", "vit")
     reasons = {
-        "gpt": "'gpt2' is a decoder or not a text model: its tokens do not see those after them",
-        "t5": "'t5' is an encoder-decoder",
-        "clip": "'clip' is a model of several modalities",
+        "gpt": "'gpt2' reads in one direction: its tokens do not see those after them",
+        "bart": "'bart' is an encoder-decoder",
+        "clip": "'clip_text_model' reads in one direction: its tokens do not see those after them",
         "vit": "'vit' is an image model and reads no text",
     }
     for name, reason in reasons.items():
@@ -175,7 +172,7 @@ def test_families_that_cannot_encode_text_are_refused(tmp_path):
 
 def test_a_bert_set_to_decode_is_refused(tmp_path):
     save_model(tmp_path, "bert", is_decoder=True)
-    with pytest.raises(PluginError, match="'bert' is a decoder"):
+    with pytest.raises(PluginError, match="'bert' reads in one direction: its tokens do not see"):
         load(tmp_path)
 
 

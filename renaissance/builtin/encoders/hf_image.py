@@ -51,12 +51,9 @@ class HFImageEncoder(Encoder):
 
     def __init__(self, options: Options, context: EncoderContext) -> None:
         super().__init__()
-        self.model = load_image_model("hf-image", options, context)
-        config = self.model.config
-        # Models with stages have one width per stage; the last is the output's.
-        self.hidden_size = (
-            config.hidden_size if hasattr(config, "hidden_size") else config.hidden_sizes[-1]
-        )
+        loaded = load_image_model("hf-image", options, context)
+        self.model = loaded.model
+        self.hidden_size = loaded.hidden_size
         self.weights_source = options.weights_source
 
     def encode_image(self, pixel_values: Tensor) -> Tokens:

@@ -85,21 +85,21 @@ class HFJointEncoder(Encoder):
         super().__init__()
         is_image_model = reads_images(WHERE, options, context)
         modality: Modality = "image" if is_image_model else "text"
-        model = (load_image_model if is_image_model else load_text_model)(WHERE, options, context)
-        config = model.config
+        loaded = (load_image_model if is_image_model else load_text_model)(WHERE, options, context)
+        model, config = loaded.model, loaded.model.config
         self.weights_source = options.weights_source
 
         def run() -> Tensor:
-            return dry_run(WHERE, model, modality, context)
+            return dry_run(WHERE, model, modality, context, loaded.is_pairwise)
 
         self.stack, expected = take_stack(WHERE, model, run)
-        self.hidden_size = config.hidden_size
+        self.hidden_size = loaded.hidden_size
         # Without its layers, the model returns its embeddings.
         self.embedder = model
         self.separator_id = context.separator_id
         dropout = getattr(config, "hidden_dropout_prob", getattr(config, "dropout", 0.0))
         std = getattr(config, "initializer_range", DEFAULT_STD)
-        new = NewWeights(config.hidden_size, dropout, std)
+        new = NewWeights(self.hidden_size, dropout, std)
         self.text_embeddings: TextEmbeddings | None = None
         self.image_embeddings: ImageEmbeddings | None = None
         if is_image_model:
@@ -167,6 +167,8 @@ class HFJointEncoder(Encoder):
             reason = "" if is_equal else "the output differs"
         # Layers that lack an argument can fail in any way.
         except Exception as error:
+            if expected.is_meta:
+                raise  # Perhaps only for want of values; a caller can try again with some.
             reason = f"{type(error).__name__}: {error}"
         if reason:
             raise PluginError(

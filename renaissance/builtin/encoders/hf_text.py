@@ -20,6 +20,8 @@ from renaissance.builtin.encoders.huggingface.segments import segment_argument
 class HFTextEncoder(Encoder):
     """BERT, ELECTRA, RoBERTa, DistilBERT and other bidirectional text models.
 
+    Of SigLIP and other models of several modalities, the text part; of T5, the encoder.
+
     Args:
         options: Which model.
         context: What to know about the run.
@@ -49,14 +51,16 @@ class HFTextEncoder(Encoder):
 
     def __init__(self, options: Options, context: EncoderContext) -> None:
         super().__init__()
-        self.model = load_text_model("hf-text", options, context)
-        self.hidden_size = self.model.config.hidden_size
+        loaded = load_text_model("hf-text", options, context)
+        self.model = loaded.model
+        self.hidden_size = loaded.hidden_size
+        self.is_pairwise = loaded.is_pairwise
         self.weights_source = options.weights_source
         self.separator_id = context.separator_id
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
         """Encode texts, (texts, tokens) int64 to (texts, tokens, hidden)."""
-        mask = mask_argument(self.model.config, attention_mask)
+        mask = mask_argument(attention_mask, self.is_pairwise)
         segments = segment_argument(self.model.config, input_ids, attention_mask, self.separator_id)
         output = self.model(input_ids=input_ids, attention_mask=mask, **segments)
         return Tokens(output.last_hidden_state, attention_mask)

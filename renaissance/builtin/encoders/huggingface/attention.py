@@ -1,13 +1,6 @@
 """From the mask of real tokens to the masks that Hugging Face models and layers take."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
 
 
 def pairwise_mask(attention_mask: Tensor) -> Tensor:
@@ -19,18 +12,17 @@ def pairwise_mask(attention_mask: Tensor) -> Tensor:
     return attention_mask[:, None, None, :].expand(-1, 1, num_tokens, num_tokens)
 
 
-def mask_argument(config: PreTrainedConfig, attention_mask: Tensor) -> Tensor | None:
+def mask_argument(attention_mask: Tensor, is_pairwise: bool) -> Tensor | None:
     """Return the `attention_mask` argument for a Hugging Face text model.
 
     Given a plain mask, the library checks its values to see whether it can be dropped, which
-    synchronizes with the device at every step. It uses a pairwise mask unchanged. Models with local
-    attention and models without SDPA need the plain mask, because they build other masks from it.
+    synchronizes with the device at every step. It uses a pairwise mask unchanged.
 
     Args:
-        config: The model's config.
         attention_mask: True where real, (texts, tokens), bool.
+        is_pairwise: Whether the model takes a pairwise mask, as `probe_text` found out.
     """
-    if config._attn_implementation == "sdpa" and not hasattr(config, "layer_types"):
+    if is_pairwise:
         return pairwise_mask(attention_mask)
     # On the meta device there are no values to check.
-    return None if attention_mask.is_meta else attention_mask
+    return None if attention_mask.is_meta else attention_mask.long()

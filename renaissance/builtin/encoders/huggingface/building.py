@@ -26,14 +26,15 @@ def build_model(where: str, config: PreTrainedConfig, model_class: ModelClass) -
 
     Raises:
         SpecError: If no model can be built with the config.
+        Exception: Any other error, on the meta device, if the model wants values.
     """
-    from transformers import AutoModel
-
     try:
         with _quiet():
-            return AutoModel.from_config(config, **_arguments(model_class)).eval()
+            return model_class._from_config(config, **_arguments(model_class)).eval()
     # The library does not validate configs: a bad one can raise any error.
     except Exception as error:
+        if torch.get_default_device().type == "meta":
+            raise  # Perhaps only for want of values; a caller can try again with some.
         raise SpecError(
             f"{where}: config: no {config.model_type!r} model can be built with it "
             f"({type(error).__name__}: {error}); fix the keys that you override"
@@ -41,11 +42,21 @@ def build_model(where: str, config: PreTrainedConfig, model_class: ModelClass) -
 
 
 def read_model(
-    where: str, checkpoint: str, config: PreTrainedConfig, model_class: ModelClass
+    where: str, checkpoint: str, config: PreTrainedConfig, model_class: ModelClass, part: str
 ) -> tuple[PreTrainedModel, frozenset[str]]:
     """Load a model with the weights of a checkpoint.
 
+    Some classes for a part of a model, such as BLIP's, do not find its weights in a checkpoint of
+    the whole; they are then read from under the part's name.
+
     Only safetensors files are read, since the older format is a pickle, which can run code.
+
+    Args:
+        where: Name of the encoder, with which messages begin.
+        checkpoint: Hub id or local folder.
+        config: The model's config.
+        model_class: The model's class.
+        part: Name of the model in a whole of several modalities, as a regular expression.
 
     Returns:
         The model, and the names of parameters and buffers that are missing from the checkpoint.
@@ -54,15 +65,27 @@ def read_model(
         CheckpointError: If the checkpoint cannot be read, is damaged, or has tensors of other
             shapes.
     """
-    from transformers import AutoModel
+    model, missing = _read(where, checkpoint, config, model_class)
+    if missing >= {name for name, _ in model.named_parameters()}:
+        inside, missing_inside = _read(
+            where, checkpoint, config, model_class, key_mapping={rf"^{part}\.": ""}
+        )
+        if len(missing_inside) < len(missing):
+            return inside, missing_inside
+    return model, missing
 
+
+def _read(
+    where: str, checkpoint: str, config: PreTrainedConfig, model_class: ModelClass, **options: Any
+) -> tuple[PreTrainedModel, frozenset[str]]:
     try:
         with _quiet():
-            model, info = AutoModel.from_pretrained(
+            model, info = model_class.from_pretrained(
                 checkpoint,
                 config=config,
                 output_loading_info=True,
                 use_safetensors=True,
+                **options,
                 **_arguments(model_class),
             )
     except RuntimeError as error:
@@ -78,7 +101,7 @@ def read_model(
 
 
 def _arguments(model_class: ModelClass) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
+    arguments: dict[str, Any] = {"dtype": torch.float32}
     # Encoders return token states, so the parameters of the library's pooler would be unused.
     if "add_pooling_layer" in signature(model_class).parameters:
         arguments["add_pooling_layer"] = False

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from renaissance import EncoderContext, PluginError
 from renaissance.builtin.encoders.huggingface.attention import mask_argument
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 Modality = Literal["text", "image"]
 
 NUM_EXAMPLE_TOKENS = 4
+# Families of which another one is the same without the random draws.
+_RANDOM_REMEDIES = {
+    "vit_mae": 'to use its encoder, set "model_type": "vit" in a copy of its config.json'
+}
 
 
 def example_text(context: EncoderContext, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -34,7 +40,11 @@ def example_image(context: EncoderContext, device: torch.device) -> Tensor:
 
 
 def dry_run(
-    where: str, model: PreTrainedModel, modality: Modality, context: EncoderContext
+    where: str,
+    model: PreTrainedModel,
+    modality: Modality,
+    context: EncoderContext,
+    is_pairwise: bool = False,
 ) -> Tensor:
     """Return the model's last hidden states for an example, with their autograd graph.
 
@@ -43,13 +53,16 @@ def dry_run(
     this process read arbitrary memory.
 
     Raises:
-        PluginError: If the model cannot be called like other models of its modality.
+        PluginError: If the model cannot be called like other models of its modality, or draws at
+            random.
+        Exception: Any other error, if the model is on the meta device and wants values.
     """
+    draws = _RandomDraws()
     try:
-        with torch.enable_grad(), torch.device("cpu"):
+        with torch.enable_grad(), torch.device("cpu"), draws:
             if modality == "text":
                 input_ids, attention_mask = example_text(context, model.device)
-                mask = mask_argument(model.config, attention_mask)
+                mask = mask_argument(attention_mask, is_pairwise)
                 segments = segment_argument(
                     model.config, input_ids, attention_mask, context.separator_id
                 )
@@ -58,13 +71,42 @@ def dry_run(
                 output = model(pixel_values=example_image(context, model.device))
     # A family that does not accept these inputs can raise any error.
     except Exception as error:
+        if model.device.type == "meta":
+            raise  # Perhaps only for want of values; a caller can try again with some.
         raise PluginError(
             f"{where}: {model.config.model_type!r} cannot encode a plain {modality} "
             f"({type(error).__name__}: {error}); fix the config keys that you override, or use "
             "another family"
         ) from error
+    # Of a text model, `probe_text` compares values; some draw only what they then overwrite.
+    if draws.names and modality == "image":
+        raise PluginError(
+            f"{where}: {model.config.model_type!r} draws at random whenever it encodes "
+            f"({', '.join(sorted(draws.names))}), so that equal inputs get different states; "
+            f"{_RANDOM_REMEDIES.get(model.config.model_type, 'use another family')}"
+        )
     states: Tensor = output.last_hidden_state
     return states
+
+
+class _RandomDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the random operations of a forward pass, on the meta device too."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: Iterable[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        # Attention counts as random for its dropout, which is off in evaluation mode.
+        if torch.Tag.nondeterministic_seeded in func.tags and "attention" not in str(func):
+            self.names.add(str(func))
+        return func(*args, **kwargs or {})
 
 
 def unused_parameters(model: nn.Module, output: Tensor) -> dict[str, nn.Parameter]:

@@ -1,87 +1,155 @@
-"""Which Hugging Face families can be text or image encoders, and why others cannot."""
+"""Which Hugging Face families can be text or image encoders, and why others cannot.
+
+Only what the library declares is asked here: which class a config belongs to, and what it reads.
+Whether a text model sees the whole text is asked of the model itself, in `text_probe`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from inspect import signature
+from typing import TYPE_CHECKING, cast
 
 from renaissance import PluginError
 from renaissance.builtin.encoders.huggingface.building import ModelClass
 
 if TYPE_CHECKING:
+    # Importing it takes a second, and listing plugins does without.
     from transformers import PreTrainedConfig
 
-_TEXT_REMEDY = "use a bidirectional text encoder such as BERT, RoBERTa, ELECTRA or DistilBERT"
+TEXT_REMEDY = "use a bidirectional text encoder such as BERT, RoBERTa, ELECTRA or DistilBERT"
+IMAGE_REMEDY = "use an image model such as ViT, DeiT, BEiT, DINOv2, Swin, CLIP, ResNet or ConvNeXt"
+# Where the config of a whole model keeps those of its parts.
+TEXT_PART = "text_config"
+IMAGE_PARTS = ("vision_config", "image_config")
 
 
 def is_image_config(config: PreTrainedConfig) -> bool:
     """Return whether a config belongs to a model that reads images, or that has such a part."""
-    if hasattr(config, "vision_config"):
-        return True
-    from transformers import MODEL_MAPPING
-
-    model_class = MODEL_MAPPING.get(type(config), None)
-    return getattr(model_class, "main_input_name", None) == "pixel_values"
+    return _image_part(config) is not None or _main_input(_base_class(config)) == "pixel_values"
 
 
-def text_model_class(where: str, config: PreTrainedConfig) -> ModelClass:
-    """Return the class of a text encoder.
+def text_config(where: str, config: PreTrainedConfig) -> PreTrainedConfig:
+    """Return the config of a text model; of a model of several modalities, that of its text part.
 
     Raises:
-        PluginError: If the family does not read text, or reads it in one direction only.
+        PluginError: If the model reads no text, or has no part that reads text alone.
     """
-    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+    from transformers import PreTrainedConfig
 
     family = config.model_type
-    if hasattr(config, "vision_config"):
+    part = getattr(config, TEXT_PART, None)
+    if isinstance(part, PreTrainedConfig) and _image_part(config) is not None:
+        return part
+    if _image_part(config) is not None:
         raise PluginError(
-            f"{where}: {family!r} is a model of several modalities, whose text part sees only the "
-            f"tokens before each token or needs the other parts; {_TEXT_REMEDY}"
+            f"{where}: {family!r} is a model of several modalities, and its config names no part "
+            f"that reads text alone; {TEXT_REMEDY}"
         )
     if is_image_config(config):
         raise PluginError(
-            f"{where}: {family!r} is an image model and reads no text; {_TEXT_REMEDY} (image "
+            f"{where}: {family!r} is an image model and reads no text; {TEXT_REMEDY} (image "
             "models go to 'hf-image')"
         )
+    return config
+
+
+def image_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Return the config of an image model; of a model of several modalities, of its image part."""
+    return _image_part(config) or config
+
+
+def text_model_class(where: str, config: PreTrainedConfig) -> ModelClass:
+    """Return the class of a text encoder; of an encoder-decoder, that of its encoder half.
+
+    Raises:
+        PluginError: If the family has no such class, or does not read text.
+    """
+    family = config.model_type
     if config.is_encoder_decoder:
+        from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING
+
+        half = MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(config), None)
+        if half is None:
+            raise PluginError(
+                f"{where}: {family!r} is an encoder-decoder, whose output states belong to the "
+                "decoder, and the installed transformers has no class for its encoder half alone; "
+                f"{TEXT_REMEDY}, or the encoder half of T5"
+            )
+        return cast(ModelClass, half)
+    model_class = _single_class(where, config, TEXT_REMEDY)
+    if _main_input(model_class) != "input_ids":
         raise PluginError(
-            f"{where}: {family!r} is an encoder-decoder, whose output states belong to the "
-            f"decoder; {_TEXT_REMEDY}"
+            f"{where}: {family!r} reads {_main_input(model_class)!r} and no text; {TEXT_REMEDY}"
         )
-    # Families with a masked language model attend in both directions.
-    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or getattr(config, "is_decoder", False):
-        raise PluginError(
-            f"{where}: {family!r} is a decoder or not a text model: its tokens do not see those "
-            f"after them; {_TEXT_REMEDY}"
-        )
-    return _model_class(where, config)
+    return model_class
 
 
 def image_model_class(where: str, config: PreTrainedConfig) -> ModelClass:
     """Return the class of an image encoder.
 
     Raises:
-        PluginError: If the family does not read images.
+        PluginError: If the family has no such class, or does not read images.
     """
-    if not is_image_config(config):
-        raise PluginError(
-            f"{where}: {config.model_type!r} reads no images; use an image model such as ViT, "
-            "DeiT, BEiT, DINOv2, Swin, CLIP, ResNet or ConvNeXt (text models go to 'hf-text')"
+    model_class = _single_class(where, config, IMAGE_REMEDY)
+    if _main_input(model_class) != "pixel_values":
+        reads = (
+            "reads images only together with other inputs"
+            if "pixel_values" in signature(model_class.forward).parameters
+            else "reads no images"
         )
-    if hasattr(config, "mask_ratio"):
         raise PluginError(
-            f"{where}: {config.model_type!r} drops random patches whenever it encodes; load the "
-            "same weights as a plain model, such as 'vit'"
+            f"{where}: {config.model_type!r} {reads}; {IMAGE_REMEDY} (text models go to 'hf-text')"
         )
-    return _model_class(where, config)
+    return model_class
 
 
-def _model_class(where: str, config: PreTrainedConfig) -> ModelClass:
+def _image_part(config: PreTrainedConfig) -> PreTrainedConfig | None:
+    from transformers import PreTrainedConfig
+
+    for name in IMAGE_PARTS:
+        part = getattr(config, name, None)
+        if isinstance(part, PreTrainedConfig):
+            return part
+    return None
+
+
+def _base_class(config: PreTrainedConfig) -> ModelClass | None:
+    import transformers
     from transformers import MODEL_MAPPING
 
     model_class = MODEL_MAPPING.get(type(config), None)
-    if not isinstance(model_class, type):
+    if model_class is None:
+        # Of a model of several modalities, the library maps only some parts to their classes.
+        name = type(config).__name__.removesuffix("Config") + "Model"
+        model_class = getattr(transformers, name, None)
+    return model_class if isinstance(model_class, type) else None
+
+
+def _single_class(where: str, config: PreTrainedConfig, remedy: str) -> ModelClass:
+    model_class = _base_class(config)
+    if model_class is None:
         raise PluginError(
             f"{where}: the installed transformers has no single base model for "
-            f"{config.model_type!r}; use another family, such as 'bert' or 'vit'"
+            f"{config.model_type!r} that could be loaded alone; {remedy}"
         )
+    try:
+        # A class that needs a library which is not installed raises when it is touched.
+        signature(model_class.forward)
+    except ImportError as error:
+        raise PluginError(
+            f"{where}: {config.model_type!r} cannot be used here: {' '.join(str(error).split())}"
+        ) from error
     return model_class
+
+
+def _main_input(model_class: ModelClass | None) -> str | None:
+    """Return the name of what a model reads first; None without a class that can be used."""
+    if model_class is None:
+        return None
+    try:
+        names = [name for name in signature(model_class.forward).parameters if name != "self"]
+        declared: str = model_class.main_input_name
+    except ImportError:
+        return None
+    # Many classes inherit "input_ids" and take something else.
+    return declared if declared in names else names[0]

@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from torch import Tensor
 
 from renaissance import CheckpointError, EncoderContext, option
 from renaissance.builtin.encoders.huggingface.building import build_model, read_model
 from renaissance.builtin.encoders.huggingface.configs import is_local, override_config, read_config
-from renaissance.builtin.encoders.huggingface.dry_run import Modality, dry_run, unused_parameters
+from renaissance.builtin.encoders.huggingface.dry_run import dry_run, unused_parameters
 from renaissance.builtin.encoders.huggingface.families import (
+    image_config,
     image_model_class,
     is_image_config,
+    text_config,
     text_model_class,
 )
 from renaissance.builtin.encoders.huggingface.positions import resize_positions
 from renaissance.builtin.encoders.huggingface.sizes import check_image_size, check_text_size
+from renaissance.builtin.encoders.huggingface.text_probe import probe_text
 
 if TYPE_CHECKING:
     # Importing it takes two seconds, and only building a model needs it.
@@ -102,10 +106,26 @@ def reads_images(where: str, options: PretrainedOptions, context: EncoderContext
     return is_image_config(_config(where, options, context))
 
 
-def load_text_model(
-    where: str, options: PretrainedOptions, context: EncoderContext
-) -> PreTrainedModel:
-    """Load a text model, in evaluation mode and float32.
+@attrs.frozen
+class LoadedModel:
+    """A model, and what its dry run told of it.
+
+    Attributes:
+        model: The model, in evaluation mode and float32.
+        hidden_size: Width of its output.
+        is_pairwise: Whether a text model takes a pairwise attention mask.
+    """
+
+    model: PreTrainedModel
+    hidden_size: int
+    is_pairwise: bool = False
+
+
+def load_text_model(where: str, options: PretrainedOptions, context: EncoderContext) -> LoadedModel:
+    """Load a text model.
+
+    For a model of several modalities, such as SigLIP, only the text part is loaded; for an
+    encoder-decoder such as T5, only the encoder.
 
     Args:
         where: Name of the encoder, with which messages begin.
@@ -114,28 +134,31 @@ def load_text_model(
             vocabulary.
 
     Raises:
-        PluginError: If the model is not a bidirectional text encoder.
+        PluginError: If the model cannot encode texts, each as a whole and by itself.
         SpecError: If an option is invalid, or the texts do not fit the model.
         CheckpointError: If the checkpoint is missing or incomplete.
     """
-    config = _config(where, options, context)
+    config = text_config(where, _config(where, options, context))
     model_class = text_model_class(where, config)
     if options.architecture is not None:
         config.vocab_size = context.vocab_size
     config = override_config(where, config, options.config)
+    is_pairwise = probe_text(where, config, model_class, context)
     if options.has_random_weights or not context.load_weights:
         model, missing = build_model(where, config, model_class), frozenset[str]()
     else:
-        model, missing = read_model(where, str(options.checkpoint), config, model_class)
+        checkpoint = str(options.checkpoint)
+        model, missing = read_model(where, checkpoint, config, model_class, "text_model")
     check_text_size(where, model, context)
-    _freeze_unused(where, model, "text", context, missing)
-    return model
+    states = dry_run(where, model, "text", context, is_pairwise)
+    _freeze_unused(where, model, states, missing)
+    return LoadedModel(model, states.shape[-1], is_pairwise)
 
 
 def load_image_model(
     where: str, options: PretrainedOptions, context: EncoderContext
-) -> PreTrainedModel:
-    """Load an image model, in evaluation mode and float32, for images of `context.image_size`.
+) -> LoadedModel:
+    """Load an image model for images of `context.image_size`.
 
     For a model of several modalities, such as CLIP, only the image part is loaded.
 
@@ -149,8 +172,7 @@ def load_image_model(
         SpecError: If an option is invalid, or the model does not support the image size.
         CheckpointError: If the checkpoint is missing or incomplete.
     """
-    config = _config(where, options, context)
-    config = getattr(config, "vision_config", config)
+    config = image_config(_config(where, options, context))
     model_class = image_model_class(where, config)
     config = override_config(where, config, options.config)
     check_image_size(where, config, context.image_size)
@@ -158,10 +180,13 @@ def load_image_model(
         config.image_size = context.image_size
         model, missing = build_model(where, config, model_class), frozenset[str]()
     else:
-        model, missing = read_model(where, str(options.checkpoint), config, model_class)
+        checkpoint, part = str(options.checkpoint), "(vision|image)_model"
+        model, missing = read_model(where, checkpoint, config, model_class, part)
         model = resize_positions(where, model, context.image_size)
-    _freeze_unused(where, model, "image", context, missing)
-    return model
+    states = dry_run(where, model, "image", context)
+    _freeze_unused(where, model, states, missing)
+    # A feature map has its channels before its height and width.
+    return LoadedModel(model, states.shape[1 if states.dim() == 4 else -1])
 
 
 def enable_checkpointing(model: PreTrainedModel) -> None:
@@ -182,14 +207,10 @@ def enable_checkpointing(model: PreTrainedModel) -> None:
 
 
 def _freeze_unused(
-    where: str,
-    model: PreTrainedModel,
-    modality: Modality,
-    context: EncoderContext,
-    missing: frozenset[str],
+    where: str, model: PreTrainedModel, states: Tensor, missing: frozenset[str]
 ) -> None:
-    """Freeze the parameters that the output does not depend on; the others must not be missing."""
-    unused = unused_parameters(model, dry_run(where, model, modality, context))
+    """Freeze the parameters that the states do not depend on; the others must not be missing."""
+    unused = unused_parameters(model, states)
     for parameter in unused.values():
         parameter.requires_grad_(False)
     needed = sorted(missing - set(unused))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from renaissance import CheckpointError
 
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     # Importing it takes two seconds, and only building a model needs it.
     from transformers import PreTrainedModel
 
+# As `save_pretrained` names them.
+SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
 SHA256 = re.compile("[0-9a-f]{64}")
 
 

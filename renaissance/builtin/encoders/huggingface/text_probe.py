@@ -1,0 +1,171 @@
+"""What a text model does with a text, asked of a small copy of it with random weights.
+
+The library does not declare whether a model's tokens see those after them, or whether padding
+changes real tokens. Both depend on the architecture alone, so a copy of few layers can answer
+before any weights are read, and `renaissance check` gets the same answer as the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from renaissance import EncoderContext, PluginError, SpecError
+from renaissance.builtin.encoders.huggingface.attention import mask_argument
+from renaissance.builtin.encoders.huggingface.building import ModelClass, build_model
+from renaissance.builtin.encoders.huggingface.families import TEXT_REMEDY
+from renaissance.builtin.encoders.huggingface.sizes import count_text_positions
+
+if TYPE_CHECKING:
+    # Importing it takes two seconds, and only building a model needs it.
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+NUM_LAYERS, NUM_WORDS = 2, 1000
+LONGEST_TEXT = 18
+# Relative to the largest state: far above rounding errors, far below what a padding token does.
+TOLERANCE = 1e-4
+# Config keys of tokens that some families treat in a special way.
+SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id")
+
+Encode = Callable[[Tensor, Tensor, bool], Tensor]
+
+
+def probe_text(
+    where: str, config: PreTrainedConfig, model_class: ModelClass, context: EncoderContext
+) -> bool:
+    """Check that a text model encodes a text as a whole, whatever it is batched with.
+
+    Args:
+        where: Name of the encoder, with which messages begin.
+        config: The model's config.
+        model_class: The model's class.
+        context: What to know about the run.
+
+    Returns:
+        Whether the model takes a pairwise mask.
+
+    Raises:
+        PluginError: If it cannot encode a plain text, encodes the same text differently each time,
+            if its tokens do not see those after them, or if padding changes real tokens.
+        SpecError: If no model can be built with the config.
+    """
+    # The run's random weights must not depend on what is drawn here.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
+        encode, input_ids = _small_copy(where, config, model_class, context)
+        fault = _fault(encode, input_ids, _padding_id(config))
+        if fault:
+            raise PluginError(f"{where}: {config.model_type!r} {fault}; {TEXT_REMEDY}")
+        return _takes_pairwise_mask(encode, input_ids)
+
+
+def _small_copy(
+    where: str, config: PreTrainedConfig, model_class: ModelClass, context: EncoderContext
+) -> tuple[Encode, Tensor]:
+    """Return a function that encodes with a small copy, and a text for it, (1, tokens) int64."""
+    try:
+        model = build_model(where, _small_config(config), model_class)
+        return _checked(where, model, context)
+    # Some families need the number of layers or of words that they have.
+    except (PluginError, SpecError):
+        return _checked(where, build_model(where, config, model_class), context)
+
+
+def _small_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    small = deepcopy(config)
+    for name, most in (("num_hidden_layers", NUM_LAYERS), ("vocab_size", NUM_WORDS)):
+        if isinstance(getattr(small, name, None), int):
+            setattr(small, name, min(getattr(small, name), most))
+    return small
+
+
+def _checked(where: str, model: PreTrainedModel, context: EncoderContext) -> tuple[Encode, Tensor]:
+    """Give a model random weights, and try to encode a text with it."""
+    _randomize(model)
+
+    def encode(input_ids: Tensor, attention_mask: Tensor, is_pairwise: bool) -> Tensor:
+        mask = mask_argument(attention_mask, is_pairwise)
+        states: Tensor = model(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        return states
+
+    try:
+        input_ids = _example_ids(model, context)
+        encode(input_ids, torch.ones_like(input_ids, dtype=torch.bool), False)
+    # A family that does not accept these inputs can raise any error.
+    except Exception as error:
+        raise PluginError(
+            f"{where}: {model.config.model_type!r} cannot encode a plain text "
+            f"({type(error).__name__}: {error}); fix the config keys that you override, or use "
+            "another family"
+        ) from error
+    return encode, input_ids
+
+
+def _randomize(model: PreTrainedModel) -> None:
+    """Draw weights under which every part of the model shows in its output.
+
+    Some of the library's initial weights are 0, which would hide what they are for.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        if parameter.dim() > 1:
+            parameter.copy_(noise / parameter.shape[-1] ** 0.5)
+        else:
+            parameter.add_(noise, alpha=0.3)
+
+
+def _example_ids(model: PreTrainedModel, context: EncoderContext) -> Tensor:
+    num_words = model.get_input_embeddings().weight.shape[0]
+    special = {getattr(model.config, name, None) for name in SPECIAL_IDS}
+    words = range(min(num_words, NUM_WORDS))
+    ordinary = [word for word in words if word not in special] or [*words]
+    longest = min(context.max_text_length, count_text_positions(model) or LONGEST_TEXT)
+    # Padding doubles it.
+    num_tokens = max(1, min(LONGEST_TEXT, longest) // 2)
+    return torch.tensor([[ordinary[i % len(ordinary)] for i in range(num_tokens)]])
+
+
+def _padding_id(config: PreTrainedConfig) -> int:
+    padding = getattr(config, "pad_token_id", None)
+    return padding if isinstance(padding, int) and padding < NUM_WORDS else 0
+
+
+def _fault(encode: Encode, input_ids: Tensor, padding_id: int) -> str:
+    """Return what is wrong with how texts are encoded, in words; empty if nothing is."""
+    is_real = torch.ones_like(input_ids, dtype=torch.bool)
+    states = encode(input_ids, is_real, False)
+    if not torch.equal(encode(input_ids, is_real, False), states):
+        return "draws at random whenever it encodes, so that equal texts get different states"
+    if input_ids.shape[1] > 1:
+        changed = input_ids.clone()
+        # The text begins with an ordinary token and goes on with others, if there are any.
+        changed[:, -1] = changed[0, 0] if changed[0, 0] != changed[0, -1] else changed[0, 1]
+        if torch.equal(encode(changed, is_real, False)[:, :-1], states[:, :-1]):
+            return "reads in one direction: its tokens do not see those after them"
+    num_tokens = input_ids.shape[1]
+    for num_padding in {1, num_tokens} if num_tokens > 1 else ():
+        padded = torch.nn.functional.pad(input_ids, (0, num_padding), value=padding_id)
+        mask = torch.arange(padded.shape[1])[None] < num_tokens
+        if not _is_close(encode(padded, mask, False)[:, :num_tokens], states):
+            return "lets padding change real tokens, so that a text depends on its micro-batch"
+    return ""
+
+
+def _takes_pairwise_mask(encode: Encode, input_ids: Tensor) -> bool:
+    num_tokens = input_ids.shape[1]
+    mask = torch.arange(num_tokens)[None] < max(1, num_tokens - 2)
+    try:
+        pairwise = encode(input_ids, mask, True)
+    # The library does not promise to take one, and a model without can raise any error.
+    except Exception:
+        return False
+    return _is_close(pairwise[mask], encode(input_ids, mask, False)[mask])
+
+
+def _is_close(actual: Tensor, expected: Tensor) -> bool:
+    scale = float(expected.abs().max())
+    return torch.allclose(actual, expected, rtol=0, atol=TOLERANCE * scale)

@@ -1,0 +1,130 @@
+"""Which text families `hf-text` takes, asked of tiny models, against the library's own output."""
+
+import warnings
+
+import pytest
+import torch
+from support.tiny_models import LAYERS, VOCAB_SIZE, context, save, texts
+from transformers import CONFIG_MAPPING, AutoModel, AutoModelForTextEncoding, SiglipConfig
+
+from renaissance import PluginError
+from renaissance.builtin.encoders.hf_text import HFTextEncoder
+
+SMALL = {"hidden_size": 16, **LAYERS}
+T5 = {"d_model": 16, "d_kv": 8, "d_ff": 20, "num_layers": 2, "num_heads": 2}
+XLNET = {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 20, "d_head": 8}
+# No other inputs than ids and mask; of the last ones, `check` cannot compute values.
+TAKEN: dict[str, dict[str, object]] = {
+    "albert": {"embedding_size": 8, **SMALL},
+    "bert-generation": SMALL,
+    "big_bird": SMALL,
+    "deberta": SMALL,
+    "deberta-v2": SMALL,
+    "esm": {**SMALL, "mask_token_id": 4, "pad_token_id": 1, "position_embedding_type": "absolute"},
+    "layoutlm": SMALL,
+    "longformer": {**SMALL, "attention_window": [4, 4]},
+    "mpnet": SMALL,
+    "rembert": {**SMALL, "input_embedding_size": 8},
+    "roformer": SMALL,
+    "siglip_text_model": SMALL,
+    "squeezebert": {**SMALL, "embedding_size": 16, "q_groups": 1, "k_groups": 1, "v_groups": 1},
+    "t5": T5,
+    "umt5": T5,
+    "xlnet": XLNET,
+}
+REFUSED: dict[str, tuple[dict[str, object], str]] = {
+    "convbert": ({**SMALL, "embedding_size": 16}, "lets padding change real tokens"),
+    "fnet": ({"hidden_size": 16, "intermediate_size": 20}, "lets padding change real tokens"),
+    "nystromformer": (
+        {**SMALL, "num_landmarks": 4, "segment_means_seq_len": 4},
+        "lets padding change real tokens",
+    ),
+    "gpt2": ({"n_embd": 16, "n_layer": 2, "n_head": 2}, "reads in one direction: its tokens do"),
+    "clip_text_model": (SMALL, "reads in one direction: its tokens do not see those after them"),
+    "bert": ({**SMALL, "is_decoder": True}, "reads in one direction: its tokens do not see those"),
+    "bart": ({"d_model": 16}, "has no class for its encoder half alone"),
+    "wav2vec2": (SMALL, "reads 'input_values' and no text"),
+    "xmod": (SMALL, "cannot encode a plain text (ValueError: Input language unknown."),
+    "funnel": ({}, "the installed transformers has no single base model for 'funnel'"),
+}
+
+
+def build(family: str, config: dict[str, object]) -> HFTextEncoder:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return HFTextEncoder(
+            HFTextEncoder.Options(architecture=family, config=config), context()
+        ).eval()
+
+
+@pytest.mark.parametrize("family", TAKEN)
+def test_a_family_that_sees_the_whole_text_encodes_as_the_library_does(family: str) -> None:
+    encoder = build(family, TAKEN[family])
+    input_ids, attention_mask = texts()
+    states = encoder.encode_text(input_ids, attention_mask).hidden_states
+    assert states.shape == (3, 9, encoder.hidden_size)
+    # The library's interface: a plain mask.
+    expected = encoder.model(input_ids=input_ids, attention_mask=attention_mask.long())
+    torch.testing.assert_close(
+        states[attention_mask], expected.last_hidden_state[attention_mask], atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_a_refused_family_gets_the_true_reason(family: str) -> None:
+    config, reason = REFUSED[family]
+    with pytest.raises(PluginError) as caught:
+        build(family, config)
+    assert "hf-text: " in str(caught.value)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("load_weights", [True, False])
+def test_weights_are_read_only_of_models_that_can_encode(load_weights: bool, tmp_path) -> None:
+    config = CONFIG_MAPPING["gpt2"](vocab_size=VOCAB_SIZE, n_embd=16, n_layer=3, n_head=2)
+    config.save_pretrained(tmp_path)
+    with pytest.raises(PluginError, match="'gpt2' reads in one direction"):
+        HFTextEncoder(
+            HFTextEncoder.Options(checkpoint=str(tmp_path)), context(load_weights=load_weights)
+        )
+
+
+def test_of_a_whole_siglip_the_text_part_is_loaded(tmp_path) -> None:
+    part = {"hidden_size": 16, **LAYERS}
+    config = SiglipConfig(
+        text_config={**part, "vocab_size": VOCAB_SIZE, "projection_size": 16},
+        vision_config={**part, "image_size": 32, "patch_size": 8},
+    )
+    model = save(tmp_path, AutoModel.from_config(config))
+    encoder = HFTextEncoder(HFTextEncoder.Options(checkpoint=str(tmp_path)), context()).eval()
+    input_ids, attention_mask = texts()
+    expected = model.text_model(input_ids=input_ids, attention_mask=attention_mask.long())
+    found = encoder.encode_text(input_ids, attention_mask).hidden_states
+    torch.testing.assert_close(
+        found[attention_mask], expected.last_hidden_state[attention_mask], atol=1e-5, rtol=0
+    )
+
+
+def test_of_a_t5_the_encoder_is_loaded(tmp_path) -> None:
+    config = CONFIG_MAPPING["t5"](vocab_size=VOCAB_SIZE, **T5)
+    save(tmp_path, AutoModel.from_config(config))
+    reference = AutoModelForTextEncoding.from_pretrained(tmp_path).eval()
+    encoder = HFTextEncoder(HFTextEncoder.Options(checkpoint=str(tmp_path)), context()).eval()
+    input_ids, attention_mask = texts()
+    expected = reference(input_ids=input_ids, attention_mask=attention_mask.long())
+    found = encoder.encode_text(input_ids, attention_mask).hidden_states
+    torch.testing.assert_close(
+        found[attention_mask], expected.last_hidden_state[attention_mask], atol=1e-5, rtol=0
+    )
+
+
+def test_asking_a_small_copy_draws_nothing_from_the_runs_generator(monkeypatch) -> None:
+    def weight() -> torch.Tensor:
+        torch.manual_seed(3)
+        return build("bert", SMALL).model.get_input_embeddings().weight
+
+    expected = weight()
+    monkeypatch.setattr(
+        "renaissance.builtin.encoders.huggingface.pretrained.probe_text", lambda *_: True
+    )
+    assert torch.equal(weight(), expected)
