@@ -290,3 +290,49 @@ def test_kernels_that_a_config_names_are_not_downloaded(family, key, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**config, key: "someone/kernels"}))
     model = load(tmp_path).model
     assert model.config._attn_implementation == ("sdpa" if family == "vit" else "eager")
+
+
+STAGES_16 = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 8, 12]}
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "size", "shape"),
+    [
+        # The width is named by no key; the last stage expands it.
+        (
+            "mobilevit",
+            {"hidden_sizes": [8, 8, 12], "neck_hidden_sizes": [4, 4, 4, 4, 4, 4, 20]},
+            32,
+            (1, 20),
+        ),
+        (
+            "efficientnet",
+            {"width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 128},
+            32,
+            (1, 128),
+        ),
+        # Of patches of 7 pixels, 4 apart; patch_size of its config is not used.
+        ("poolformer", STAGES_16, 96, (9, 12)),
+        ("hiera", {"embed_dim": 4, "num_heads": [1, 1, 1, 2], "depths": [1, 1, 1, 1]}, 96, (9, 32)),
+        # 14 pixels to a token, at its own size.
+        (
+            "levit",
+            {
+                "hidden_sizes": [8, 8, 12],
+                "num_attention_heads": [1, 1, 2],
+                "key_dim": [4, 4, 4],
+                "depths": [1, 1, 1],
+            },
+            224,
+            (16, 12),
+        ),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_width_and_tokens_are_those_of_the_output(family, config, size, shape, device):
+    with torch.device(device):
+        options = HFImageEncoder.Options(architecture=family, config=config)
+        encoder = HFImageEncoder(options, context(image_size=size)).eval()
+    states = encoder.encode_image(images(size).to(device)).hidden_states
+    assert states.shape == (3, *shape)
+    assert encoder.hidden_size == shape[1]

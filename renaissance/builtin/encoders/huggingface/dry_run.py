@@ -58,6 +58,7 @@ def dry_run(
         Exception: Any other error, if the model is on the meta device and wants values.
     """
     draws = _RandomDraws()
+    states: Tensor
     try:
         with torch.enable_grad(), torch.device("cpu"), draws:
             if modality == "text":
@@ -69,6 +70,7 @@ def dry_run(
                 output = model(input_ids=input_ids, attention_mask=mask, **segments)
             else:
                 output = model(pixel_values=example_image(context, model.device))
+            states = output.last_hidden_state
     # A family that does not accept these inputs can raise any error.
     except Exception as error:
         if model.device.type == "meta":
@@ -85,7 +87,6 @@ def dry_run(
             f"({', '.join(sorted(draws.names))}), so that equal inputs get different states; "
             f"{_RANDOM_REMEDIES.get(model.config.model_type, 'use another family')}"
         )
-    states: Tensor = output.last_hidden_state
     return states
 
 

@@ -21,7 +21,11 @@ from renaissance.builtin.encoders.huggingface.families import (
     text_model_class,
 )
 from renaissance.builtin.encoders.huggingface.positions import resize_positions
-from renaissance.builtin.encoders.huggingface.sizes import check_image_size, check_text_size
+from renaissance.builtin.encoders.huggingface.sizes import (
+    check_image_size,
+    check_text_size,
+    set_image_size,
+)
 from renaissance.builtin.encoders.huggingface.text_probe import probe_text
 
 if TYPE_CHECKING:
@@ -177,7 +181,7 @@ def load_image_model(
     config = override_config(where, config, options.config)
     check_image_size(where, config, context.image_size)
     if options.has_random_weights or not context.load_weights:
-        config.image_size = context.image_size
+        set_image_size(config, context.image_size)
         model, missing = build_model(where, config, model_class), frozenset[str]()
     else:
         checkpoint, part = str(options.checkpoint), "(vision|image)_model"

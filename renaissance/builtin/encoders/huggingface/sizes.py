@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -59,14 +60,25 @@ def check_image_size(where: str, config: PreTrainedConfig, image_size: int) -> N
     Raises:
         SpecError: If they do not; the message names the nearest sizes that do.
     """
-    patch_size = getattr(config, "patch_size", STEM_STRIDE)
-    side = patch_size if isinstance(patch_size, int) else max(patch_size)
-    # Each stage after the first halves the grid.
-    num_halvings = len(config.depths) - 1 if hasattr(config, "depths") else 0
-    step = side * 2**num_halvings
+    if image_size in _pair(getattr(config, "image_size", None) or ()):
+        return  # The size that it was made for.
+    step = _stride(config)
     # Swin's last stage must still be at least as large as one window.
     smallest = step * (config.window_size if config.model_type == "swin" else 1)
     _check_multiple(where, f"this {config.model_type!r}", image_size, step, smallest)
+
+
+def _stride(config: PreTrainedConfig) -> int:
+    """Return how many pixels a token of the output covers in each direction."""
+    num_stages = len(config.depths) if hasattr(config, "depths") else 1
+    strides = getattr(config, "strides", None)
+    if isinstance(strides, Sequence) and len(strides) == num_stages:
+        return int(prod(strides))
+    # A patch may be larger than its distance from the next.
+    first = getattr(config, "patch_stride", getattr(config, "patch_size", STEM_STRIDE))
+    # Each stage after the first halves the grid.
+    side: int = max(_pair(first))
+    return side << (num_stages - 1)
 
 
 def check_patch_size(where: str, patch_size: int, image_size: int) -> None:
@@ -87,6 +99,12 @@ def _check_multiple(where: str, what: str, image_size: int, step: int, smallest:
         f"{where}: data.image_size is {image_size}, but {what} takes multiples of {step} "
         f"pixels from {smallest} on; the nearest: {' and '.join(map(str, nearest))}"
     )
+
+
+def set_image_size(config: PreTrainedConfig, image_size: int) -> None:
+    """Set a config's image size, in the form in which the family keeps it."""
+    is_pair = isinstance(getattr(config, "image_size", None), Sequence)
+    config.image_size = [image_size, image_size] if is_pair else image_size
 
 
 def patch_grid(config: PreTrainedConfig) -> tuple[int, int]:
