@@ -18,7 +18,7 @@ class EncoderContext:
     Attributes:
         image_size: Side of the square images, pixels.
         max_text_length: Length of the longest text, tokens, special ones included.
-        vocab_size: Size of the tokenizer's vocabulary.
+        vocab_size: 1 plus the tokenizer's largest token id.
         load_weights: False where only the model's shapes matter (in `renaissance check`, or in a
             run that is about to load a checkpoint), so pretrained weights need not be read.
         separator_id: Id of the token that separates two texts: the second begins after its first

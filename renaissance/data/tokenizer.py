@@ -62,6 +62,14 @@ def separator_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
     return int(tokenizer.sep_token_id) if len(set(types)) > 1 else None
 
 
+def count_ids(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Return the size of a table with a row for each token id.
+
+    It may be greater than the number of tokens, since some vocabularies leave ids out.
+    """
+    return 1 + max(tokenizer.get_vocab().values())
+
+
 def readable(tokenizer: PreTrainedTokenizerFast, input_ids: Tensor | None) -> list[str]:
     """Decode text rows, keeping mask tokens but no other special tokens.
 

@@ -16,7 +16,7 @@ from renaissance.data.concatenation import Concatenation
 from renaissance.data.open_image import ImageLimits
 from renaissance.data.order import SampleStream
 from renaissance.data.preprocessor import normalization_of
-from renaissance.data.tokenizer import DATASET, load_tokenizer, separator_id
+from renaissance.data.tokenizer import DATASET, count_ids, load_tokenizer, separator_id
 from renaissance.data.verification import verify_files
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_folder import RunFolder
@@ -180,7 +180,7 @@ def build_network(
     context = EncoderContext(
         image_size=spec.data.image_size,
         max_text_length=spec.data.max_text_length,
-        vocab_size=len(tokenizer),
+        vocab_size=count_ids(tokenizer),
         load_weights=load_weights,
         separator_id=separator_id(tokenizer),
         saved=_kept(spec, RunFolder(spec.folder).encoders),

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.collating import word_pieces
+from support.collating import make, word_pieces
+from transformers import BertTokenizer
 
-from renaissance.data.tokenizer import load_tokenizer, tokenizer_sha256
+from renaissance.builtin.objectives.mlm import MLM
+from renaissance.data.tokenizer import count_ids, load_tokenizer, tokenizer_sha256
 from renaissance.errors import SpecError
 
 
@@ -102,3 +104,16 @@ def test_a_panic_of_the_library_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("renaissance.data.tokenizer.AutoTokenizer.from_pretrained", panic)
     with pytest.raises(SpecError, match=r"cannot load a tokenizer from the name 'x': index out of"):
         load_tokenizer("x", 8, [])
+
+
+def test_a_vocabulary_that_leaves_ids_out_needs_rows_up_to_the_largest() -> None:
+    # As of many fine-tuned tokenizers, whose added tokens come after a gap.
+    plain = word_pieces()
+    words = plain.get_vocab()
+    last = max(words, key=words.get)
+    gap = BertTokenizer(vocab={**words, last: words[last] + 10})
+    assert count_ids(plain) == len(plain)
+    assert count_ids(gap) == len(gap) + 10
+    mlm = make(MLM, gap)
+    assert mlm.ordinary_ids.max() == len(gap) + 9
+    assert len(mlm.ordinary_ids) == len(gap) - len(gap.all_special_ids)

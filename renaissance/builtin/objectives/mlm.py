@@ -66,10 +66,11 @@ class MLM(Objective):
                 "objective 'mlm': the tokenizer has no mask token; use one of a masked language "
                 "model, or set data.tokenizer"
             )
-        vocab_size = len(self.tokenizer)
+        # Some vocabularies leave ids out, so their number is not the size of a table of all.
+        ids = np.array(sorted(self.tokenizer.get_vocab().values()))
         # Random replacements are never special tokens: a stray separator would begin a second text.
-        self.ordinary_ids = np.setdiff1d(np.arange(vocab_size), self.tokenizer.all_special_ids)
-        self.head = context.make_head(context.sizes.fused, vocab_size)
+        self.ordinary_ids = np.setdiff1d(ids, self.tokenizer.all_special_ids)
+        self.head = context.make_head(context.sizes.fused, int(ids[-1]) + 1)
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
         """Mask each text, and collect the positions and ids of the masked tokens."""

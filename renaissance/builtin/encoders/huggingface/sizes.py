@@ -36,8 +36,8 @@ def check_text_size(where: str, model: PreTrainedModel, context: EncoderContext)
     num_words = model.get_input_embeddings().num_embeddings
     if context.vocab_size > num_words:
         faults.append(
-            f"{where}: the tokenizer has {context.vocab_size} tokens, but this {family!r} has "
-            f"embeddings for {num_words}; set data.tokenizer to the model's own, or with random "
+            f"{where}: the tokenizer has ids up to {context.vocab_size - 1}, but this {family!r} "
+            f"has embeddings for {num_words} tokens; set data.tokenizer to the model's own, or with random "
             f"weights config.vocab_size to {context.vocab_size}"
         )
     if faults:
