@@ -64,6 +64,11 @@ def _build(spec: RunSpec, num_ranks: int) -> RunParts:
 
 
 def _estimate(parts: RunParts) -> Estimate | None:
+    if parts.validate is not None:
+        # Only for its errors: a validation split of a single image has no false pairs, say.
+        num_validated = min(parts.spec.evaluate.micro_batch_size, MAX_SAMPLES)
+        last = min(num_validated, len(parts.validate.datasets))
+        parts.validate[[(0, index) for index in range(last)]]
     # In the order of training, because neighbours in the data often share an image.
     num_samples = min(parts.plan.micro_batch_size, MAX_SAMPLES)
     stream = parts.stream()
@@ -183,9 +188,9 @@ def _weights_lines(parts: RunParts) -> list[str]:
             ]
         if spec.model.init_from is not None:
             return initialize(network, Path(spec.model.init_from), spec).lines()
-    lines = [
-        f"weights of {name}: {part.weights_source}"
-        for name, part in network.model.parts().items()
-        if isinstance(part, Encoder)
-    ]
+    lines = []
+    for name, part in network.model.parts().items():
+        if isinstance(part, Encoder):
+            part.check_weights()
+            lines.append(f"weights of {name}: {part.weights_source}")
     return [*lines, "weights of all other parts: random"]

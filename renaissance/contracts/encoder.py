@@ -105,6 +105,15 @@ class Encoder(nn.Module, Component, ABC):
         """
         return None
 
+    def check_weights(self) -> None:
+        """Check that the pretrained weights can be read, without reading them all.
+
+        Called by `renaissance check`, where `EncoderContext.load_weights` is False.
+
+        Raises:
+            CheckpointError: If they cannot.
+        """
+
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass.
 

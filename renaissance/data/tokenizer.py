@@ -1,7 +1,7 @@
 """The run's tokenizer: any fast Hugging Face tokenizer, or the words of a dataset."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -67,7 +67,8 @@ def count_ids(tokenizer: PreTrainedTokenizerFast) -> int:
 
     It may be greater than the number of tokens, since some vocabularies leave ids out.
     """
-    return 1 + max(tokenizer.get_vocab().values())
+    ids: Collection[int] = tokenizer.get_vocab().values()
+    return 1 + max(ids)
 
 
 def readable(tokenizer: PreTrainedTokenizerFast, input_ids: Tensor | None) -> list[str]:

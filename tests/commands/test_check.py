@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from renaissance.cli import main
 from renaissance.data.order import sample_at
 from renaissance.engine.estimate import Estimate, estimate, part_sizes
 from renaissance.engine.run_parts import RunParts, build
+from renaissance.errors import CheckpointError
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
 
@@ -124,6 +126,51 @@ def test_where_weights_come_from(tmp_path: Path) -> None:
     settings = [output, "run.name=next", f"model.init_from={tmp_path}/tiny"]
     started = renaissance("check", str(spec), *settings).out.splitlines()
     assert f"parameters from {checkpoint}" in started
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 440449768\n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.write_text(LFS), "is a git-lfs pointer, not the file itself; run 'git"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-8]), "is cut off or damaged"),
+        (lambda path: path.write_bytes(b""), "is cut off or damaged"),
+    ],
+    ids=["pointer", "cut", "empty"],
+)
+def test_weights_that_cannot_be_read_are_named_by_check_and_run(
+    tmp_path: Path, damage: Callable[[Path], object], reason: str
+) -> None:
+    save_model(tmp_path / "vit", "vit")
+    start, end = TINY.index("[model.image_encoder]"), TINY.index("[model.fusion]")
+    encoder = f'[model.image_encoder]\ntype = "hf-image"\ncheckpoint = "{tmp_path}/vit"\n'
+    spec = write_spec(tmp_path, TINY[:start] + encoder + TINY[end:])
+    path = tmp_path / "vit" / "model.safetensors"
+    damage(path)
+    finished = renaissance("check", str(spec), f"run.output_dir={tmp_path}")
+    assert finished.code == 2
+    assert f"hf-image: checkpoint: {path}: {reason}" in " ".join(finished.err.split())
+    with pytest.raises(CheckpointError, match=r"hf-image: checkpoint: .*model\.safetensors: is "):
+        run_here(spec, tmp_path)
+    path.unlink()
+    finished = renaissance("check", str(spec), f"run.output_dir={tmp_path}")
+    assert "cannot be loaded: it has no model.safetensors" in " ".join(finished.err.split())
+
+
+def test_a_validation_split_that_cannot_be_collated(tmp_path: Path) -> None:
+    # Of one image, so that a false pair has nothing to be made of.
+    spec = spec_with_files(tmp_path)
+    write_arrow(tmp_path / "train.arrow", rows(30))
+    write_arrow(tmp_path / "val.arrow", rows(1, num_captions=30))
+    settings = ["objectives=[{type='itm'}]"]
+    settings += ["data.validate=[{type='image-text', files='val.arrow'}]"]
+    finished = renaissance("check", str(spec), *settings)
+    assert finished.code == 2
+    assert "matching needs a dataset of at least two different images" in " ".join(
+        finished.err.split()
+    )
 
 
 def test_a_component_that_the_meta_device_cannot_make(

@@ -55,6 +55,7 @@ class HFImageEncoder(Encoder):
         self.model = loaded.model
         self.hidden_size = loaded.hidden_size
         self.weights_source = options.weights_source
+        self._options = options
 
     def encode_image(self, pixel_values: Tensor) -> Tokens:
         """Encode images; every token is real."""
@@ -70,6 +71,10 @@ class HFImageEncoder(Encoder):
             return None
         target = self.state_dict()[name]
         return resized_image_table(name, tensor, target, patch_grid(self.model.config))
+
+    def check_weights(self) -> None:
+        """Check the checkpoint's weight files by their headers and sizes."""
+        self._options.check_weights("hf-image")
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass."""

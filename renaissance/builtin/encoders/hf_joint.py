@@ -88,6 +88,7 @@ class HFJointEncoder(Encoder):
         loaded = (load_image_model if is_image_model else load_text_model)(WHERE, options, context)
         model, config = loaded.model, loaded.model.config
         self.weights_source = options.weights_source
+        self._options = options
 
         def run() -> Tensor:
             return dry_run(WHERE, model, modality, context, loaded.is_pairwise)
@@ -143,6 +144,10 @@ class HFJointEncoder(Encoder):
         if self.image_embeddings is not None and name.startswith("image_embeddings."):
             return resized_image_table(name, tensor, target, self.image_embeddings.grid)
         return resized_text_table(name, tensor, target)
+
+    def check_weights(self) -> None:
+        """Check the checkpoint's weight files by their headers and sizes."""
+        self._options.check_weights(WHERE)
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass."""

@@ -56,6 +56,7 @@ class HFTextEncoder(Encoder):
         self.hidden_size = loaded.hidden_size
         self.is_pairwise = loaded.is_pairwise
         self.weights_source = options.weights_source
+        self._options = options
         self.separator_id = context.separator_id
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
@@ -68,6 +69,10 @@ class HFTextEncoder(Encoder):
     def fit_tensor(self, name: str, tensor: Tensor) -> Tensor | None:
         """Truncate a position table, or extend it by this model's; None for any other tensor."""
         return resized_text_table(name, tensor, self.state_dict()[name])
+
+    def check_weights(self) -> None:
+        """Check the checkpoint's weight files by their headers and sizes."""
+        self._options.check_weights("hf-text")
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass."""

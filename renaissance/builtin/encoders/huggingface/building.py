@@ -11,6 +11,7 @@ import torch
 
 from renaissance import CheckpointError, SpecError
 from renaissance.builtin.encoders.huggingface.configs import unreadable
+from renaissance.builtin.encoders.huggingface.weight_files import check_weight_files
 from renaissance.builtin.encoders.huggingface.weights import check_weights
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def read_model(
         CheckpointError: If the checkpoint cannot be read, is damaged, or has tensors of other
             shapes.
     """
+    check_weight_files(where, checkpoint)
     model, missing = _read(where, checkpoint, config, model_class)
     if missing >= {name for name, _ in model.named_parameters()}:
         inside, missing_inside = _read(

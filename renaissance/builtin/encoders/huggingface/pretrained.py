@@ -27,6 +27,7 @@ from renaissance.builtin.encoders.huggingface.sizes import (
     set_image_size,
 )
 from renaissance.builtin.encoders.huggingface.text_probe import probe_text
+from renaissance.builtin.encoders.huggingface.weight_files import check_weight_files
 
 if TYPE_CHECKING:
     # Importing it takes two seconds, and only building a model needs it.
@@ -88,6 +89,11 @@ class PretrainedOptions:
         kind = "local folder" if is_local(str(self.checkpoint)) else "hub id"
         source = f"{kind} {self.checkpoint}"
         return f"random, config of {source}" if self.random_init else source
+
+    def check_weights(self, where: str) -> None:
+        """Check the weight files that these options name; errors as in `check_weight_files`."""
+        if not self.has_random_weights:
+            check_weight_files(where, str(self.checkpoint))
 
 
 def save_config(where: str, options: PretrainedOptions, folder: Path) -> None:

@@ -37,8 +37,8 @@ def check_text_size(where: str, model: PreTrainedModel, context: EncoderContext)
     if context.vocab_size > num_words:
         faults.append(
             f"{where}: the tokenizer has ids up to {context.vocab_size - 1}, but this {family!r} "
-            f"has embeddings for {num_words} tokens; set data.tokenizer to the model's own, or with random "
-            f"weights config.vocab_size to {context.vocab_size}"
+            f"has embeddings for {num_words} tokens; set data.tokenizer to the model's own, or "
+            f"with random weights config.vocab_size to {context.vocab_size}"
         )
     if faults:
         raise SpecError(*faults)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 
 from renaissance import CheckpointError
+from renaissance.builtin.encoders.huggingface.weight_files import weight_files
 
 if TYPE_CHECKING:
     # Importing it takes two seconds, and only building a model needs it.
     from transformers import PreTrainedModel
 
-# As `save_pretrained` names them.
-SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
 SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -34,7 +31,7 @@ def check_weights(where: str, checkpoint: str, model: PreTrainedModel) -> None:
     Raises:
         CheckpointError: If the checkpoint is damaged.
     """
-    for file in _weight_files(checkpoint):
+    for file in weight_files(checkpoint):
         expected = _expected_sha256(file)
         with file.open("rb") as opened:
             actual = hashlib.file_digest(opened, "sha256").hexdigest() if expected else None
@@ -50,27 +47,6 @@ def check_weights(where: str, checkpoint: str, model: PreTrainedModel) -> None:
                 f"{where}: checkpoint: {name} of '{checkpoint}' has values that are not finite; "
                 "the file is damaged: download it again"
             )
-
-
-def _weight_files(checkpoint: str) -> Iterator[Path]:
-    """Yield the files with weights that are on this machine."""
-    index = _local_file(checkpoint, SAFE_WEIGHTS_INDEX_NAME)
-    names = [SAFE_WEIGHTS_NAME]
-    if index is not None:
-        # The model was loaded by this index, so it has the expected form.
-        names += sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    for name in names:
-        file = _local_file(checkpoint, name)
-        if file is not None:
-            yield file
-
-
-def _local_file(checkpoint: str, name: str) -> Path | None:
-    if Path(checkpoint).is_dir():
-        file = Path(checkpoint) / name
-        return file if file.is_file() else None
-    cached = try_to_load_from_cache(checkpoint, name)
-    return Path(cached) if isinstance(cached, str) else None
 
 
 def _expected_sha256(file: Path) -> str | None:
