@@ -67,8 +67,10 @@ if TYPE_CHECKING:
     from renaissance.contracts.submission import Submission as Submission
     from renaissance.contracts.tokens import Modality as Modality
     from renaissance.contracts.tokens import Role as Role
+    from renaissance.contracts.tokens import Summary as Summary
     from renaissance.contracts.tokens import Tokens as Tokens
     from renaissance.contracts.tokens import TokenUse as TokenUse
+    from renaissance.contracts.tokens import summarize as summarize
     from renaissance.contracts.training_data import Classes as Classes
     from renaissance.contracts.training_data import Distribution as Distribution
     from renaissance.contracts.training_data import TrainingData as TrainingData
@@ -118,8 +120,15 @@ _LAZY = {
     "renaissance.contracts.source": ("ImageFile", "LeftOut", "Record", "Source", "SourceContext"),
     "renaissance.contracts.splits": ("EncodedRows", "SplitEvaluator"),
     "renaissance.contracts.submission": ("Answer", "Submission"),
-    "renaissance.contracts.tokens": ("Modality", "Role", "Tokens", "TokenUse"),
     "renaissance.contracts.training_data": ("Classes", "Distribution", "TrainingData"),
+    "renaissance.contracts.tokens": (
+        "Modality",
+        "Role",
+        "Summary",
+        "Tokens",
+        "TokenUse",
+        "summarize",
+    ),
     "renaissance.contracts.transform": ("Channels", "Transform", "TransformContext"),
     "renaissance.data.images": ("to_rgb", "upright"),
     "renaissance.inference.loading": ("load",),

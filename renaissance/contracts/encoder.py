@@ -8,7 +8,7 @@ import attrs
 from torch import Tensor, nn
 
 from renaissance.contracts.component import Component
-from renaissance.contracts.tokens import Modality, Tokens
+from renaissance.contracts.tokens import Modality, Summary, Tokens
 
 
 @attrs.frozen
@@ -25,6 +25,7 @@ class EncoderContext:
             occurrence. None if the tokenizer gives both texts the same type.
         saved: Folder in which `save_config` has written, if the run folder has one; what is there
             takes the place of what the options name.
+        starts_with_class: Whether texts begin with a class token.
     """
 
     image_size: int
@@ -33,6 +34,7 @@ class EncoderContext:
     load_weights: bool = True
     separator_id: int | None = None
     saved: Path | None = None
+    starts_with_class: bool = True
 
 
 class Encoder(nn.Module, Component, ABC):
@@ -43,11 +45,16 @@ class Encoder(nn.Module, Component, ABC):
 
     Attributes:
         hidden_size: Width of the token states that it returns.
+        text_summary: Where the summary of a text is: "first" if its first token sees the others,
+            such as a class token; "mean" otherwise.
+        image_summary: Where that of an image is.
         weights_source: Where its weights come from, in words, for `renaissance check`.
     """
 
     modalities: ClassVar[frozenset[Modality]]
     hidden_size: int
+    text_summary: Summary = "first"
+    image_summary: Summary = "first"
     weights_source: str = "random"
 
     @classmethod

@@ -18,7 +18,7 @@ from renaissance.contracts.monitor import Guess
 from renaissance.contracts.samples import KeyedSample
 from renaissance.contracts.splits import SplitEvaluator
 from renaissance.contracts.submission import Submission
-from renaissance.contracts.tokens import Modality, Tokens
+from renaissance.contracts.tokens import Modality, Summary, Tokens
 from renaissance.contracts.training_data import NoTrainingData, TrainingData
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class ObjectiveContext:
             `[objectives.head]` in the run spec, or else the objective's `default_head`.
         root: `data.root`, against which relative paths are resolved.
         data: What it may know about the training data, such as the classes of a label.
+        text_summary: Where the summary of an encoded text is, for `summarize`.
+        image_summary: Where that of an encoded image is.
     """
 
     sizes: ModelSizes
@@ -74,6 +76,8 @@ class ObjectiveContext:
     make_head: Callable[[int, int], Head]
     root: Path = Path()
     data: TrainingData = attrs.field(factory=NoTrainingData)
+    text_summary: Summary = "first"
+    image_summary: Summary = "first"
 
 
 class Objective(nn.Module, Component, ABC):

@@ -16,7 +16,8 @@ class Pooler(nn.Module, Component, ABC):
 
     Attributes:
         output_size: Size of that vector.
-        text_use: Which text tokens it needs; others may not be computed.
+        text_use: Which text tokens it needs; others may not be computed. "first" is a single token,
+            the text's summary: the mean of its tokens where the encoder has no class token.
         image_use: Which image tokens it needs.
     """
 

@@ -62,6 +62,12 @@ def separator_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
     return int(tokenizer.sep_token_id) if len(set(types)) > 1 else None
 
 
+def starts_with_class(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Return whether texts begin with the class token; XLNet's end with it."""
+    ids = tokenizer.backend_tokenizer.encode("a").ids
+    return bool(ids[:1] == [tokenizer.cls_token_id])
+
+
 def count_ids(tokenizer: PreTrainedTokenizerFast) -> int:
     """Return the size of a table with a row for each token id.
 

@@ -16,7 +16,13 @@ from renaissance.data.concatenation import Concatenation
 from renaissance.data.open_image import ImageLimits
 from renaissance.data.order import SampleStream
 from renaissance.data.preprocessor import normalization_of
-from renaissance.data.tokenizer import DATASET, count_ids, load_tokenizer, separator_id
+from renaissance.data.tokenizer import (
+    DATASET,
+    count_ids,
+    load_tokenizer,
+    separator_id,
+    starts_with_class,
+)
 from renaissance.data.verification import verify_files
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_folder import RunFolder
@@ -184,6 +190,7 @@ def build_network(
         load_weights=load_weights,
         separator_id=separator_id(tokenizer),
         saved=_kept(spec, RunFolder(spec.folder).encoders),
+        starts_with_class=starts_with_class(tokenizer),
     )
     model = build_model(spec, context)
     objectives = build_objectives(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from renaissance.contracts.batches import Pairs
 from renaissance.contracts.features import Fused, ModelSizes
 from renaissance.contracts.pooler import Pooler
-from renaissance.contracts.tokens import Role, Tokens
+from renaissance.contracts.tokens import Role, Summary, Tokens, TokenUse, summarize
 
 # Rows of the token type embedding: text, first image, and second image for tasks with two.
 NUM_TOKEN_TYPES = 3
@@ -22,11 +22,15 @@ class VisionLanguageModel(nn.Module, ABC):
         sizes: Widths of its outputs.
         pooler: Pools fused pairs.
         token_type_embeddings: Tell the modalities apart: text, first image, second image.
+        text_summary: Where the summary of a text is.
+        image_summary: Where the summary of an image is.
     """
 
     sizes: ModelSizes
     pooler: Pooler
     token_type_embeddings: nn.Embedding
+    text_summary: Summary
+    image_summary: Summary
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,12 +91,20 @@ class VisionLanguageModel(nn.Module, ABC):
             text=text if "text" in pairs.outputs else None,
             image=image if "image" in pairs.outputs else None,
             pooled=self.pooler(
-                text if self.pooler.text_use != "none" else None,
-                image if self.pooler.image_use != "none" else None,
+                _for_pooler(text, self.pooler.text_use, self.text_summary),
+                _for_pooler(image, self.pooler.image_use, self.image_summary),
             )
             if "pooled" in pairs.outputs
             else None,
         )
+
+
+def _for_pooler(tokens: Tokens | None, use: TokenUse, summary: Summary) -> Tokens | None:
+    if tokens is None or use == "none":
+        return None
+    if use == "first" and summary == "mean":
+        return Tokens(summarize(tokens, summary)[:, None], tokens.attention_mask.any(1, True))
+    return tokens
 
 
 def new_token_types(hidden_size: int) -> nn.Embedding:

@@ -80,6 +80,8 @@ def build_objectives(
                 make_head=_Heads(objective),
                 root=Path(spec.data.root),
                 data=data_of(objective.name),
+                text_summary=model.text_summary,
+                image_summary=model.image_summary,
             )
             objectives[objective.name] = objective.build(context)
     return objectives

@@ -19,6 +19,8 @@ class OneTower(VisionLanguageModel):
     def __init__(self, encoder: Encoder, pooler: Pooler) -> None:
         super().__init__()
         self.encoder = encoder
+        self.text_summary = encoder.text_summary
+        self.image_summary = encoder.image_summary
         self.token_type_embeddings = new_token_types(encoder.hidden_size)
         self.pooler = pooler
         self.sizes = ModelSizes(

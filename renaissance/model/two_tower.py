@@ -10,7 +10,7 @@ from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.features import Fused, ModelSizes
 from renaissance.contracts.fusion import FusedUse, Fusion
 from renaissance.contracts.pooler import Pooler
-from renaissance.contracts.tokens import Role, Tokens, TokenUse
+from renaissance.contracts.tokens import Role, Summary, Tokens, TokenUse
 from renaissance.initialization import initialize_linear
 from renaissance.model.base import VisionLanguageModel, gather_pairs, new_token_types
 
@@ -24,6 +24,8 @@ class TwoTower(VisionLanguageModel):
         super().__init__()
         self.text_encoder = text_encoder
         self.image_encoder = image_encoder
+        self.text_summary = text_encoder.text_summary
+        self.image_summary = image_encoder.image_summary
         self.text_projection = _projection(text_encoder.hidden_size, fusion.hidden_size)
         self.image_projection = _projection(image_encoder.hidden_size, fusion.hidden_size)
         self.token_type_embeddings = new_token_types(fusion.hidden_size)
@@ -55,8 +57,8 @@ class TwoTower(VisionLanguageModel):
         uses = [
             FusedUse(
                 num_pairs=len(pairs.text_rows),
-                text=self._use("text", self.pooler.text_use, pairs),
-                image=self._use("image", self.pooler.image_use, pairs),
+                text=_use("text", self.pooler.text_use, self.text_summary, pairs),
+                image=_use("image", self.pooler.image_use, self.image_summary, pairs),
             )
             for pairs in requests
         ]
@@ -81,11 +83,14 @@ class TwoTower(VisionLanguageModel):
     def _needs_gradient(self, encoder: nn.Module) -> bool:
         return torch.is_grad_enabled() and not self.is_frozen(encoder)
 
-    @staticmethod
-    def _use(modality: str, pooler_use: TokenUse, pairs: Pairs) -> TokenUse:
-        if modality in pairs.outputs:
-            return "all"
-        return pooler_use if "pooled" in pairs.outputs else "none"
+
+def _use(modality: str, pooler_use: TokenUse, summary: Summary, pairs: Pairs) -> TokenUse:
+    if modality in pairs.outputs:
+        return "all"
+    if "pooled" not in pairs.outputs:
+        return "none"
+    # A mean needs all tokens.
+    return "all" if pooler_use == "first" and summary == "mean" else pooler_use
 
 
 def _projection(input_size: int, output_size: int) -> nn.Linear:

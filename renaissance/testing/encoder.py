@@ -1,13 +1,14 @@
 """The contract of encoders."""
 
 from collections.abc import Callable
+from typing import get_args
 
 import attrs
 import torch
 from torch import Tensor
 
 from renaissance.contracts.encoder import Encoder, EncoderContext
-from renaissance.contracts.tokens import Tokens
+from renaissance.contracts.tokens import Summary, Tokens
 from renaissance.testing import inputs
 from renaissance.testing.checkpointing import check_gradient_checkpointing
 from renaissance.testing.contract_check import ContractCheck, ViolationError, require
@@ -93,6 +94,11 @@ def _check_attributes(encoder: Encoder) -> None:
         f"modalities is {encoder.modalities!r}, expected frozenset({{'text'}}), "
         "frozenset({'image'}), or both in one",
     )
+    for name in ("text_summary", "image_summary"):
+        require(
+            getattr(encoder, name) in get_args(Summary),
+            f"{name} is {getattr(encoder, name)!r}, expected one of {', '.join(get_args(Summary))}",
+        )
     size = getattr(encoder, "hidden_size", None)
     require(
         isinstance(size, int) and size > 0,

@@ -47,7 +47,13 @@ class Surroundings:
         datasets = Concatenation([("samples", self.dataset)])
         data = TrainingAnswers(lambda: datasets).of(NAME)
         context = ObjectiveContext(
-            self.model.sizes, self.tokenizer, self._make_head, self.root, data
+            self.model.sizes,
+            self.tokenizer,
+            self._make_head,
+            self.root,
+            data,
+            self.model.text_summary,
+            self.model.image_summary,
         )
         make: Callable[..., Objective] = self.component
         return make(self.options, context).eval()

@@ -20,6 +20,7 @@ class TinyText(Encoder):
     """Embeds tokens."""
 
     modalities = frozenset({"text"})
+    text_summary = "mean"
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
@@ -35,6 +36,7 @@ class TinyImage(Encoder):
     """Embeds patches."""
 
     modalities = frozenset({"image"})
+    image_summary = "mean"
 
     def __init__(self) -> None:
         super().__init__()

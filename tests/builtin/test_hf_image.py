@@ -66,6 +66,15 @@ def test_output_is_the_librarys_own(family, tmp_path):
     assert tokens.hidden_states.shape[-1] == encoder.hidden_size
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_summary_of_an_image_is_its_class_token_or_the_mean(family, device, tmp_path):
+    save_model(tmp_path, family)
+    with torch.device(device):
+        encoder = load(tmp_path, load_weights=False)
+    assert encoder.image_summary == ("first" if family in TRANSFORMERS else "mean")
+
+
 @pytest.mark.parametrize("size", [24, 48])
 @pytest.mark.parametrize("family", list(TRANSFORMERS))
 def test_another_size_is_interpolated_like_the_library_does(family, size, tmp_path):

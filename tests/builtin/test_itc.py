@@ -26,13 +26,26 @@ from support.running import (
     weights,
     write_spec,
 )
+from support.tiny_models import IMAGE_SIZE, context, images, save_model
 
-from renaissance import Features, ModelSizes, ObjectiveBatch, ObjectiveContext, SpecError, Tokens
+from renaissance import (
+    Features,
+    ModelSizes,
+    ObjectiveBatch,
+    ObjectiveContext,
+    Pairs,
+    SpecError,
+    Tokens,
+)
+from renaissance.builtin.encoders.hf_image import HFImageEncoder
 from renaissance.builtin.objectives.itc import ITC
 from renaissance.builtin.objectives.itm import ITM
+from renaissance.builtin.poolers.double import Double
 from renaissance.commands.check import check_run
+from renaissance.model.two_tower import TwoTower
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
+from renaissance.testing.tiny_model import TinyFusion, TinyText
 
 HIDDEN = 6
 # Images of eight samples: some have several texts, and the two parts share some.
@@ -115,6 +128,44 @@ def test_similarity_is_the_cosine_in_full_precision() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         similarity = objective.similarity(tokens(text), tokens(image[:5]))
     torch.testing.assert_close(similarity, plain)
+
+
+@pytest.mark.parametrize("family", ["convnext", "swin", "resnet", "vit"])
+@pytest.mark.parametrize("reader", ["itc", "double"])
+def test_the_whole_image_counts_whichever_tower_encodes_it(
+    family: str, reader: str, tmp_path: Path
+) -> None:
+    save_model(tmp_path, family)
+    encoder = HFImageEncoder(HFImageEncoder.Options(checkpoint=str(tmp_path)), context()).eval()
+    pixels = images().requires_grad_()
+    image = encoder.encode_image(pixels)
+    rows = torch.arange(3)
+    if reader == "itc":
+        sizes = ModelSizes(HIDDEN, encoder.hidden_size, HIDDEN, HIDDEN)
+        given: Any = ObjectiveContext(
+            sizes,
+            None,  # type: ignore[arg-type]
+            None,  # type: ignore[arg-type]
+            image_summary=encoder.image_summary,
+        )
+        batch = {"text_rows": rows, "image_rows": rows, "image_keys": rows}
+        text = tokens(torch.randn(3, 2, HIDDEN))
+        objective = ITC(ITC.Options(), given)
+        output = objective(ObjectiveBatch(3, None, batch), Features(text=text, image=image))
+        output.loss_sum.backward()
+    else:
+        fusion = TinyFusion()
+        size = fusion.hidden_size
+        model = TwoTower(TinyText(20), encoder, fusion, Double(Double.Options(), size))
+        text = model.encode_text(torch.ones(3, 2, dtype=torch.int64), torch.ones(3, 2).bool())
+        # The tiny fusion adds text to image tokens; the second half is of the image alone.
+        pooled = model.fuse(text, image, [Pairs(rows, rows)])[0].pooled[:, size:]
+        pooled.square().sum().backward()
+    half = IMAGE_SIZE // 2
+    quarters = pixels.grad.abs().sum((0, 1)).unfold(0, half, half).unfold(1, half, half)
+    shares = quarters.sum((2, 3)) / quarters.sum()
+    # About a quarter each, not 97% to the top left one.
+    assert float(shares.min()) > 0.1
 
 
 def test_the_scale_stops_at_100_and_can_come_back() -> None:

@@ -12,6 +12,8 @@ class MixerEncoder(Encoder):
     """MLP-Mixer (Tolstikhin et al., 2021) with random weights."""
 
     modalities = frozenset({"image"})
+    # No patch stands for the whole image.
+    image_summary = "mean"
 
     @attrs.frozen
     class Options:

@@ -54,6 +54,7 @@ class HFImageEncoder(Encoder):
         loaded = load_image_model("hf-image", options, context)
         self.model = loaded.model
         self.hidden_size = loaded.hidden_size
+        self.image_summary = loaded.image_summary
         self.weights_source = options.weights_source
         self._options = options
 

@@ -95,6 +95,9 @@ class HFJointEncoder(Encoder):
 
         self.stack, expected = take_stack(WHERE, model, run)
         self.hidden_size = loaded.hidden_size
+        self.text_summary = "first" if context.starts_with_class else "mean"
+        # The new embeddings of a text model have a class token.
+        self.image_summary = loaded.image_summary
         # Without its layers, the model returns its embeddings.
         self.embedder = model
         self.separator_id = context.separator_id

@@ -55,6 +55,7 @@ class HFTextEncoder(Encoder):
         self.model = loaded.model
         self.hidden_size = loaded.hidden_size
         self.is_pairwise = loaded.is_pairwise
+        self.text_summary = "first" if context.starts_with_class else "mean"
         self.weights_source = options.weights_source
         self._options = options
         self.separator_id = context.separator_id

@@ -30,6 +30,7 @@ from renaissance import (
     initialize_linear,
     option,
     positive,
+    summarize,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class ITC(Objective):
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
         sizes, size = context.sizes, options.projection_size
+        self.text_summary, self.image_summary = context.text_summary, context.image_summary
         self.text_projection = nn.Linear(sizes.text, size, bias=False)
         self.image_projection = nn.Linear(sizes.image, size, bias=False)
         self.apply(initialize_linear)
@@ -77,10 +79,10 @@ class ITC(Objective):
 
     def embed(self, tokens: Tokens, modality: Modality) -> Tensor:
         """Return each text's or image's unit vector, (rows, projection), float32, detached."""
-        projection = self.text_projection if modality == "text" else self.image_projection
         # Detached, because a view made while gradients are off still requires a gradient, which
         # module hooks (such as those that count operations) cannot handle.
-        return self._project(projection, tokens.hidden_states.detach())
+        vectors = self._text_vectors if modality == "text" else self._image_vectors
+        return vectors(Tokens(tokens.hidden_states.detach(), tokens.attention_mask))
 
     def similarity(self, text: Tokens, image: Tokens) -> Tensor:
         """Return the cosine of every text and every image, (texts, images), float32, detached."""
@@ -92,12 +94,8 @@ class ITC(Objective):
         """Compare this rank's texts with all images, and its images with all texts."""
         tensors = batch.tensors
         # (samples, projection)
-        text = self._project(self.text_projection, features.text.hidden_states)[
-            tensors["text_rows"]
-        ]
-        image = self._project(self.image_projection, features.image.hidden_states)[
-            tensors["image_rows"]
-        ]
+        text = self._text_vectors(features.text)[tensors["text_rows"]]
+        image = self._image_vectors(features.image)[tensors["image_rows"]]
         keys = tensors["image_keys"]
         all_text, all_image, all_keys = text, image, keys
         if self.training and dist.is_available() and dist.is_initialized():
@@ -133,11 +131,17 @@ class ITC(Objective):
             right = output.predictions[f"{direction}_right"]
             metrics[f"{direction}_accuracy"].update(right.float())
 
-    @staticmethod
-    def _project(projection: nn.Linear, hidden_states: Tensor) -> Tensor:
-        """Project the first token of each row to a unit vector, (rows, projection)."""
-        with _full_precision(hidden_states):
-            return F.normalize(projection(hidden_states[:, 0].float()), dim=-1)
+    def _text_vectors(self, text: Tokens) -> Tensor:
+        return _project(self.text_projection, summarize(text, self.text_summary))
+
+    def _image_vectors(self, image: Tokens) -> Tensor:
+        return _project(self.image_projection, summarize(image, self.image_summary))
+
+
+def _project(projection: nn.Linear, summaries: Tensor) -> Tensor:
+    """Project the summary of each row to a unit vector, (rows, projection)."""
+    with _full_precision(summaries):
+        return F.normalize(projection(summaries.float()), dim=-1)
 
 
 def _full_precision(tensor: Tensor) -> AbstractContextManager[object]:

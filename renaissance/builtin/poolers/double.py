@@ -11,7 +11,7 @@ from renaissance.builtin.poolers.dense import DenseTanh, needed
 class Double(Pooler):
     """First text token and first image token, each through its own dense layer, concatenated.
 
-    As in METER (Dou et al., 2022).
+    As in METER (Dou et al., 2022). Of an encoder without a class token, the mean of the tokens.
     """
 
     text_use = "first"

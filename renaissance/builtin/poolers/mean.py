@@ -4,7 +4,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from renaissance import Pooler, Tokens
+from renaissance import Pooler, Tokens, summarize
 from renaissance.builtin.poolers.dense import DenseTanh, needed
 
 
@@ -23,11 +23,6 @@ class Mean(Pooler):
 
     def forward(self, text: Tokens | None, image: Tokens | None) -> Tensor:
         """Return (pairs, 2 * hidden): text first, then image."""
-        pooled_text = self.text(_mean(needed(text)))
-        pooled_image = self.image(_mean(needed(image)))
+        pooled_text = self.text(summarize(needed(text), "mean"))
+        pooled_image = self.image(summarize(needed(image), "mean"))
         return torch.cat([pooled_text, pooled_image], dim=-1)
-
-
-def _mean(tokens: Tokens) -> Tensor:
-    is_real = tokens.attention_mask.to(tokens.hidden_states.dtype)[:, :, None]
-    return (tokens.hidden_states * is_real).sum(1) / is_real.sum(1)

@@ -10,7 +10,8 @@ from renaissance.builtin.poolers.dense import DenseTanh, needed
 class Single(Pooler):
     """First text token, through a dense layer.
 
-    As in ViLT (Kim et al., 2021), where one stack runs over both modalities.
+    As in ViLT (Kim et al., 2021), where one stack runs over both modalities. Of an encoder without
+    a class token, the mean of the text tokens.
     """
 
     text_use = "first"

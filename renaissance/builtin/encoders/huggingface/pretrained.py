@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from torch import Tensor
 
-from renaissance import CheckpointError, EncoderContext, option
+from renaissance import CheckpointError, EncoderContext, Summary, option
 from renaissance.builtin.encoders.huggingface.building import build_model, read_model
 from renaissance.builtin.encoders.huggingface.configs import is_local, override_config, read_config
 from renaissance.builtin.encoders.huggingface.dry_run import dry_run, unused_parameters
@@ -24,6 +24,7 @@ from renaissance.builtin.encoders.huggingface.positions import resize_positions
 from renaissance.builtin.encoders.huggingface.sizes import (
     check_image_size,
     check_text_size,
+    has_class_token,
     set_image_size,
 )
 from renaissance.builtin.encoders.huggingface.text_probe import probe_text
@@ -124,11 +125,13 @@ class LoadedModel:
         model: The model, in evaluation mode and float32.
         hidden_size: Width of its output.
         is_pairwise: Whether a text model takes a pairwise attention mask.
+        image_summary: Where an image model's output has the summary of an image.
     """
 
     model: PreTrainedModel
     hidden_size: int
     is_pairwise: bool = False
+    image_summary: Summary = "first"
 
 
 def load_text_model(where: str, options: PretrainedOptions, context: EncoderContext) -> LoadedModel:
@@ -196,7 +199,9 @@ def load_image_model(
     states = dry_run(where, model, "image", context)
     _freeze_unused(where, model, states, missing)
     # A feature map has its channels before its height and width.
-    return LoadedModel(model, states.shape[1 if states.dim() == 4 else -1])
+    hidden_size = states.shape[1 if states.dim() == 4 else -1]
+    has_class = has_class_token(model.config, states, context.image_size)
+    return LoadedModel(model, hidden_size, image_summary="first" if has_class else "mean")
 
 
 def enable_checkpointing(model: PreTrainedModel) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import isqrt, prod
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
 from renaissance import EncoderContext, SpecError
 
@@ -99,6 +99,25 @@ def _check_multiple(where: str, what: str, image_size: int, step: int, smallest:
         f"{where}: data.image_size is {image_size}, but {what} takes multiples of {step} "
         f"pixels from {smallest} on; the nearest: {' and '.join(map(str, nearest))}"
     )
+
+
+def has_class_token(config: PreTrainedConfig, states: Tensor, image_size: int) -> bool:
+    """Return whether an image model's output begins with a token that is no part of the image.
+
+    Args:
+        config: The model's config.
+        states: Its output for one image.
+        image_size: Side of that image, pixels.
+    """
+    if states.dim() == 4:
+        return False
+    num_tokens = states.shape[1]
+    if hasattr(config, "patch_size") and not hasattr(config, "depths"):
+        height, width = _pair(config.patch_size)
+        return num_tokens > (image_size // height) * (image_size // width)
+    # In stages, the number of tokens of a grid is known from the output alone.
+    side = isqrt(num_tokens)
+    return side * side != num_tokens or image_size % side != 0
 
 
 def set_image_size(config: PreTrainedConfig, image_size: int) -> None:
