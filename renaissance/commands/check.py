@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from renaissance.commands.lost_area import lost_area_lines
 from renaissance.commands.output import print_figures, print_line
@@ -125,6 +126,7 @@ def _step_lines(parts: RunParts) -> list[str]:
         f"({total * plan.global_batch_size / parts.num_samples:.2f} epochs), "
         f"{warmup_steps(total, parts.spec.schedule):,} of them warm-up",
         *_intervals(parts),
+        *_division_lines(parts),
     ]
 
 
@@ -139,6 +141,26 @@ def _intervals(parts: RunParts) -> list[str]:
         if steps < parts.total_steps
         else f"{what}: after the last step only (every_steps = {steps:,})"
         for what, steps in intervals.items()
+    ]
+
+
+def _division_lines(parts: RunParts) -> list[str]:
+    """Say what depends on how the global batch is divided, where it is divided."""
+    plan, model = parts.plan, parts.network.model
+    # How many samples are seen together, and by what.
+    together = []
+    for name, objective in parts.network.named_objectives().items():
+        if objective.compares_with is not None:
+            num_ranks = plan.world_size if objective.compares_with == "all ranks" else 1
+            together.append((plan.micro_batch_size * num_ranks, f"candidates of '{name}'"))
+    for name, part in model.parts().items():
+        if not model.is_frozen(part) and any(isinstance(m, _BatchNorm) for m in part.modules()):
+            together.append((plan.micro_batch_size, f"batch norms of {name}"))
+    return [
+        f"{what}: {count:,} samples at once, of {plan.global_batch_size:,} per step; another "
+        "train.micro_batch_size or number of ranks trains another model"
+        for count, what in together
+        if count < plan.global_batch_size
     ]
 
 

@@ -5,7 +5,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TextIO
 
 import attrs
 from torch import Tensor, nn
@@ -94,6 +94,10 @@ class Objective(nn.Module, Component, ABC):
         unimodal: Modalities that it reads before fusion (`Features.text`, `Features.image`).
         compatible_heads: Types of objectives whose parameters it can start from, for
             `model.init_from`.
+        compares_with: With whose samples of a micro-batch it compares a sample, or replaces a part
+            of it: those of its own rank, or of all ranks. None if it looks at each sample alone.
+            What it learns then depends on how a global batch is divided, as `check` says. Set it
+            per instance if it depends on the options.
         default_head: Registered name of the head to use if the run spec names none; None for an
             objective without a head, for which the run spec must not name one.
     """
@@ -103,6 +107,7 @@ class Objective(nn.Module, Component, ABC):
     unimodal: frozenset[Modality] = frozenset()
     compatible_heads: ClassVar[tuple[str, ...]] = ()
     default_head: ClassVar[str | None] = None
+    compares_with: Literal["rank", "all ranks"] | None = None
 
     @abstractmethod
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
@@ -162,7 +167,12 @@ class Objective(nn.Module, Component, ABC):
         """Compute the loss, summed over the targets."""
 
     def metrics(self) -> "dict[str, Metric]":
-        """Return new metrics by name; the loss is always reported, so it need not be one."""
+        """Return new metrics by name; the loss is always reported, so it need not be one.
+
+        Asked anew for training, and for each evaluation in evaluation mode. A metric may compute a
+        dictionary of figures; a "loss" among them replaces the mean of the losses, for an objective
+        whose loss depends on how samples are batched.
+        """
         return {}
 
     def update_metrics(

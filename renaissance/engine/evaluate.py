@@ -88,9 +88,9 @@ def evaluate(
         DataError: If more records cannot be read than `data.max_bad_samples` allows.
         StoppedWaitingError: On every rank, if any rank was asked to stop.
     """
-    book = MetricBook(network.named_objectives(), spec.loss_weights, ranks.device)
     was_training = network.training
     network.eval()
+    book = MetricBook(network.named_objectives(), spec.loss_weights, ranks.device)
 
     def run() -> _Outputs | None:
         try:

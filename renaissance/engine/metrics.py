@@ -81,14 +81,17 @@ class MetricBook:
             num_targets = float(self._num_targets[name].compute())
             if num_targets == 0:
                 continue
-            loss = float(self._loss_sums[name].compute()) / num_targets
-            results[f"{name}/loss"] = loss
-            results["loss"] += self._loss_weights[name] * loss
+            figures = {"loss": float(self._loss_sums[name].compute()) / num_targets}
             for metric_name, metric in self._metrics[name].items():
                 value = metric.compute()
+                if isinstance(value, dict):
+                    # A metric of several figures may have the loss among them.
+                    figures |= value
                 # A matrix is for a picture alone.
-                if value.numel() == 1:
-                    results[f"{name}/{metric_name}"] = float(value)
+                elif value.numel() == 1:
+                    figures[metric_name] = float(value)
+            results["loss"] += self._loss_weights[name] * figures["loss"]
+            results |= {f"{name}/{figure}": value for figure, value in figures.items()}
         return results if len(results) > 1 else {}
 
     def num_targets(self) -> dict[str, int]:

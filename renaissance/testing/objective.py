@@ -285,7 +285,10 @@ def _check_metrics(
                 output = surroundings.run(objective, batch)
             objective.update_metrics(metrics, batch.objectives[NAME], output)
         for name, metric in metrics.items():
-            results.setdefault(name, []).append(metric.compute().flatten().tolist())
+            value = metric.compute()
+            for figure, number in (value if isinstance(value, dict) else {name: value}).items():
+                figures = torch.as_tensor(number).flatten().tolist()
+                results.setdefault(figure, []).append(figures)
         for name, picture in objective.pictures(metrics).items():
             require(
                 isinstance(picture, Image.Image),

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,11 @@ from renaissance import (
     Tokens,
 )
 from renaissance.builtin.encoders.hf_image import HFImageEncoder
-from renaissance.builtin.objectives.itc import ITC
+from renaissance.builtin.objectives.itc import ACCURACIES, ITC
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.poolers.double import Double
 from renaissance.commands.check import check_run
+from renaissance.engine.metrics import MetricBook
 from renaissance.model.two_tower import TwoTower
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
@@ -77,14 +79,16 @@ def run(objective: ITC, text: torch.Tensor, image: torch.Tensor, part: slice) ->
     """Give the objective some of the samples, each with a row of its own."""
     rows = torch.arange(len(text[part]))
     keys = torch.tensor([ord(image_id) for image_id in IMAGE_IDS[part]])
-    batch = ObjectiveBatch(
-        len(rows), None, {"text_rows": rows, "image_rows": rows, "image_keys": keys}
-    )
+    indices = torch.arange(len(IMAGE_IDS))[part]
+    rows_of = {"text_rows": rows, "image_rows": rows, "image_keys": keys, "indices": indices}
+    batch = ObjectiveBatch(len(rows), None, rows_of)
     return batch, objective(batch, Features(text=tokens(text[part]), image=tokens(image[part])))
 
 
-def by_hand(objective: ITC, text: torch.Tensor, image: torch.Tensor) -> tuple[float, list[float]]:
-    """Loss summed over the eight samples, and the share of right ones, each way."""
+def by_hand(
+    objective: ITC, text: torch.Tensor, image: torch.Tensor, image_ids: list[str] = IMAGE_IDS
+) -> tuple[float, list[float]]:
+    """Loss summed over the samples, and the share of right ones, each way."""
     vectors = []
     for states, projection in (
         (text, objective.text_projection),
@@ -96,12 +100,12 @@ def by_hand(objective: ITC, text: torch.Tensor, image: torch.Tensor) -> tuple[fl
     total, shares = 0.0, []
     for logits in (cosines / 0.07, cosines.T / 0.07):
         right = 0
-        for row, own in zip(logits, IMAGE_IDS, strict=True):
-            same = [number for number, other in enumerate(IMAGE_IDS) if other == own]
+        for row, own in zip(logits, image_ids, strict=True):
+            same = [number for number, other in enumerate(image_ids) if other == own]
             log_sum = math.log(sum(math.exp(value) for value in row))
             total += sum(log_sum - row[number] for number in same) / len(same) / 2
             right += int(row.argmax()) in same
-        shares.append(right / len(IMAGE_IDS))
+        shares.append(right / len(image_ids))
     return total, shares
 
 
@@ -116,6 +120,46 @@ def test_loss_and_accuracy_with_several_texts_an_image() -> None:
     assert len({0.0, *shares, 1.0}) == 4
     assert float(found["text_to_image_accuracy"].compute()) == pytest.approx(shares[0])
     assert float(found["image_to_text_accuracy"].compute()) == pytest.approx(shares[1])
+
+
+@pytest.mark.parametrize("cuts", [[8], [3, 8], [1, 2, 4, 8]])
+@pytest.mark.parametrize("num_candidates", [8, 4])
+def test_validation_figures_do_not_depend_on_micro_batches(
+    cuts: list[int], num_candidates: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("renaissance.builtin.objectives.contrast.NUM_CANDIDATES", num_candidates)
+    objective, (text, image) = objective_of().eval(), inputs()
+    book = MetricBook({"itc": objective}, {"itc": 2.0}, torch.device("cpu"))
+    # The micro-batches in another order than that of the split, as of other ranks.
+    parts = [slice(start, end) for start, end in zip([0, *cuts], cuts, strict=False)]
+    for part in reversed(parts):
+        batch, output = run(objective, text, image, part)
+        micro_batch: Any = SimpleNamespace(objectives={"itc": batch})
+        book.update(micro_batch, {"itc": output})
+    total, shares = 0.0, np.zeros(2)
+    for start in range(0, len(IMAGE_IDS), num_candidates):
+        block = slice(start, start + num_candidates)
+        loss, right = by_hand(objective, text[block], image[block], IMAGE_IDS[block])
+        total += loss
+        shares += np.array(right) * num_candidates / len(IMAGE_IDS)
+    found = book.compute()
+    assert found["itc/loss"] == pytest.approx(total / len(IMAGE_IDS), rel=1e-5)
+    assert found["loss"] == pytest.approx(2 * found["itc/loss"])
+    assert found["itc/text_to_image_accuracy"] == pytest.approx(shares[0])
+    assert found["itc/image_to_text_accuracy"] == pytest.approx(shares[1])
+
+
+@pytest.mark.slow
+def test_a_run_is_validated_alike_with_any_micro_batch(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, CONTRASTIVE)
+    found = []
+    for size in (4, 16):
+        settings = ["train.max_steps=2", f"evaluate.micro_batch_size={size}"]
+        run_here(spec, tmp_path / str(size), *settings)
+        last = metrics(tmp_path / str(size) / "tiny")[-1]
+        assert last["split"] == "validate"
+        found.append([last[f"itc/{name}"] for name in ("loss", *ACCURACIES)] + [last["loss"]])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
 def test_similarity_is_the_cosine_in_full_precision() -> None:

@@ -108,6 +108,22 @@ def test_the_arithmetic_of_steps_and_ranks(tmp_path: Path) -> None:
     assert "evaluated: after every 5 steps and the last step" in lines
 
 
+def test_what_depends_on_how_a_batch_is_divided(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path)
+    more = ["objectives=[{type='itc'}, {type='itm'}, {type='mlm'}]", "train.global_batch_size=24"]
+    whole = renaissance("check", str(spec), *more).out
+    assert "samples at once" not in whole
+    divided = renaissance("check", str(spec), *more, "train.micro_batch_size=3", "--ranks", "4").out
+    (itc,) = [line for line in divided.splitlines() if "candidates of 'itc'" in line]
+    assert itc.startswith("candidates of 'itc': 12 samples at once, of 24 per step; another train.")
+    assert "candidates of 'itm': 3 samples at once, of 24 per step" in divided
+    assert "'mlm'" not in divided
+    save_model(tmp_path / "resnet", "resnet")
+    resnet = [f"model.image_encoder={{type='hf-image', checkpoint='{tmp_path}/resnet'}}"]
+    output = renaissance("check", str(spec), *resnet, "train.micro_batch_size=2").out
+    assert "batch norms of image_encoder: 2 samples at once, of 8 per step" in output
+
+
 def test_where_weights_come_from(tmp_path: Path) -> None:
     save_model(tmp_path / "vit", "vit")
     start, end = TINY.index("[model.image_encoder]"), TINY.index("[model.fusion]")

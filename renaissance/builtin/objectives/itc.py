@@ -36,18 +36,21 @@ from renaissance import (
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
+ACCURACIES = ("text_to_image_accuracy", "image_to_text_accuracy")
+CONTRAST = "contrast"
 INITIAL_SCALE, MAX_SCALE = 1 / 0.07, 100.0
 
 
 class ITC(Objective):
     """Image-text contrastive learning, before fusion.
 
-    In training, each sample is compared with the samples of all ranks; in evaluation, where ranks
-    may have different numbers of micro-batches, only with those of its own micro-batch.
+    In training, each sample is compared with the samples of its micro-batch on all ranks; in
+    evaluation, with 1,000 consecutive samples of the split, whatever the micro-batches are.
     """
 
     requires = frozenset({"text", "image"})
     unimodal = frozenset({"text", "image"})
+    compares_with = "all ranks"
 
     @attrs.frozen
     class Options:
@@ -66,11 +69,12 @@ class ITC(Objective):
         self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
-        """Collect each sample's rows, and a key of its image."""
+        """Collect each sample's rows, a key of its image, and its index."""
         rows = {
             "text_rows": [builder.text(sample) for sample in samples],
             "image_rows": [builder.image(sample) for sample in samples],
             "image_keys": [_key(sample.image_ids[0]) for sample in samples],
+            "indices": [sample.index for sample in samples],
         }
         return ObjectiveBatch(
             num_targets=len(samples),
@@ -91,7 +95,11 @@ class ITC(Objective):
             return texts @ self.embed(image, "image").transpose(0, 1)
 
     def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
-        """Compare this rank's texts with all images, and its images with all texts."""
+        """Compare this rank's texts with all images, and its images with all texts.
+
+        In evaluation, where ranks may have different numbers of micro-batches, this compares only
+        those of the micro-batch; `metrics` then has the figures that count.
+        """
         tensors = batch.tensors
         # (samples, projection)
         text = self._text_vectors(features.text)[tensors["text_rows"]]
@@ -110,26 +118,35 @@ class ITC(Objective):
         with _full_precision(text):
             to_image = scale * text @ all_image.transpose(0, 1)
             to_text = scale * image @ all_text.transpose(0, 1)
-        loss_sum = (_cross_entropy(to_image, positives) + _cross_entropy(to_text, positives)) / 2
+        figures = compare(to_image, to_text, positives)
+        vectors = {"text": text.detach(), "image": image.detach(), "scale": scale.detach()}
         return ObjectiveOutput(
-            loss_sum,
-            {
-                "text_to_image_right": _is_right(to_image, positives),
-                "image_to_text_right": _is_right(to_text, positives),
-            },
+            figures["loss"].sum(), {**figures, **({} if self.training else vectors)}
         )
 
     def metrics(self) -> "dict[str, Metric]":
-        """Return the accuracy of the nearest neighbour, in both directions."""
-        return {"text_to_image_accuracy": accuracy(), "image_to_text_accuracy": accuracy()}
+        """Return the accuracy of the nearest neighbour in both directions; in evaluation, the loss.
+
+        In evaluation all are measured over blocks of the split, so that they do not depend on its
+        micro-batches.
+        """
+        if self.training:
+            return {name: accuracy() for name in ACCURACIES}
+        from renaissance.builtin.objectives.contrast import Contrast
+
+        return {CONTRAST: Contrast(self.text_projection.out_features)}
 
     def update_metrics(
         self, metrics: "Mapping[str, Metric]", batch: ObjectiveBatch, output: ObjectiveOutput
     ) -> None:
         """Add one micro-batch."""
-        for direction in ("text_to_image", "image_to_text"):
-            right = output.predictions[f"{direction}_right"]
-            metrics[f"{direction}_accuracy"].update(right.float())
+        given = output.predictions
+        if CONTRAST in metrics:
+            keys, indices = batch.tensors["image_keys"], batch.tensors["indices"]
+            metrics[CONTRAST].update(indices, keys, given["text"], given["image"], given["scale"])
+            return
+        for name in ACCURACIES:
+            metrics[name].update(given[name].float())
 
     def _text_vectors(self, text: Tokens) -> Tensor:
         return _project(self.text_projection, summarize(text, self.text_summary))
@@ -157,10 +174,25 @@ def _key(image_id: Hashable) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def compare(to_image: Tensor, to_text: Tensor, positives: Tensor) -> dict[str, Tensor]:
+    """Return each sample's loss, and whether its nearest neighbours are right, (samples,) each.
+
+    Args:
+        to_image: Logits of each sample's text with all images, (samples, candidates).
+        to_text: Logits of each sample's image with all texts, (samples, candidates).
+        positives: Whether a candidate has the sample's image, (samples, candidates), bool.
+    """
+    return {
+        "loss": (_cross_entropy(to_image, positives) + _cross_entropy(to_text, positives)) / 2,
+        "text_to_image_accuracy": _is_right(to_image, positives),
+        "image_to_text_accuracy": _is_right(to_text, positives),
+    }
+
+
 def _cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
-    """Return the cross-entropy with targets spread evenly over the positives, summed over rows."""
+    """Return the cross-entropy with targets spread evenly over the positives, by row."""
     targets = positives / positives.sum(1, keepdim=True)
-    return F.cross_entropy(logits, targets, reduction="sum")
+    return F.cross_entropy(logits, targets, reduction="none")
 
 
 def _is_right(logits: Tensor, positives: Tensor) -> Tensor:

@@ -66,6 +66,8 @@ class ITM(Classification):
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
         self.options = options
+        if options.negatives != "dataset":
+            self.compares_with = "rank"
         self.head = context.make_head(context.sizes.pooled, len(self.classes))
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
