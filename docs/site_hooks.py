@@ -19,7 +19,6 @@ SHOWN = (
     "CHANGELOG.md",
     "changelog.d/README.md",
     "run.toml.example",
-    "renaissance/demo/run.toml",
     "recipes/**/*.toml",
     "recipes/README.md",
     "plugins/*/README.md",

@@ -17,6 +17,7 @@ from rich.text import Text
 import renaissance
 from renaissance.commands.data import app as data_app
 from renaissance.commands.plugins import app as plugins_app
+from renaissance.commands.recipes import app as recipes_app
 from renaissance.errors import (
     PeerError,
     RenaissanceError,
@@ -30,6 +31,7 @@ from renaissance.plugins.loading import load_plugins
 from renaissance.spec.batch_plan import BatchPlan
 from renaissance.spec.layers import Layers
 from renaissance.spec.read import choose_components, read_layers
+from renaissance.spec.recipes import is_recipe
 from renaissance.spec.structure import check_sections
 
 # Longer than a process takes to exit on a busy machine.
@@ -42,12 +44,13 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(plugins_app, name="plugins")
+app.add_typer(recipes_app, name="recipes")
 
 Spec = Annotated[
     list[str],
     typer.Argument(
         metavar="SPEC.toml... [section.key=value]...",
-        help="Run specs (later ones win), then individual settings.",
+        help="Run specs or recipe:NAME (later ones win), then individual settings.",
     ),
 ]
 
@@ -328,7 +331,7 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 def _refuse_misspelt(argument: str, commands: Collection[str]) -> None:
     """Raise if an argument that must be a spec looks like a command."""
-    hint = did_you_mean(argument, commands)
+    hint = "" if is_recipe(argument) else did_you_mean(argument, commands)
     if hint and not argument.endswith(".toml") and "=" not in argument:
         raise SpecError(
             f"{quoted(argument)} is neither a command nor a .toml file or section.key=value{hint}"

@@ -37,6 +37,7 @@ from renaissance.files import write_whole
 from renaissance.plugins.loading import Plugins
 from renaissance.spec.layers import COMMAND_LINE
 from renaissance.spec.read import load_spec
+from renaissance.spec.recipes import is_recipe
 from renaissance.spec.sections import ResolvedSpec, RunSpec
 from renaissance.spec.write import record_tables, tables_to_toml
 
@@ -160,7 +161,7 @@ def read_spec(request: EvaluationRequest, plugins: Plugins) -> RunSpec:
 def _spec_arguments(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with a run folder replaced by its spec and settings that name it."""
     first, *more = arguments
-    if not (Path(first).exists() or "=" in first or first.endswith(".toml")):
+    if not (Path(first).exists() or "=" in first or first.endswith(".toml") or is_recipe(first)):
         raise SpecError(
             f"{first}: no such folder; expected a run folder (runs/NAME) or a spec (.toml)"
         )

@@ -43,7 +43,7 @@ installed component.
 
 - Several files are merged; later ones win. A file can name the files that go beneath it:
   `extends = ["base.toml"]`, relative to itself. A file that is named twice is read once, at its
-  first position.
+  first position. `recipe:NAME` is a recipe that comes with Renaissance (`renaissance recipes`).
 - `section.key=value` overrides all files. The value is read as TOML (`50`, `true`, `[0.9, 0.98]`);
   anything else is a string (`train.precision=bf16`). `objectives.0.weight=2` changes one entry of a
   list.

@@ -13,6 +13,7 @@ from renaissance.files import with_home
 from renaissance.plugins.loading import Plugins
 from renaissance.spec.layers import COMMAND_LINE, Layers
 from renaissance.spec.plugin_files import load_plugin_files
+from renaissance.spec.recipes import is_recipe, recipe_path
 from renaissance.spec.sections import RunSpec
 from renaissance.spec.structure import structure_spec
 
@@ -40,8 +41,8 @@ def read_layers(arguments: Sequence[str]) -> Layers:
     """Read and merge the tables of a run spec.
 
     Args:
-        arguments: TOML files, of which later ones win, and `section.key=value` overrides, which win
-            over all files.
+        arguments: TOML files and recipes, of which later ones win, and `section.key=value`
+            overrides, which win over all files.
 
     Raises:
         SpecError: With the faults of files and arguments.
@@ -49,7 +50,7 @@ def read_layers(arguments: Sequence[str]) -> Layers:
     files = [argument for argument in arguments if _is_file(argument)]
     reader = _Reader()
     for file in files:
-        reader.read(Path(with_home(file)), ())
+        reader.read_named(file, Path(), ())
     overrides = [
         reader.parse_override(argument) for argument in arguments if not _is_file(argument)
     ]
@@ -82,7 +83,9 @@ def choose_components(layers: Layers, plugins: Plugins, trust_plugins: bool = Fa
 
 def _is_file(argument: str) -> bool:
     # `model.init_from=old.toml` is an override, but `lr=3/run.toml` may be a file.
-    return argument.endswith(".toml") and ("=" not in argument or Path(argument).is_file())
+    return is_recipe(argument) or (
+        argument.endswith(".toml") and ("=" not in argument or Path(argument).is_file())
+    )
 
 
 class _Reader:
@@ -99,6 +102,16 @@ class _Reader:
         self.records: set[Path] = set()
         self.faults: list[str] = []
         self._seen: set[Path] = set()
+
+    def read_named(self, name: str, folder: Path, extended_by: tuple[Path, ...]) -> None:
+        """Read a recipe, or a file relative to a folder; see `read`."""
+        try:
+            path = recipe_path(name) if is_recipe(name) else folder / with_home(name)
+        except SpecError as error:
+            where = f"{extended_by[-1]}: extends" if extended_by else COMMAND_LINE
+            self.faults.append(f"{where}: {error}")
+        else:
+            self.read(path, extended_by)
 
     def read(self, path: Path, extended_by: tuple[Path, ...]) -> None:
         """Read a file and those it extends.
@@ -131,7 +144,7 @@ class _Reader:
             )
             return
         for base in bases:
-            self.read(path.parent / with_home(base), (*extended_by, path))
+            self.read_named(base, path.parent, (*extended_by, path))
         self.tables[path] = table
         if any(file.name == RECORD for file in (*extended_by, path)):
             self.records.add(path)

@@ -15,6 +15,7 @@ import attrs
 import numpy as np
 import pytest
 from PIL import Image
+from support.installing import install_metadata
 from support.running import TINY, metrics, run_here, write_spec
 
 from renaissance import Evaluation, RunInfo, SpecError, StepReport, draw_panel
@@ -311,9 +312,11 @@ def test_a_server_that_refuses_is_an_error_before_the_run(monkeypatch: pytest.Mo
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "7"
 
 
-def test_a_run_with_the_recipe(tmp_path: Path) -> None:
-    plugin = f'run.plugins=["{PACKAGE}/renaissance_mlflow/__init__.py"]'
-    settings = (plugin, "train.max_steps=4", "evaluate.every_steps=4")
+def test_a_run_with_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As if it were installed, or as it is.
+    install_metadata(PACKAGE, tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    settings = ("train.max_steps=4", "evaluate.every_steps=4")
     spec_file = write_spec(tmp_path, TINY)
     assert run_here(spec_file, tmp_path, str(PACKAGE / "recipes" / "mlflow.toml"), *settings) == 0
     assert_figures_are_those_of_metrics_jsonl(tmp_path / "tiny")
