@@ -32,6 +32,13 @@ def made(**options: Any) -> Any:
     return objective(Regression, head=FirstOnly(), training=samples(AGES), **options)
 
 
+def output_of(values: list[float]) -> ObjectiveOutput:
+    """Return the output that predicts some values."""
+    numbers = [float(age) for age in AGES]
+    scores = (np.array(values) - np.mean(numbers)) / np.std(numbers)
+    return ObjectiveOutput(torch.zeros(()), {"scores": torch.tensor(scores).float()})
+
+
 @pytest.mark.parametrize("modalities", [(), ("text",), ("image",)])
 def test_the_contract(modalities: tuple[Any, ...]) -> None:
     check_objective(Regression, Regression.Options(modalities=modalities), samples=samples(AGES))
@@ -62,8 +69,7 @@ def test_metrics_are_those_of_scipy(sizes: tuple[int, ...]) -> None:
     steps, first = [], 0
     for size in sizes:
         batch = collate(task, samples(AGES[first : first + size])).objectives["task"]
-        part = values[first : first + size].double()
-        steps.append((batch, ObjectiveOutput(torch.zeros(()), {"values": part})))
+        steps.append((batch, output_of(values[first : first + size].tolist())))
         first += size
     assert measured(task, steps) == pytest.approx(
         {
@@ -78,9 +84,9 @@ def test_metrics_are_those_of_scipy(sizes: tuple[int, ...]) -> None:
 def test_the_panel() -> None:
     task = made()
     micro_batch = collate(task, samples(AGES[:2]))
-    output = ObjectiveOutput(torch.zeros(()), {"values": torch.tensor([2000.5, 1.0])})
+    output = output_of([2000.5, 1.0])
     assert shown(task, micro_batch, output) == [
-        (0, "2000 (truth: 2002): a photo"),
+        (0, "2000.5 (truth: 2001.5): a photo"),
         (1, "1 (truth: 1999): two elephants"),
     ]
 
@@ -111,3 +117,17 @@ def test_a_label_that_is_not_a_number(label: Any, message: str) -> None:
         with pytest.raises(DataError) as caught:
             refusing()
         assert str(caught.value).startswith(message)
+
+
+def test_large_labels_keep_their_order() -> None:
+    # In float32, neighbours among these are equal.
+    seconds = [1_700_000_000.0 + number for number in (3, 1, 2, 0)]
+    task = objective(Regression, head=FirstOnly(), training=samples(seconds))
+    batch = collate(task, samples(seconds)).objectives["task"]
+    scores = torch.tensor([0.3, 0.1, 0.2, 0.0])
+    step = (batch, ObjectiveOutput(torch.zeros(()), {"scores": scores}))
+    found = measured(task, [step])
+    assert found["spearman"] == pytest.approx(1, abs=1e-5)
+    assert found["pearson"] == pytest.approx(1, abs=1e-5)
+    values = np.mean(seconds) + np.std(seconds) * scores.double().numpy()
+    assert found["mse"] == pytest.approx(float(np.mean((values - seconds) ** 2)), rel=1e-5)

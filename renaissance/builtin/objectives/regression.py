@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from renaissance import (
     BatchBuilder,
@@ -79,13 +80,12 @@ class Regression(Objective):
     def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
         """Return the squared error, which is 0 without labels, and the predictions."""
         scores = self.head(self.inputs.vectors(batch, features))[:, 0].float()
-        mean, std = self.distribution.mean, self.distribution.std
         if "labels" in batch.tensors:
-            targets = ((batch.tensors["labels"] - mean) / std).float()
+            targets = self._standardized(batch.tensors["labels"])
             loss_sum = F.mse_loss(scores, targets, reduction="sum")
         else:
             loss_sum = scores.sum() * 0
-        return ObjectiveOutput(loss_sum, {"values": scores.detach().double() * std + mean})
+        return ObjectiveOutput(loss_sum, {"scores": scores.detach()})
 
     def metrics(self) -> "dict[str, Metric]":
         """Return the mean squared error, and the correlations of Pearson and Spearman."""
@@ -96,20 +96,24 @@ class Regression(Objective):
             # It warns every time that it keeps all values; those of a split take little memory.
             warnings.simplefilter("ignore")
             spearman = SpearmanCorrCoef()
-        metrics = {"mse": MeanSquaredError(), "pearson": PearsonCorrCoef(), "spearman": spearman}
-        return {name: metric.set_dtype(torch.float64) for name, metric in metrics.items()}
+        return {"mse": MeanSquaredError(), "pearson": PearsonCorrCoef(), "spearman": spearman}
 
     def update_metrics(
         self, metrics: "Mapping[str, Metric]", batch: ObjectiveBatch, output: ObjectiveOutput
     ) -> None:
         """Add one micro-batch, if it has labels."""
-        if "labels" in batch.tensors:
-            for metric in metrics.values():
-                metric.update(output.predictions["values"], batch.tensors["labels"])
+        if "labels" not in batch.tensors:
+            return
+        scores, labels = output.predictions["scores"], batch.tensors["labels"]
+        metrics["mse"].update(self._values(scores), labels)
+        # These do not depend on the unit, and TorchMetrics keeps float32, in which large numbers
+        # that differ little are equal.
+        for name in ("pearson", "spearman"):
+            metrics[name].update(scores, self._standardized(labels))
 
     def predictions(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> list[dict[str, Any]]:
         """Return each sample's id or index, and the number predicted."""
-        values = output.predictions["values"].tolist()
+        values = self._values(output.predictions["scores"]).tolist()
         return [
             {**identifier, "prediction": value}
             for identifier, value in zip(batch.identifiers, values, strict=True)
@@ -120,14 +124,22 @@ class Regression(Objective):
         self, batch: ObjectiveBatch, output: ObjectiveOutput, texts: Sequence[str]
     ) -> list[PanelEntry]:
         """Return the predicted and the true number of each sample that has an image."""
-        lines = [f"{value:.4g}" for value in output.predictions["values"].tolist()]
+        lines = [f"{value:.6g}" for value in self._values(output.predictions["scores"]).tolist()]
         if "labels" in batch.tensors:
             true = batch.tensors["labels"].tolist()
-            lines = [f"{line} (truth: {t:.4g})" for line, t in zip(lines, true, strict=True)]
+            lines = [f"{line} (truth: {t:.6g})" for line, t in zip(lines, true, strict=True)]
         return [
             PanelEntry(row, (*([text] if text else []), Guess(line)))
             for line, (row, text) in zip(lines, self.inputs.shown(batch, texts), strict=False)
         ]
+
+    def _standardized(self, labels: Tensor) -> Tensor:
+        """Return labels as the head learns them, float32."""
+        return ((labels.double() - self.distribution.mean) / self.distribution.std).float()
+
+    def _values(self, scores: Tensor) -> Tensor:
+        """Return what the head says in the unit of the labels, float64."""
+        return scores.double() * self.distribution.std + self.distribution.mean
 
     def _target(self, sample: KeyedSample) -> float:
         try:
