@@ -84,10 +84,10 @@ def test_metrics_are_those_of_scipy(sizes: tuple[int, ...]) -> None:
 def test_the_panel() -> None:
     task = made()
     micro_batch = collate(task, samples(AGES[:2]))
-    output = output_of([2000.5, 1.0])
+    output = output_of([2000.5, 2003.25])
     assert shown(task, micro_batch, output) == [
         (0, "2000.5 (truth: 2001.5): a photo"),
-        (1, "1 (truth: 1999): two elephants"),
+        (1, "2003.25 (truth: 1999): two elephants"),
     ]
 
 
