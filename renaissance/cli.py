@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.text import Text
 
 import renaissance
+from renaissance.commands.arguments import RankCount, Spec, TrustPlugins, debug_flag
 from renaissance.commands.data import app as data_app
 from renaissance.commands.plugins import app as plugins_app
 from renaissance.commands.recipes import app as recipes_app
+from renaissance.commands.use import app as use_app
 from renaissance.errors import (
     PeerError,
     RenaissanceError,
@@ -44,32 +46,8 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(plugins_app, name="plugins")
+app.add_typer(use_app)
 app.add_typer(recipes_app, name="recipes")
-
-Spec = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="SPEC.toml... [section.key=value]...",
-        help="Run specs or recipe:NAME (later ones win), then individual settings.",
-    ),
-]
-
-RankCount = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N|auto",
-        help="Processes to start on this machine; auto: one per GPU, or one without GPUs. Without "
-        "it, this process alone runs, or is one of those that torchrun has started.",
-    ),
-]
-
-TrustPlugins = Annotated[
-    bool,
-    typer.Option(
-        "--trust-plugins",
-        help="Run the Python files that the spec.toml of a run folder names in run.plugins.",
-    ),
-]
 
 
 @app.command()
@@ -85,7 +63,7 @@ def train(spec: Spec, trust_plugins: TrustPlugins = False, ranks: RankCount = No
         # A fault that every rank would find.
         BatchPlan.of(chosen.train, num_ranks)
         trust = ["--trust-plugins"] if trust_plugins else []
-        raise typer.Exit(start_ranks(["train", *spec, *trust, *_debug()], num_ranks))
+        raise typer.Exit(start_ranks(["train", *spec, *trust, *debug_flag()], num_ranks))
     from renaissance.engine.train import train as run
 
     raise typer.Exit(run(chosen, plugins))
@@ -145,7 +123,7 @@ def evaluate(
     from renaissance.elastic import number_of_ranks, start_ranks
 
     num_ranks = number_of_ranks(ranks, read_spec(request, plugins).train.device)
-    arguments = ["evaluate", *run, "--split", split, "--checkpoint", checkpoint, *_debug()]
+    arguments = ["evaluate", *run, "--split", split, "--checkpoint", checkpoint, *debug_flag()]
     if predictions is not None:
         arguments += ["--predictions", str(predictions)]
     if controls:
@@ -153,101 +131,6 @@ def evaluate(
     if trust_plugins:
         arguments.append("--trust-plugins")
     raise typer.Exit(start_ranks(arguments, num_ranks))
-
-
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--column",
-        metavar="ROLE=COLUMN",
-        help="Column of the table for a role (image, text, text_pair, image_2, or a label that "
-        "the objective reads); by default, the run's own, or the one with the role's name.",
-    ),
-]
-
-
-@app.command()
-def predict(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")],
-    inputs: Annotated[
-        list[str],
-        typer.Option(
-            "--input",
-            metavar="TABLE",
-            help="A csv, tsv, jsonl, Parquet or Arrow file, a WebDataset tar, or a pattern.",
-        ),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            help="File to write: .jsonl, .csv or .parquet; any other name gets the task's own form."
-        ),
-    ] = Path("predictions.jsonl"),
-    objective: Annotated[
-        str | None, typer.Option(help="Objective to predict with, if several can.")
-    ] = None,
-    column: Columns = None,
-    checkpoint: Annotated[str, typer.Option(help="best, last, or a checkpoint's folder.")] = "best",
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Rows in one pass; by default, as in evaluation.")
-    ] = None,
-    device: Device = "auto",
-    trust_plugins: TrustPlugins = False,
-    ranks: RankCount = None,
-) -> None:
-    """Predict the rows of a table with a trained run; the same command again resumes it."""
-    from renaissance.commands.predict import PredictionRequest, parse_columns
-    from renaissance.commands.predict import predict as run_prediction
-
-    columns = parse_columns(column or [])
-    request = PredictionRequest(
-        run, inputs, columns, output, objective, checkpoint, batch_size, device, trust_plugins
-    )
-    if ranks is not None:
-        from renaissance.elastic import number_of_ranks, start_ranks
-
-        arguments = ["predict", *request.arguments(), *_debug()]
-        raise typer.Exit(start_ranks(arguments, number_of_ranks(ranks, device)))
-    run_prediction(request)
-
-
-@app.command()
-def serve(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")],
-    gallery: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TABLE", help="Table of images or texts to search."),
-    ] = None,
-    column: Columns = None,
-    checkpoint: Annotated[str, typer.Option(help="best, last, or a checkpoint's folder.")] = "best",
-    host: Annotated[
-        str, typer.Option(help="Address to listen at; by default, this machine alone can ask.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 8000,
-    max_upload_mib: Annotated[int, typer.Option(min=1, help="Largest request, MiB.")] = 16,
-    device: Device = "auto",
-    trust_plugins: TrustPlugins = False,
-) -> None:
-    """Ask a trained run on a page in the browser: pictures, texts, and what belongs together."""
-    from renaissance.commands.predict import parse_columns
-    from renaissance.commands.serve import ServeRequest
-    from renaissance.commands.serve import serve as run_server
-
-    columns = parse_columns(column or [])
-    run_server(
-        ServeRequest(
-            run,
-            checkpoint,
-            gallery or [],
-            columns,
-            host,
-            port,
-            max_upload_mib * 2**20,
-            device,
-            trust_plugins,
-        )
-    )
 
 
 @app.command()
@@ -290,10 +173,6 @@ def _read(spec: list[str]) -> Layers:
     layers = read_layers(spec)
     check_sections(layers)
     return layers
-
-
-def _debug() -> list[str]:
-    return ["--debug"] if "--debug" in sys.argv else []
 
 
 def main() -> None:

@@ -1,0 +1,93 @@
+"""`renaissance predict` and `renaissance serve`: their flags; what they do is imported late."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from renaissance.commands.arguments import Columns, Device, RankCount, TrustPlugins, debug_flag
+
+app = typer.Typer()
+
+
+@app.command()
+def predict(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option(
+            "--input",
+            metavar="TABLE",
+            help="A csv, tsv, jsonl, Parquet or Arrow file, a WebDataset tar, or a pattern.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="File to write: .jsonl, .csv or .parquet; any other name gets the task's own form."
+        ),
+    ] = Path("predictions.jsonl"),
+    objective: Annotated[
+        str | None, typer.Option(help="Objective to predict with, if several can.")
+    ] = None,
+    column: Columns = None,
+    checkpoint: Annotated[str, typer.Option(help="best, last, or a checkpoint's folder.")] = "best",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows in one pass; by default, as in evaluation.")
+    ] = None,
+    device: Device = "auto",
+    trust_plugins: TrustPlugins = False,
+    ranks: RankCount = None,
+) -> None:
+    """Predict the rows of a table with a trained run; the same command again resumes it."""
+    from renaissance.commands.predict import PredictionRequest, parse_columns
+    from renaissance.commands.predict import predict as run_prediction
+
+    columns = parse_columns(column or [])
+    request = PredictionRequest(
+        run, inputs, columns, output, objective, checkpoint, batch_size, device, trust_plugins
+    )
+    if ranks is not None:
+        from renaissance.elastic import number_of_ranks, start_ranks
+
+        arguments = ["predict", *request.arguments(), *debug_flag()]
+        raise typer.Exit(start_ranks(arguments, number_of_ranks(ranks, device)))
+    run_prediction(request)
+
+
+@app.command()
+def serve(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")],
+    gallery: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TABLE", help="Table of images or texts to search."),
+    ] = None,
+    column: Columns = None,
+    checkpoint: Annotated[str, typer.Option(help="best, last, or a checkpoint's folder.")] = "best",
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; by default, this machine alone can ask.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 8000,
+    max_upload_mib: Annotated[int, typer.Option(min=1, help="Largest request, MiB.")] = 16,
+    device: Device = "auto",
+    trust_plugins: TrustPlugins = False,
+) -> None:
+    """Ask a trained run on a page in the browser: pictures, texts, and what belongs together."""
+    from renaissance.commands.predict import parse_columns
+    from renaissance.commands.serve import ServeRequest
+    from renaissance.commands.serve import serve as run_server
+
+    columns = parse_columns(column or [])
+    run_server(
+        ServeRequest(
+            run,
+            checkpoint,
+            gallery or [],
+            columns,
+            host,
+            port,
+            max_upload_mib * 2**20,
+            device,
+            trust_plugins,
+        )
+    )
