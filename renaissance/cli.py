@@ -162,7 +162,7 @@ def common(
         ),
     ] = False,
 ) -> None:
-    """Vision-language encoders: train, check, watch.
+    """Vision-language encoders: train, compare, use.
 
     `renaissance train --ranks auto run.toml` trains; `torchrun -m renaissance run.toml`, too.
     """

@@ -479,3 +479,27 @@ def test_what_cannot_be_evaluated_is_said(run: Path, tmp_path: Path) -> None:
         assert_refused(renaissance("evaluate", "--trust-plugins", *arguments), *texts)
     assert not (run / "results.json").exists()
     assert not Path(name).exists()
+
+
+def test_controls_measure_without_one_modality(tmp_path: Path) -> None:
+    run_here(write_spec(tmp_path), tmp_path, "train.max_steps=4")
+    run = tmp_path / "tiny"
+    finished = renaissance("evaluate", str(run), "--controls")
+    assert finished.code == 0, finished.err
+    lines = finished.out.splitlines()
+    titles = next(line for line in lines if line.strip().startswith("metric")).split("  ")
+    columns = [title.strip() for title in titles if title.strip()]
+    assert columns == ["metric", "value", "blank image", "other image", "blank text", "targets"]
+    found = results(run)
+    controls = found["controls"]
+    assert list(controls) == ["blank image", "other image", "blank text"]
+    # The dataset's own blank pictures are the same grey.
+    assert renaissance("evaluate", str(run), "data.validate.0.blank=true").code == 0
+    blank = results(run)["metrics"]
+    assert controls["blank image"] == pytest.approx(blank, abs=1e-6)
+    assert controls["blank image"] != pytest.approx(found["metrics"], abs=1e-4)
+    # Without words, there is nothing to mask.
+    assert "mlm/accuracy" not in controls["blank text"]
+    assert "itm/accuracy" in controls["blank text"]
+    # Without --controls, the file has none.
+    assert "controls" not in results(run)
