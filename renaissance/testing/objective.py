@@ -20,6 +20,7 @@ from renaissance.testing.predictions import check_predictions, check_without_lab
 from renaissance.testing.randomness import global_state
 from renaissance.testing.samples import SampleList, made_up_samples
 from renaissance.testing.surroundings import NAME, Surroundings
+from renaissance.testing.uses import check_uses
 
 MIN_SAMPLES = 4
 OUTPUTS = frozenset({"text", "image", "pooled"})
@@ -96,6 +97,8 @@ def _check_results(
         _check_panel(surroundings, objective)
     with check.part("predictions"):
         check_predictions(surroundings, objective, compares_samples)
+    with check.part("uses"):
+        check_uses(surroundings, objective)
     if objective.labels:
         with check.part("without labels"):
             check_without_labels(surroundings, objective)

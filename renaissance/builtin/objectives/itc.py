@@ -120,8 +120,9 @@ class ITC(Objective):
             to_text = scale * image @ all_text.transpose(0, 1)
         figures = compare(to_image, to_text, positives)
         vectors = {"text": text.detach(), "image": image.detach(), "scale": scale.detach()}
+        predictions = {name: figure.detach() for name, figure in figures.items()}
         return ObjectiveOutput(
-            figures["loss"].sum(), {**figures, **({} if self.training else vectors)}
+            figures["loss"].sum(), {**predictions, **({} if self.training else vectors)}
         )
 
     def metrics(self) -> "dict[str, Metric]":
