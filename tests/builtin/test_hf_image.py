@@ -25,6 +25,8 @@ from transformers import (
     CLIPConfig,
     CLIPModel,
     DeiTForImageClassificationWithTeacher,
+    Dinov2WithRegistersConfig,
+    LevitConfig,
     ViTMAEConfig,
     ViTMAEForPreTraining,
 )
@@ -345,3 +347,60 @@ def test_width_and_tokens_are_those_of_the_output(family, config, size, shape, d
     states = encoder.encode_image(images(size).to(device)).hidden_states
     assert states.shape == (3, *shape)
     assert encoder.hidden_size == shape[1]
+
+
+REGISTERS = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "mlp_ratio": 2,
+    "num_register_tokens": 3,
+    **IMAGE,
+}
+LEVIT = {
+    "hidden_sizes": [8, 8, 12],
+    "num_attention_heads": [1, 1, 2],
+    "key_dim": [4, 4, 4],
+    "depths": [1, 1, 1],
+    "image_size": 64,
+}
+
+
+@pytest.mark.parametrize("size", [16, 48])
+def test_positions_are_antialiased_where_the_library_does(size, tmp_path):
+    model = save(tmp_path, AutoModel.from_config(Dinov2WithRegistersConfig(**REGISTERS)))
+    expected = model(images(size)).last_hidden_state
+    encoder = load(tmp_path, image_size=size)
+    found = encoder.encode_image(images(size)).hidden_states
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    # And from a checkpoint of another size.
+    started = load(tmp_path, load_weights=False, image_size=size)
+    state = {
+        name: tensor
+        if tensor.shape == started.state_dict()[name].shape
+        else started.fit_tensor(name, tensor)
+        for name, tensor in load(tmp_path).state_dict().items()
+    }
+    started.load_state_dict(state)
+    found = started.encode_image(images(size)).hidden_states
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("load_weights", [True, False])
+def test_positions_that_the_library_does_not_resize_are_refused(load_weights, tmp_path):
+    save(tmp_path, AutoModel.from_config(LevitConfig(**LEVIT)))
+    load(tmp_path, image_size=64, load_weights=load_weights)
+    with pytest.raises(PluginError) as caught:
+        load(tmp_path, image_size=128, load_weights=load_weights)
+    assert "this 'levit' is made for images of 64 pixels, not 128: the library" in str(caught.value)
+    assert "set data.image_size to 64" in str(caught.value)
+
+
+def test_nothing_that_the_dry_run_derives_from_weights_is_kept(tmp_path):
+    model = save(tmp_path, AutoModel.from_config(LevitConfig(**LEVIT)))
+    expected = model(images(64)).last_hidden_state
+    # As `renaissance evaluate` does: random weights first, then those of a checkpoint.
+    encoder = load(tmp_path, load_weights=False, image_size=64)
+    encoder.model.load_state_dict(model.state_dict())
+    found = encoder.encode_image(images(64)).hidden_states
+    torch.testing.assert_close(found, as_tokens(expected), atol=1e-5, rtol=0)

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 from renaissance import Encoder, EncoderContext, Tokens
-from renaissance.builtin.encoders.huggingface.positions import resized_image_table
+from renaissance.builtin.encoders.huggingface.positions import (
+    antialias_of,
+    resized_image_table,
+)
 from renaissance.builtin.encoders.huggingface.pretrained import (
     PretrainedOptions,
     enable_checkpointing,
@@ -54,6 +57,7 @@ class HFImageEncoder(Encoder):
         loaded = load_image_model("hf-image", options, context)
         self.model = loaded.model
         self.hidden_size = loaded.hidden_size
+        self.image_size = context.image_size
         self.image_summary = loaded.image_summary
         self.weights_source = options.weights_source
         self._options = options
@@ -71,7 +75,8 @@ class HFImageEncoder(Encoder):
         if not hasattr(self.model.config, "patch_size"):
             return None
         target = self.state_dict()[name]
-        return resized_image_table(name, tensor, target, patch_grid(self.model.config))
+        antialias = antialias_of("hf-image", self.model, self.image_size)
+        return resized_image_table(name, tensor, target, patch_grid(self.model.config), antialias)
 
     def check_weights(self) -> None:
         """Check the checkpoint's weight files by their headers and sizes."""

@@ -20,6 +20,7 @@ from renaissance.builtin.encoders.huggingface.joint_embeddings import (
 )
 from renaissance.builtin.encoders.huggingface.joint_stack import REMEDY, JointStack, take_stack
 from renaissance.builtin.encoders.huggingface.positions import (
+    antialias_of,
     resized_image_table,
     resized_text_table,
 )
@@ -95,6 +96,7 @@ class HFJointEncoder(Encoder):
 
         self.stack, expected = take_stack(WHERE, model, run)
         self.hidden_size = loaded.hidden_size
+        self.image_size = context.image_size
         self.text_summary = "first" if context.starts_with_class else "mean"
         # The new embeddings of a text model have a class token.
         self.image_summary = loaded.image_summary
@@ -143,7 +145,9 @@ class HFJointEncoder(Encoder):
         """Resize a position table of either modality; None for any other tensor."""
         target = self.state_dict()[name]
         if self.image_embeddings is None and not name.startswith("text_embeddings."):
-            return resized_image_table(name, tensor, target, patch_grid(self.embedder.config))
+            grid = patch_grid(self.embedder.config)
+            antialias = antialias_of(WHERE, self.embedder, self.image_size)
+            return resized_image_table(name, tensor, target, grid, antialias)
         if self.image_embeddings is not None and name.startswith("image_embeddings."):
             return resized_image_table(name, tensor, target, self.image_embeddings.grid)
         return resized_text_table(name, tensor, target)

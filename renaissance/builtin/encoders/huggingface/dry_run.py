@@ -80,6 +80,10 @@ def dry_run(
             f"({type(error).__name__}: {error}); fix the config keys that you override, or use "
             "another family"
         ) from error
+    finally:
+        # Some families, such as LeViT, keep what they derive from weights until training begins;
+        # weights that are loaded later would not count.
+        model.train().eval()
     # Of a text model, `probe_text` compares values; some draw only what they then overwrite.
     if draws.names and modality == "image":
         raise PluginError(

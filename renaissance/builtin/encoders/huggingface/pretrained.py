@@ -20,11 +20,12 @@ from renaissance.builtin.encoders.huggingface.families import (
     text_config,
     text_model_class,
 )
-from renaissance.builtin.encoders.huggingface.positions import resize_positions
+from renaissance.builtin.encoders.huggingface.positions import find_antialias, resize_positions
 from renaissance.builtin.encoders.huggingface.sizes import (
     check_image_size,
     check_text_size,
     has_class_token,
+    has_image_size,
     set_image_size,
 )
 from renaissance.builtin.encoders.huggingface.text_probe import probe_text
@@ -189,13 +190,18 @@ def load_image_model(
     model_class = image_model_class(where, config)
     config = override_config(where, config, options.config)
     check_image_size(where, config, context.image_size)
+    has_other_size = not has_image_size(config, context.image_size)
+    antialias = False
+    if has_other_size and not options.has_random_weights:
+        antialias = find_antialias(where, config, model_class, context.image_size)
     if options.has_random_weights or not context.load_weights:
         set_image_size(config, context.image_size)
         model, missing = build_model(where, config, model_class), frozenset[str]()
     else:
         checkpoint, part = str(options.checkpoint), "(vision|image)_model"
         model, missing = read_model(where, checkpoint, config, model_class, part)
-        model = resize_positions(where, model, context.image_size)
+        if has_other_size:
+            model = resize_positions(where, model, context.image_size, antialias)
     states = dry_run(where, model, "image", context)
     _freeze_unused(where, model, states, missing)
     # A feature map has its channels before its height and width.

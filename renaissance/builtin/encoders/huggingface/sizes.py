@@ -60,7 +60,7 @@ def check_image_size(where: str, config: PreTrainedConfig, image_size: int) -> N
     Raises:
         SpecError: If they do not; the message names the nearest sizes that do.
     """
-    if image_size in _pair(getattr(config, "image_size", None) or ()):
+    if hasattr(config, "image_size") and has_image_size(config, image_size):
         return  # The size that it was made for.
     step = _stride(config)
     # Swin's last stage must still be at least as large as one window.
@@ -118,6 +118,12 @@ def has_class_token(config: PreTrainedConfig, states: Tensor, image_size: int) -
     # In stages, the number of tokens of a grid is known from the output alone.
     side = isqrt(num_tokens)
     return side * side != num_tokens or image_size % side != 0
+
+
+def has_image_size(config: PreTrainedConfig, image_size: int) -> bool:
+    """Return whether a model is made for square images of a size, or names no size."""
+    size = getattr(config, "image_size", None)
+    return size is None or tuple(_pair(size)) == (image_size, image_size)
 
 
 def set_image_size(config: PreTrainedConfig, image_size: int) -> None:

@@ -1,14 +1,12 @@
 """What a text model does with a text, asked of a small copy of it with random weights.
 
 The library does not declare whether a model's tokens see those after them, or whether padding
-changes real tokens. Both depend on the architecture alone, so a copy of few layers can answer
-before any weights are read, and `renaissance check` gets the same answer as the run.
+changes real tokens. Both depend on the architecture alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,15 +14,19 @@ from torch import Tensor
 
 from renaissance import EncoderContext, PluginError, SpecError
 from renaissance.builtin.encoders.huggingface.attention import mask_argument
-from renaissance.builtin.encoders.huggingface.building import ModelClass, build_model
+from renaissance.builtin.encoders.huggingface.building import ModelClass
 from renaissance.builtin.encoders.huggingface.families import TEXT_REMEDY
 from renaissance.builtin.encoders.huggingface.sizes import count_text_positions
+from renaissance.builtin.encoders.huggingface.small_copy import (
+    NUM_WORDS,
+    random_model,
+    small_config,
+)
 
 if TYPE_CHECKING:
     # Importing it takes two seconds, and only building a model needs it.
     from transformers import PreTrainedConfig, PreTrainedModel
 
-NUM_LAYERS, NUM_WORDS = 2, 1000
 LONGEST_TEXT = 18
 # Relative to the largest state: far above rounding errors, far below what a padding token does.
 TOLERANCE = 1e-4
@@ -67,24 +69,15 @@ def _small_copy(
 ) -> tuple[Encode, Tensor]:
     """Return a function that encodes with a small copy, and a text for it, (1, tokens) int64."""
     try:
-        model = build_model(where, _small_config(config), model_class)
+        model = random_model(where, small_config(config), model_class)
         return _checked(where, model, context)
     # Some families need the number of layers or of words that they have.
     except (PluginError, SpecError):
-        return _checked(where, build_model(where, config, model_class), context)
-
-
-def _small_config(config: PreTrainedConfig) -> PreTrainedConfig:
-    small = deepcopy(config)
-    for name, most in (("num_hidden_layers", NUM_LAYERS), ("vocab_size", NUM_WORDS)):
-        if isinstance(getattr(small, name, None), int):
-            setattr(small, name, min(getattr(small, name), most))
-    return small
+        return _checked(where, random_model(where, config, model_class), context)
 
 
 def _checked(where: str, model: PreTrainedModel, context: EncoderContext) -> tuple[Encode, Tensor]:
-    """Give a model random weights, and try to encode a text with it."""
-    _randomize(model)
+    """Try to encode a text with a model."""
 
     def encode(input_ids: Tensor, attention_mask: Tensor, is_pairwise: bool) -> Tensor:
         mask = mask_argument(attention_mask, is_pairwise)
@@ -102,20 +95,6 @@ def _checked(where: str, model: PreTrainedModel, context: EncoderContext) -> tup
             "another family"
         ) from error
     return encode, input_ids
-
-
-def _randomize(model: PreTrainedModel) -> None:
-    """Draw weights under which every part of the model shows in its output.
-
-    Some of the library's initial weights are 0, which would hide what they are for.
-    """
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-        if parameter.dim() > 1:
-            parameter.copy_(noise / parameter.shape[-1] ** 0.5)
-        else:
-            parameter.add_(noise, alpha=0.3)
 
 
 def _example_ids(model: PreTrainedModel, context: EncoderContext) -> Tensor:
