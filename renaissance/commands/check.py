@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from renaissance.commands.lost_area import lost_area_lines
 from renaissance.commands.output import print_figures, print_line
+from renaissance.commands.this_machine import check_machine, check_memory
 from renaissance.contracts.encoder import Encoder
 from renaissance.data.preprocessor import normalization_of
 from renaissance.engine.checkpoint import load_checkpoint
@@ -35,11 +36,14 @@ def check_run(spec: RunSpec, num_ranks: int) -> None:
     Raises:
         RenaissanceError: If the run could not start.
     """
+    check_machine(spec)
     parts = _build(spec, num_ranks)
     parameter_groups(parts.network, parts.spec.optimizer)
     # First, since a checkpoint that does not fit is an error.
     weights = _weights_lines(parts)
     costs = _estimate(parts)
+    if costs is not None:
+        check_memory(spec, costs.memory)
     _print_parts(parts, costs)
     data = _data_lines(parts)
     data += lost_area_lines(parts.train.reader, parts.spec.data.transform.type)

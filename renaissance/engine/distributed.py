@@ -23,6 +23,36 @@ TIMEOUT = timedelta(minutes=30)
 T = TypeVar("T")
 
 
+def choose_device(
+    device_type: str, rank: int, local_rank: int, world_size: int = 1
+) -> torch.device:
+    """Return the device of a process.
+
+    Args:
+        device_type: "auto", "cpu", "cuda" or "mps".
+        rank: Its rank.
+        local_rank: Its rank among those on the same machine.
+        world_size: Number of ranks.
+
+    Raises:
+        RunError: If there is no such device for this process.
+    """
+    if device_type == "cuda" and not torch.cuda.is_available():
+        raise RunError("train.device: 'cuda', but torch finds no CUDA device; use 'auto' or 'cpu'")
+    if device_type == "mps":
+        _check_mps(world_size)
+        return torch.device("mps")
+    if device_type == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise RunError(
+            f"rank {rank} needs GPU {local_rank}, but this machine has "
+            f"{torch.cuda.device_count()} GPUs; start at most one process per GPU "
+            "(--nproc-per-node)"
+        )
+    return torch.device("cuda", local_rank)
+
+
 class Ranks:
     """All processes of the run, and which of them this one is.
 
@@ -40,21 +70,8 @@ class Ranks:
     def __init__(self, device_type: str) -> None:
         self.rank, self.world_size, local_rank = launch_of_process()
         end_with_launcher()
-        if device_type == "cuda" and not torch.cuda.is_available():
-            raise RunError(
-                "train.device: 'cuda', but torch finds no CUDA device; use 'auto' or 'cpu'"
-            )
-        use_cuda = device_type in ("auto", "cuda") and torch.cuda.is_available()
-        if use_cuda and local_rank >= torch.cuda.device_count():
-            raise RunError(
-                f"rank {self.rank} needs GPU {local_rank}, but this machine has "
-                f"{torch.cuda.device_count()} GPUs; start at most one process per GPU "
-                "(--nproc-per-node)"
-            )
-        if device_type == "mps":
-            _check_mps(self.world_size)
-        cpu_or_mps = "mps" if device_type == "mps" else "cpu"
-        self.device = torch.device("cuda", local_rank) if use_cuda else torch.device(cpu_or_mps)
+        self.device = choose_device(device_type, self.rank, local_rank, self.world_size)
+        use_cuda = self.device.type == "cuda"
         if use_cuda:
             torch.cuda.set_device(self.device)
         if self.world_size > 1 and not dist.is_available():

@@ -124,6 +124,32 @@ def test_what_depends_on_how_a_batch_is_divided(tmp_path: Path) -> None:
     assert "batch norms of image_encoder: 2 samples at once, of 8 per step" in output
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["run.output_dir={folder}/file/runs"], "run.output_dir: cannot create {folder}/file/runs"),
+        (["train.device=cuda"], "train.device: 'cuda', but torch finds no CUDA device"),
+        (["data.num_workers=10000"], "data.num_workers: got 10,000, more than "),
+        (["train.global_batch_size=1000000000"], "train.micro_batch_size: a rank would take about"),
+        (
+            ["model.text_encoder.config.is_decoder=true"],
+            "hf-text: 'bert' reads in one direction: its tokens do not see those after them",
+        ),
+    ],
+)
+def test_what_cannot_start_is_not_ok(
+    tmp_path: Path, settings: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    given = [setting.format(folder=tmp_path) for setting in settings]
+    finished = renaissance("check", str(write_spec(tmp_path)), *given)
+    assert finished.code != 0
+    assert message.format(folder=tmp_path) in " ".join(finished.err.split())
+    assert "ok: this run can start" not in finished.out
+
+
 def test_where_weights_come_from(tmp_path: Path) -> None:
     save_model(tmp_path / "vit", "vit")
     start, end = TINY.index("[model.image_encoder]"), TINY.index("[model.fusion]")
