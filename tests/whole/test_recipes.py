@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tomli
 from renaissance_cifar.dataset import CLASSES
+from safetensors.torch import save_file
 from support.answering import png, write_table
 from support.command_line import renaissance
 from support.installing import install_metadata
@@ -93,6 +94,8 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)})
     for name, (model_type, config) in HUB.items():
         CONFIG_MAPPING[model_type](**config).save_pretrained(folder / name)
+        # check looks for the file, and reads no weights.
+        save_file({}, folder / name / "model.safetensors")
         tokenizer.save_pretrained(folder / name)
     write_data(folder / "data")
     return folder
