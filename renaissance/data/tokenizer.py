@@ -1,6 +1,7 @@
 """The run's tokenizer: any fast Hugging Face tokenizer, or the words of a dataset."""
 
 import hashlib
+import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -112,7 +113,10 @@ def _from_vocabulary(datasets: Sequence[Dataset]) -> PreTrainedTokenizerFast:
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerFast) -> str:
     """Return the digest of all that determines its token ids, however its files are written."""
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    # The run sets these by `data.max_text_length`.
+    del content["truncation"], content["padding"]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _from_pretrained(source: str, key: str) -> PreTrainedTokenizerFast:

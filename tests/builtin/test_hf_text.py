@@ -237,10 +237,16 @@ def test_weights_of_another_shape_than_the_config_says(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "cause"),
     [
-        (lambda data: data[:100], "SafetensorError: Error while deserializing header"),
-        (lambda data: b"\xff" * 8 + data[8:], "SafetensorError: Error while deserializing header"),
-        (lambda data: data[:-7], "SafetensorError: Error while deserializing header"),
-        (lambda data: b"version https://git-lfs.github.com/spec/v1", "SafetensorError: Error whi"),
+        (lambda data: data[:100], "is cut off or damaged (Error while"),
+        (
+            lambda data: b"\xff" * 8 + data[8:],
+            "is cut off or damaged (Error while",
+        ),
+        (lambda data: data[:-7], "is cut off or damaged (Error while"),
+        (
+            lambda data: b"version https://git-lfs.github.com/spec/v1",
+            "is a git-lfs pointer",
+        ),
     ],
 )
 def test_weights_that_cannot_be_read(tmp_path, spoil, cause):
@@ -249,7 +255,7 @@ def test_weights_that_cannot_be_read(tmp_path, spoil, cause):
     file.write_bytes(spoil(file.read_bytes()))
     with pytest.raises(CheckpointError) as caught:
         load(tmp_path)
-    assert f"checkpoint: the folder '{tmp_path}' cannot be loaded: {cause}" in str(caught.value)
+    assert f"checkpoint: {file}: {cause}" in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])

@@ -169,13 +169,16 @@ def test_the_panel() -> None:
     logits = [[-1.0, 0.0, 2.0], [-1.0, -1.0, -1.0]]
     output = predicting(task, micro_batch.objectives["task"], logits)
     assert shown(task, micro_batch, output) == [
-        (0, "cow, dog (truth: none): a photo"),
-        (1, "none (truth: cat, dog): a photo"),
+        (0, "a photo: cow, dog (truth: none)", False),
+        (1, "a photo: none (truth: cat, dog)", False),
     ]
     alone = made(SINGLE, modalities=("image",))
     micro_batch = collate(alone, samples(["cat", "dog"]))
     output = predicting(alone, micro_batch.objectives["task"], logits)
-    assert shown(alone, micro_batch, output) == [(0, "dog (truth: cat)"), (1, "cat (truth: dog)")]
+    assert shown(alone, micro_batch, output) == [
+        (0, "dog (truth: cat)", False),
+        (1, "cat (truth: dog)", False),
+    ]
     words = made(SINGLE, modalities=("text",))
     micro_batch = collate(words, samples(["cat", "dog"]))
     assert micro_batch.pixel_values is None

@@ -86,8 +86,8 @@ def test_the_panel() -> None:
     micro_batch = collate(task, samples(AGES[:2]))
     output = output_of([2000.5, 2003.25])
     assert shown(task, micro_batch, output) == [
-        (0, "2000.5 (truth: 2001.5): a photo"),
-        (1, "2003.25 (truth: 1999): two elephants"),
+        (0, "a photo: 2000.5 (truth: 2001.5)", None),
+        (1, "two elephants: 2003.25 (truth: 1999)", None),
     ]
 
 

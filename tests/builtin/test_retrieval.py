@@ -168,7 +168,7 @@ def test_recall_is_that_of_brute_force(tmp_path: Path, tower: str) -> None:
     split = split_of(spec, task, collate)
     objective = task.named_objectives()["retrieval"]
     # Batches that do not come out even.
-    scores = score_split(split, objective.score, 7, shortlist=0)
+    scores = score_split(split, objective.match_score, 7, shortlist=0)
     np.testing.assert_allclose(scores.values.numpy(), expected, atol=1e-5, rtol=1e-5)
     found = objective.evaluate_split(split)
     wanted = figures(-expected, IMAGES)

@@ -247,7 +247,8 @@ def test_damaged_results_cost_no_evaluation(run: Path, text: str) -> None:
 def test_a_full_disk_costs_no_figures(run: Path) -> None:
     evaluate(run)
     before = (run / "results.json").read_bytes()
-    command = ["evaluate", str(run), "--predictions", str(run / "predictions.jsonl")]
+    command = ["evaluate", "--trust-plugins", str(run)]
+    command += ["--predictions", str(run / "predictions.jsonl")]
     with full_disk():
         finished = renaissance(*command)
     assert finished.code == 1
@@ -368,7 +369,7 @@ def test_settings_that_are_not_those_of_the_run_are_recorded(run: Path) -> None:
 
 def test_progress_is_shown(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "evaluation: 21 of 21 samples on rank 0, " in evaluate(run)
-    monkeypatch.setattr("sys.argv", ["renaissance", "evaluate", str(run)])
+    monkeypatch.setattr("sys.argv", ["renaissance", "evaluate", "--trust-plugins", str(run)])
 
     def act() -> None:
         with pytest.raises(SystemExit):

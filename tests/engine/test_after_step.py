@@ -160,7 +160,7 @@ def test_a_disk_that_stays_full_is_an_error_after_the_last_evaluation(
     fill_disk(monkeypatch, 3, 4)
     with pytest.raises(CheckpointError, match=r"step-00000004: cannot write the checkpoint: "):
         train(tmp_path, *settings)
-    assert "step 4  validate  loss" in capsys.readouterr().out
+    assert "step 4/4  validate  loss" in capsys.readouterr().out
     run = RunFolder(tmp_path / "tiny")
     assert run.checkpoints() == [run.checkpoint(2)] == [run.best]
     monkeypatch.undo()

@@ -16,6 +16,7 @@ from transformers import BertTokenizer
 import renaissance
 from renaissance import DataError, Model, RunError, SpecError
 from renaissance.data.images import square_pixels
+from renaissance.data.open_image import ImageLimits
 from renaissance.inference.loading import load
 
 ITC = '[[objectives]]\ntype = "itc"\nprojection_size = 8\n\n[[objectives]]\ntype = "mlm"'
@@ -54,7 +55,7 @@ def _by_hand(model: Model, picture: Image.Image, text: str) -> tuple[float, floa
         picture,
         model.spec.data.transform.build(renaissance.TransformContext(32, False, (0.5, 0.5, 0.5))),
         np.random.default_rng(),
-        10**6,
+        ImageLimits(),
         "here",
     )
     network = model.network

@@ -108,7 +108,7 @@ def registration(component: Any, name: Any = "some", kind: Any = "head") -> Regi
         (
             registration(NoRequires, kind="objective"),
             "some-distribution 1.0: objective 'some': NoRequires does not define collate, forward, "
-            "requires, which every Objective has; see its docstring",
+            "which every Objective has; see its docstring",
         ),
         (
             registration(NotFrozen),

@@ -210,7 +210,8 @@ def test_a_batch_beyond_all_bounds_is_reported_at_once(plugins: Plugins) -> None
         ),
         (
             "train.device=cuda0",
-            'train.device: got "cuda0", expected "auto" | "cpu" | "cuda"; did you mean \'cuda\'?',
+            'train.device: got "cuda0", expected "auto" | "cpu" | "cuda" | "mps"; did you mean '
+            "'cuda'?",
         ),
         ("optimizer.betas=[0.9]", "optimizer.betas: got a list of 1, expected list of 2 numbers"),
         (

@@ -18,6 +18,7 @@ from renaissance import (
     DatasetContext,
     Features,
     Fused,
+    Guess,
     ModelSizes,
     ObjectiveBatch,
     ObjectiveContext,
@@ -143,8 +144,9 @@ def shown(
     entries = made.panel(micro_batch.objectives["task"], output, texts)
     found = []
     for entry in entries:
-        text, guess = entry.lines
-        assert isinstance(text, str)
+        *texts_above, guess = entry.lines
+        assert isinstance(guess, Guess)
         without = re.sub(r" \d\.\d\d", "", guess.text)
-        found.append((entry.image_row, f"{text}: {without}", guess.is_right))
+        line = ": ".join([*map(str, texts_above), without])
+        found.append((entry.image_row, line, guess.is_right))
     return found
