@@ -48,7 +48,7 @@ from renaissance.spec.values import (
     structure_string,
 )
 
-T = TypeVar("T")
+T = TypeVar("T", bound=AttrsInstance)
 
 # What to write in place of keys of older releases, by the section that had them.
 REPLACED = {
@@ -91,6 +91,25 @@ def check_sections(layers: Layers) -> None:
         _Structurer(None).structure(layers.table)
     if faults.entries:
         raise SpecError(*_lines(faults, layers))
+
+
+def structure_section(table: Table, section: type[T], where: str) -> T:
+    """Turn the tables of another file than a run spec into its class, as strictly.
+
+    Args:
+        table: The tables.
+        section: An attrs class whose fields are made by `option`.
+        where: The file, for messages.
+
+    Raises:
+        SpecError: With every fault: the file, its key path, the actual and the expected value.
+    """
+    faults = Faults()
+    with faults.collect():
+        structured: T = _Structurer(None)._structure_table(table, section)
+    if faults.entries:
+        raise SpecError(*(f"{where}: {show_path(path)}: {text}" for path, text in faults.entries))
+    return structured
 
 
 def _lines(faults: Faults, layers: Layers) -> list[str]:
