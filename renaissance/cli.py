@@ -19,6 +19,8 @@ from renaissance.commands.arguments import RankCount, Spec, TrustPlugins, debug_
 from renaissance.commands.data import app as data_app
 from renaissance.commands.plugins import app as plugins_app
 from renaissance.commands.recipes import app as recipes_app
+from renaissance.commands.study import app as study_app
+from renaissance.commands.study import compare
 from renaissance.commands.use import app as use_app
 from renaissance.errors import (
     PeerError,
@@ -48,6 +50,8 @@ app.add_typer(data_app, name="data")
 app.add_typer(plugins_app, name="plugins")
 app.add_typer(use_app)
 app.add_typer(recipes_app, name="recipes")
+app.add_typer(study_app, name="study")
+app.command()(compare)
 
 
 @app.command()

@@ -37,11 +37,11 @@ def check_run(spec: RunSpec, num_ranks: int) -> None:
         RenaissanceError: If the run could not start.
     """
     check_machine(spec)
-    parts = _build(spec, num_ranks)
+    parts = build_on_meta(spec, num_ranks)
     parameter_groups(parts.network, parts.spec.optimizer)
     # First, since a checkpoint that does not fit is an error.
     weights = _weights_lines(parts)
-    costs = _estimate(parts)
+    costs = estimate_run(parts)
     if costs is not None:
         check_memory(spec, costs.memory)
     _print_parts(parts, costs)
@@ -54,7 +54,8 @@ def check_run(spec: RunSpec, num_ranks: int) -> None:
     print_line("ok: this run can start")
 
 
-def _build(spec: RunSpec, num_ranks: int) -> RunParts:
+def build_on_meta(spec: RunSpec, num_ranks: int) -> RunParts:
+    """Build a run without values, and without pretrained parameters."""
     try:
         # Shapes without values: a large model takes neither memory nor time.
         with torch.device("meta"):
@@ -68,7 +69,8 @@ def _build(spec: RunSpec, num_ranks: int) -> RunParts:
         return parts
 
 
-def _estimate(parts: RunParts) -> Estimate | None:
+def estimate_run(parts: RunParts) -> Estimate | None:
+    """Estimate the cost of a micro-batch; say so, and return None, where that cannot be done."""
     if parts.validate is not None:
         # Only for its errors: a validation split of a single image has no false pairs, say.
         num_validated = min(parts.spec.evaluate.micro_batch_size, MAX_SAMPLES)

@@ -8,7 +8,6 @@ import attrs
 import typer
 
 from renaissance.commands.results import (
-    changed_settings,
     predicting,
     print_results,
     write_predictions,
@@ -22,6 +21,7 @@ from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import SplitResult, evaluate
 from renaissance.engine.init_from import initialize
 from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.recorded import changed_settings
 from renaissance.engine.run_folder import RunFolder, find_checkpoint, toml_string
 from renaissance.engine.run_parts import (
     build_datasets,
@@ -31,6 +31,7 @@ from renaissance.engine.run_parts import (
     make_collator,
     resolve_spec,
 )
+from renaissance.engine.scores import write_scores
 from renaissance.engine.training_data import TrainingAnswers, read_records
 from renaissance.errors import CheckpointError, RunError, SpecError
 from renaissance.files import write_whole
@@ -251,6 +252,8 @@ class _Report:
         writers: list[Callable[[], list[Path]]] = [
             lambda: write_results(run, split, self.checkpoint, self.result, changed, self.controls)
         ]
+        if self.result.scores:
+            writers.append(lambda: [write_scores(run, split, self.read, self.result.scores)])
         if not run.spec.is_file():
             writers.append(self._write_spec)
         if self.request.predictions is not None:

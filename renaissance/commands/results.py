@@ -4,42 +4,17 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
 
-import tomli
 import typer
 
 from renaissance.commands.output import print_figures
 from renaissance.contracts.objective import overrides
 from renaissance.engine.evaluate import SplitResult
 from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.recorded import Changes
 from renaissance.engine.run_folder import RunFolder
 from renaissance.errors import shortened
 from renaissance.files import write_whole
-from renaissance.spec.sections import RunSpec
-from renaissance.spec.write import record_tables, settings
-
-# By key path: the value in the run's spec and that of the evaluation; None for an absent one.
-Changes: TypeAlias = Mapping[str, Mapping[str, Any]]
-# A run folder may be moved, and steps replace epochs when a spec is resolved.
-NOT_COMPARED = ("run.name", "run.output_dir", "train.max_epochs")
-
-
-def changed_settings(run: RunFolder, read: RunSpec) -> Changes:
-    """Return the settings of an evaluation that differ from the spec of the run.
-
-    Args:
-        run: The run; if it has no spec, nothing differs.
-        read: The spec of the evaluation. What it does not say is not compared.
-    """
-    if not run.spec.is_file():
-        return {}
-    recorded = dict(settings(tomli.loads(run.spec.read_text())))
-    return {
-        path: {"run": recorded.get(path), "evaluation": value}
-        for path, value in settings(record_tables(read))
-        if path not in NOT_COMPARED and recorded.get(path) != value
-    }
 
 
 def print_results(

@@ -208,6 +208,13 @@ class Classification(Objective):
             if CONFUSION in metrics:
                 metrics[CONFUSION].update(predicted, true)
 
+    def sample_scores(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> dict[str, Tensor]:
+        """Return each sample's score, of which the accuracy is the mean, if it has a label."""
+        if "labels" not in batch.tensors:
+            return {}
+        predicted = self.predicted(output.predictions["logits"])
+        return {"accuracy": self.score(predicted, batch.tensors["labels"])}
+
     def pictures(self, metrics: "Mapping[str, Metric]") -> dict[str, Image.Image]:
         """Return the confusion matrix, if it is measured."""
         if CONFUSION not in metrics:

@@ -203,6 +203,14 @@ class Objective(nn.Module, Component, ABC):
         """
         return []
 
+    def sample_scores(self, batch: ObjectiveBatch, output: ObjectiveOutput) -> dict[str, Tensor]:
+        """Return the scores of the batch's samples by metric, (samples,), for paired comparisons.
+
+        The mean of a split's scores must be the metric; metrics that are not a mean over samples
+        are left out. `renaissance evaluate` keeps the scores in the run folder.
+        """
+        return {}
+
     def write_predictions(self, rows: Sequence[Mapping[str, object]], file: TextIO) -> None:
         """Write a split's predictions; JSON lines unless overridden."""
         for row in rows:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from typing import TypeAlias, TypeVar
 
 import attrs
 import torch
@@ -23,6 +24,10 @@ from renaissance.engine.whole_split import STOPPED, WholeSplit
 from renaissance.errors import DataError
 from renaissance.spec.sections import RunSpec
 
+R = TypeVar("R")
+# By micro-batch: index of its first sample, which puts those of all ranks in order; a name; rows.
+Collected: TypeAlias = list[tuple[int, str, list[R]]]
+
 
 @attrs.frozen
 class SplitResult:
@@ -36,6 +41,8 @@ class SplitResult:
         num_samples: Samples that the figures are of.
         num_targets: Targets by objective, such as masked tokens; losses are means over these.
         pictures: Pictures of metrics, by "<objective>/<picture>".
+        scores: Scores of the samples by metric, "<objective>/<metric>", in the order of the
+            samples; empty unless `is_final`.
     """
 
     metrics: dict[str, float]
@@ -45,6 +52,7 @@ class SplitResult:
     num_samples: int
     num_targets: dict[str, int]
     pictures: dict[str, Image.Image] = attrs.field(factory=dict)
+    scores: dict[str, list[float]] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -53,13 +61,14 @@ class _Outputs:
 
     Attributes:
         panel: As in `SplitResult`; rank 0 only.
-        predictions: By micro-batch and objective: index of the micro-batch's first sample, name of
-            the objective, rows. The index puts the rows of all ranks in order.
+        predictions: Rows by objective.
+        scores: Scores of samples by metric.
         bad_samples: A message for each record that could not be read, by index.
     """
 
     panel: list[PanelImage] = attrs.field(factory=list)
-    predictions: list[tuple[int, str, list[Prediction]]] = attrs.field(factory=list)
+    predictions: Collected[Prediction] = attrs.field(factory=list)
+    scores: Collected[float] = attrs.field(factory=list)
     bad_samples: dict[int, str] = attrs.field(factory=dict)
 
 
@@ -119,6 +128,7 @@ def evaluate(
         len(collator.datasets) - num_bad,
         book.num_targets(),
         book.pictures(),
+        _in_sample_order(outputs.scores, ranks) if is_final else {},
     )
 
 
@@ -154,6 +164,8 @@ def _run(
             collected.bad_samples.update(micro_batch.bad_samples)
             if predict:
                 collected.predictions.extend(_predictions(network, batch, outputs))
+            if is_final:
+                collected.scores.extend(_scores(network, batch, outputs))
             if ranks.is_main:
                 panel.add(batch, outputs)
             advance(len(keys))
@@ -162,12 +174,24 @@ def _run(
 
 def _predictions(
     network: MultiObjective, batch: MicroBatch, outputs: Mapping[str, ObjectiveOutput]
-) -> list[tuple[int, str, list[Prediction]]]:
+) -> Collected[Prediction]:
     first = int(batch.indices[0])
     objectives = network.named_objectives()
     return [
         (first, name, predictions_of(objectives[name], its_batch, outputs[name]))
         for name, its_batch in batch.objectives.items()
+    ]
+
+
+def _scores(
+    network: MultiObjective, batch: MicroBatch, outputs: Mapping[str, ObjectiveOutput]
+) -> Collected[float]:
+    first = int(batch.indices[0])
+    objectives = network.named_objectives()
+    return [
+        (first, f"{name}/{metric}", scores.float().tolist())
+        for name, its_batch in batch.objectives.items()
+        for metric, scores in objectives[name].sample_scores(its_batch, outputs[name]).items()
     ]
 
 
@@ -200,14 +224,12 @@ def _split_metrics(
     return metrics
 
 
-def _in_sample_order(
-    predictions: list[tuple[int, str, list[Prediction]]], ranks: Ranks
-) -> dict[str, list[Prediction]]:
-    """Return all ranks' predictions by objective, in the order of the samples."""
+def _in_sample_order(collected: Collected[R], ranks: Ranks) -> dict[str, list[R]]:
+    """Return all ranks' rows by name, in the order of the samples."""
     # As JSON, since ranks exchange no pickles.
-    texts = ranks.gather_text(json.dumps(predictions))
+    texts = ranks.gather_text(json.dumps(collected))
     everyone = [tuple(entry) for text in texts for entry in json.loads(text)]
-    ordered: dict[str, list[Prediction]] = {}
+    ordered: dict[str, list[R]] = {}
     for _, name, rows in sorted(everyone, key=lambda entry: entry[0]):
         if rows:
             ordered.setdefault(name, []).extend(rows)

@@ -10,6 +10,7 @@ runs/NAME/
   plugins.json      plugins named by path, with their digests (written by plugins/files.py)
   metrics.jsonl     figures, one JSON object per line (written by the monitor `jsonl`)
   results.json      what `renaissance evaluate` measured, by split
+  scores-SPLIT.safetensors  the scores of the split's samples, by metric (see scores.py)
   checkpoints/
     step-00001000/  see checkpoint.py
     step-00001000.damaged  one that could not be read when the run was resumed
@@ -86,6 +87,10 @@ class RunFolder:
     def results(self) -> Path:
         """The file with what `renaissance evaluate` measured."""
         return self.path / "results.json"
+
+    def scores(self, split: str) -> Path:
+        """Return the file with the scores of a split's samples."""
+        return self.path / f"scores-{split}.safetensors"
 
     def spec_arguments(self) -> list[str]:
         """Return the arguments that read its spec, as on a command line.

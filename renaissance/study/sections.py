@@ -111,12 +111,8 @@ class StudySection:
         help="By axis and value: the layers that the value adds.",
         validator=_plain_names,
     )
-    include: tuple[Pattern, ...] = option(
-        (), help="Keep only the variants that match one of these."
-    )
-    exclude: tuple[Pattern, ...] = option(
-        (), help="Leave out the variants that match one of these."
-    )
+    include: tuple[Pattern, ...] = option((), help="Keep only variants that match one of these.")
+    exclude: tuple[Pattern, ...] = option((), help="Leave out variants that match one of these.")
     report: ReportSection = option(factory=ReportSection, help="The report.")
     slurm: SlurmSection = option(factory=SlurmSection, help="How to run it on SLURM.")
 
