@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from renaissance.commands.arguments import TrustPlugins
+
 app = typer.Typer(
     help="Run variants of a run with several seeds, and compare them.",
     no_args_is_help=True,
@@ -84,13 +86,16 @@ def report(study: StudyFile) -> None:
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RUN RUN...", help="Run folders; the others are compared with the first."
-        ),
+        typer.Argument(metavar="RUN RUN...", help="Run folders; the first is the baseline."),
     ],
     split: Annotated[str, typer.Option(help="Split that all were evaluated on.")] = "validate",
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the samples on which the runs disagree most."),
+    ] = None,
+    trust_plugins: TrustPlugins = False,
 ) -> None:
     """Compare evaluated runs: their specs, and their metrics sample by sample."""
     from renaissance.commands.compare import compare_runs
 
-    compare_runs(runs, split)
+    compare_runs(runs, split, sheet, trust_plugins)

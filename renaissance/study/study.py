@@ -7,6 +7,7 @@ import tomli
 
 from renaissance.errors import SpecError, did_you_mean, quoted
 from renaissance.files import with_home
+from renaissance.spec.recipes import is_recipe, recipe_path
 from renaissance.spec.structure import structure_section
 from renaissance.study.cells import Cell, Variant, axes_of, cell_name, cells_of, variants_of
 from renaissance.study.results import Result, read_results
@@ -34,12 +35,13 @@ class Study:
         """Read a study file; relative names in it start from its folder.
 
         Args:
-            path: The file.
+            path: The file, or "recipe:studies/NAME".
 
         Raises:
             SpecError: With every fault of the file.
         """
-        path = Path(with_home(str(path)))
+        name = str(path)
+        path = recipe_path(name) if is_recipe(name) else Path(with_home(name))
         section = structure_section(_tables(path), StudyFile, str(path)).study
         faults = [*_axis_faults(section), *_stage_faults(section)]
         variants = variants_of(section)
