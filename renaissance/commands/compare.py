@@ -20,9 +20,9 @@ from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
 from renaissance.spec.write import settings
 from renaissance.study.cells import Variant
-from renaissance.study.comparison import Measured, Row, difference_of
+from renaissance.study.comparison import Measured, Row, difference_of, with_holm
 from renaissance.study.specs import OWN
-from renaissance.study.statistics import holm
+from renaissance.study.statistics import Difference
 from renaissance.study.table import TITLES, notes_of, table_rows
 
 NUM_SHOWN = 12
@@ -41,7 +41,9 @@ def compare_runs(folders: Sequence[Path], split: str, sheet: Path | None, trust:
         SpecError: If there is nothing to compare.
     """
     faults = [
-        f"{path}: no spec.toml there" for path in folders if not RunFolder(path).spec.is_file()
+        f"{path}: no spec.toml there; expected a run folder (runs/NAME)"
+        for path in folders
+        if not RunFolder(path).spec.is_file()
     ]
     if len(folders) < 2:
         faults.append(f"got {len(folders)} run folder, expected at least two to compare")
@@ -83,36 +85,28 @@ def _print_specs(names: Sequence[str], folders: Sequence[Path]) -> None:
 
 
 def _rows(names: Sequence[str], measured: Sequence[Measured], split: str) -> list[Row]:
-    baseline, *_ = measured
+    baseline, *others = measured
     rows = []
-    for metric in baseline.figures:
-        if not baseline.has(metric):
-            continue
-        for index, (name, run) in enumerate(zip(names, measured, strict=True)):
+    for metric in filter(baseline.has, baseline.figures):
+        first = {0: baseline}
+        rows.append(_row(names[0], metric, baseline, None))
+        for name, run in zip(names[1:], others, strict=True):
             if run.has(metric):
-                # One seed each: whichever it was, the runs are compared as they are.
-                pair = ({0: run}, {0: baseline})
-                difference = difference_of(*pair, metric, f"{name}/{split}") if index else None
-                values = {0: run.figures[metric]}
-                rows.append(
-                    Row(
-                        Variant({"run": name}),
-                        metric,
-                        values,
-                        (),
-                        difference,
-                        is_baseline=not index,
-                    )
-                )
-    return _corrected(rows)
+                # Of one seed each: whichever it was, the runs are compared as they are.
+                difference = difference_of({0: run}, first, metric, f"{name}/{split}")
+                rows.append(_row(name, metric, run, difference))
+    return with_holm(rows)
 
 
-def _corrected(rows: Sequence[Row]) -> list[Row]:
-    p_values = [float("nan") if r.difference is None else r.difference.p_value for r in rows]
-    return [
-        Row(r.variant, r.metric, r.by_seed, r.missing, r.difference, p, r.is_baseline)
-        for r, p in zip(rows, holm(p_values), strict=True)
-    ]
+def _row(name: str, metric: str, run: Measured, difference: Difference | None) -> Row:
+    return Row(
+        variant=Variant({"run": name}),
+        metric=metric,
+        by_seed={0: run.figures[metric]},
+        missing=(),
+        difference=difference,
+        is_baseline=difference is None,
+    )
 
 
 def _draw(

@@ -93,6 +93,11 @@ def compare_variants(study: Study) -> list[Row]:
         stage = _stage_of(metric, cells.values(), measured)
         if stage is not None:
             rows += _rows(study, metric, stage, cells, measured)
+    return with_holm(rows)
+
+
+def with_holm(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of one table with their p-values corrected for each other."""
     p_values = [math.nan if row.difference is None else row.difference.p_value for row in rows]
     return [attrs.evolve(row, p_corrected=p) for row, p in zip(rows, holm(p_values), strict=True)]
 

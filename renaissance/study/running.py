@@ -7,6 +7,7 @@ from pathlib import Path
 import attrs
 
 from renaissance.engine.recorded import changed_settings
+from renaissance.engine.resume import FREE
 from renaissance.engine.run_folder import RunFolder
 from renaissance.errors import SpecError
 from renaissance.files import write_whole
@@ -16,6 +17,9 @@ from renaissance.study.cells import Cell
 from renaissance.study.sections import ReportSection
 from renaissance.study.states import FAILURE, LOG, progress_of
 from renaissance.study.study import Study
+
+# Where things are, and who follows a run: a study may be moved with its runs.
+ELSEWHERE = (*FREE, "data.root")
 
 
 @attrs.frozen
@@ -95,6 +99,7 @@ def stale_runs(study: Study, plugins: Plugins) -> list[str]:
         differences = ", ".join(
             f"{path} = {values['run']}, now {values['evaluation']}"
             for path, values in changed.items()
+            if not path.startswith(ELSEWHERE)
         )
         if differences:
             faults.append(
