@@ -73,7 +73,8 @@ def dry_run(
             states = output.last_hidden_state
     # A family that does not accept these inputs can raise any error.
     except Exception as error:
-        if model.device.type == "meta":
+        # Not the model's device: some families make some of their parameters elsewhere.
+        if any(parameter.is_meta for parameter in model.parameters()):
             raise  # Perhaps only for want of values; a caller can try again with some.
         raise PluginError(
             f"{where}: {model.config.model_type!r} cannot encode a plain {modality} "

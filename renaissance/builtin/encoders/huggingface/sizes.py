@@ -33,7 +33,7 @@ def check_text_size(where: str, model: PreTrainedModel, context: EncoderContext)
             f"positions for {num_positions} tokens; set data.max_text_length to {num_positions} or "
             "less, or take a model with more positions"
         )
-    num_words = model.get_input_embeddings().num_embeddings
+    num_words = model.get_input_embeddings().weight.shape[0]
     if context.vocab_size > num_words:
         faults.append(
             f"{where}: the tokenizer has ids up to {context.vocab_size - 1}, but this {family!r} "

@@ -19,14 +19,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NUM_LAYERS, NUM_WORDS = 2, 1000
+# Config keys of tokens that some families treat in a special way.
+SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id")
 
 
 def small_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """Return a config with fewer layers and words, where it has such keys."""
     small = deepcopy(config)
-    for name, most in (("num_hidden_layers", NUM_LAYERS), ("vocab_size", NUM_WORDS)):
-        if isinstance(getattr(small, name, None), int):
-            setattr(small, name, min(getattr(small, name), most))
+    num_layers, num_words = (getattr(config, n, None) for n in ("num_hidden_layers", "vocab_size"))
+    # Before the number itself, with which the library compares them.
+    for name, value in vars(config).items():
+        if isinstance(value, list) and len(value) == num_layers:
+            setattr(small, name, value[:NUM_LAYERS])
+    if isinstance(num_layers, int):
+        small.num_hidden_layers = min(num_layers, NUM_LAYERS)
+    if isinstance(num_words, int) and num_words > NUM_WORDS:
+        small.vocab_size = NUM_WORDS
+        for index, name in enumerate(SPECIAL_IDS):
+            value = getattr(config, name, None)
+            if isinstance(value, int) and value >= NUM_WORDS:
+                setattr(small, name, index)
     return small
 
 
