@@ -80,8 +80,8 @@ if TYPE_CHECKING:
     from renaissance.data.images import to_rgb as to_rgb
     from renaissance.data.images import upright as upright
     from renaissance.inference.loading import load as load
-    from renaissance.inference.model import Match as Match
     from renaissance.inference.model import Model as Model
+    from renaissance.inference.pairs import Match as Match
     from renaissance.initialization import initialize_linear as initialize_linear
     from renaissance.panel import draw_panel as draw_panel
     from renaissance.progress import ProgressBar as ProgressBar
@@ -132,7 +132,8 @@ _LAZY = {
     "renaissance.contracts.transform": ("Channels", "Transform", "TransformContext"),
     "renaissance.data.images": ("to_rgb", "upright"),
     "renaissance.inference.loading": ("load",),
-    "renaissance.inference.model": ("Match", "Model"),
+    "renaissance.inference.model": ("Model",),
+    "renaissance.inference.pairs": ("Match",),
     "renaissance.initialization": ("initialize_linear",),
     "renaissance.panel": ("draw_panel",),
     "renaissance.progress": ("ProgressBar",),

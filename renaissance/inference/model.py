@@ -4,11 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from renaissance.contracts.objective import Objective, overrides
@@ -24,24 +22,9 @@ from renaissance.engine.run_parts import make_reader
 from renaissance.errors import DataError, SpecError, did_you_mean
 from renaissance.inference.attention import Attention, attention
 from renaissance.inference.masks import fill_masks
-from renaissance.inference.pairs import match_scores
+from renaissance.inference.pairs import Match, embedded, match_scores, similarity_of
 from renaissance.inference.rows import Picture, Rows
 from renaissance.spec.sections import ResolvedSpec
-
-
-@attrs.frozen
-class Match:
-    """How well images and texts match.
-
-    Attributes:
-        probability: By a matching objective such as `itm`, (images, texts), float32; None if the
-            run has none.
-        similarity: By an objective that learns embeddings such as `itc`, the cosine, (images,
-            texts), float32; None if the run has none.
-    """
-
-    probability: NDArray[np.float32] | None
-    similarity: NDArray[np.float32] | None
 
 
 class Model:
@@ -152,7 +135,7 @@ class Model:
             probability = scores.sigmoid().numpy()
         similarity = None
         if embedding is not None:
-            similarity = _similarity(embedding, image_rows, text_rows).numpy()
+            similarity = similarity_of(embedding, image_rows, text_rows).numpy()
         return Match(probability, similarity)
 
     def rank(
@@ -191,7 +174,7 @@ class Model:
         chosen = torch.ones(len(images), len(texts), dtype=torch.bool)
         scores = torch.zeros(len(images), len(texts))
         if embedding is not None:
-            scores = _similarity(embedding, image_rows, text_rows)
+            scores = similarity_of(embedding, image_rows, text_rows)
             best = scores.topk(min(max(shortlist, top), len(images)), dim=0).indices
             chosen = torch.zeros_like(chosen).scatter(0, best, value=True)
         if matching is not None:
@@ -229,7 +212,7 @@ class Model:
             raise self._cannot("embed", "itc")
         modality: Modality = "text" if images is None else "image"
         rows = self._encode(modality, images or texts or [], batch_size or self._batch_size)
-        vectors = [_embedded(embedding, row, modality) for row in rows]
+        vectors = [embedded(embedding, row, modality) for row in rows]
         return torch.cat(vectors).numpy() if vectors else np.zeros((0, 0), np.float32)
 
     def fill_mask(self, image: Picture, text: str, top: int = 5) -> list[list[tuple[str, float]]]:
@@ -340,19 +323,3 @@ def _datasets(rows: Rows) -> Concatenation:
 def _batches(length: int, batch_size: int) -> Iterator[range]:
     for start in range(0, length, batch_size):
         yield range(start, min(start + batch_size, length))
-
-
-def _embedded(objective: Objective, rows: EncodedRows, modality: Modality) -> Tensor:
-    if rows.features is None:
-        raise SpecError(f"{type(objective).__name__}: embeds {modality}s, but does not read them")
-    vectors = objective.embed(rows.features, modality)
-    return torch.zeros(0) if vectors is None else vectors.float().cpu()
-
-
-def _similarity(
-    objective: Objective, images: Sequence[EncodedRows], texts: Sequence[EncodedRows]
-) -> Tensor:
-    """Return the cosine of all images and texts, (images, texts)."""
-    image = torch.cat([_embedded(objective, rows, "image") for rows in images])
-    text = torch.cat([_embedded(objective, rows, "text") for rows in texts])
-    return image @ text.T

@@ -1,21 +1,40 @@
-"""Scores of chosen pairs of encoded images and texts."""
+"""How well encoded images and texts match."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import attrs
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from renaissance.contracts.batches import Pairs
 from renaissance.contracts.objective import Objective
 from renaissance.contracts.splits import EncodedRows
+from renaissance.contracts.tokens import Modality
 from renaissance.engine.precision import autocast
-from renaissance.errors import PluginError
+from renaissance.errors import PluginError, SpecError
 
 if TYPE_CHECKING:
     from renaissance.inference.model import Model
+
+
+@attrs.frozen
+class Match:
+    """How well images and texts match.
+
+    Attributes:
+        probability: By a matching objective such as `itm`, (images, texts), float32; None if the
+            run has none.
+        similarity: By an objective that learns embeddings such as `itc`, the cosine, (images,
+            texts), float32; None if the run has none.
+    """
+
+    probability: NDArray[np.float32] | None
+    similarity: NDArray[np.float32] | None
 
 
 def match_scores(
@@ -58,3 +77,24 @@ def match_scores(
             text_start = text_end
         image_start = image_end
     return scores
+
+
+def embedded(objective: Objective, rows: EncodedRows, modality: Modality) -> Tensor:
+    """Return the unit vectors of encoded rows, (rows, size), float32, CPU.
+
+    Raises:
+        SpecError: If the objective embeds a modality that it does not read.
+    """
+    if rows.features is None:
+        raise SpecError(f"{type(objective).__name__}: embeds {modality}s, but does not read them")
+    vectors = objective.embed(rows.features, modality)
+    return torch.zeros(0) if vectors is None else vectors.float().cpu()
+
+
+def similarity_of(
+    objective: Objective, images: Sequence[EncodedRows], texts: Sequence[EncodedRows]
+) -> Tensor:
+    """Return the cosine of all images and texts, (images, texts)."""
+    image = torch.cat([embedded(objective, rows, "image") for rows in images])
+    text = torch.cat([embedded(objective, rows, "text") for rows in texts])
+    return image @ text.T
