@@ -61,7 +61,7 @@ def draw_curves(study: Study, rows: Sequence[Row], path: Path) -> bool:
 
 
 def draw_bars(rows: Sequence[Row], path: Path) -> bool:
-    """Draw each metric of each variant, with the difference from the baseline as an interval.
+    """Draw the mean of each metric of each variant, its seeds, and the interval of the difference.
 
     The interval is drawn around the mean of the variant: if it does not reach the line of the
     baseline, it does not contain 0.
@@ -82,7 +82,8 @@ def draw_bars(rows: Sequence[Row], path: Path) -> bool:
         positions = np.arange(len(group))[::-1]
         for position, row in zip(positions, group, strict=True):
             colour = "#999999" if row.is_baseline else COLOURS[0]
-            axis.barh(position, row.mean, color=colour, height=0.62)
+            # A point: a bar would have to start at 0, where differences cannot be seen.
+            axis.plot(row.mean, position, "o", color=colour, markersize=8)
             values = list(row.by_seed.values())
             axis.plot(values, [position] * len(values), "|", color="black", alpha=0.5, markersize=7)
             if row.is_baseline:

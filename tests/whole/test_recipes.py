@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,12 @@ PRETRAIN = RECIPES / "pretrain.toml"
 # Complete by themselves; two-tower.toml is a model alone.
 COMPLETE = sorted({*RECIPES.glob("*.toml"), *RECIPES.glob("tasks/*.toml")})
 COMPLETE.remove(RECIPES / "two-tower.toml")
+# Of runs, which are no layers of one.
+STUDIES = sorted(RECIPES.glob("studies/*.toml"))
 FRAGMENTS = sorted(
-    path.relative_to(RECIPES) for path in RECIPES.glob("*/*.toml") if path not in COMPLETE
+    path.relative_to(RECIPES)
+    for path in RECIPES.glob("*/*.toml")
+    if path not in [*COMPLETE, *STUDIES]
 )
 # Commands in the text, and rows of the tables of names: the arguments of `check`.
 COMMANDS = [
@@ -221,6 +226,29 @@ def test_no_name_stands_twice_in_the_tables() -> None:
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.slow
+def test_the_study_of_the_paper_passes_check_within_a_minute(there: Path) -> None:
+    start = time.monotonic()
+    checked = renaissance("study", "check", "recipe:studies/paper")
+    # Seven variants, each in four stages, with three seeds.
+    assert checked.out.startswith("84 runs, which are these with 3 seeds:\n")
+    # All that the stand-ins of the hub's models lack is their parameters.
+    faults = checked.err.splitlines()
+    assert len(faults) == 3
+    assert all("it has no model.safetensors" in fault for fault in faults)
+    assert time.monotonic() - start < 60
+
+
+def test_the_study_of_shapes_varies_nothing_but_what_it_names(there: Path) -> None:
+    checked = renaissance("study", "check", "recipe:studies/shapes")
+    assert checked.code == 0, checked.err
+    differing = checked.out.partition("what differs:\n")[2].splitlines()[1:-1]
+    assert [line.split("\t")[0] for line in differing] == [
+        "model.text_encoder.frozen",
+        "model.fusion.type",
+    ]
+
+
 def write_run(folder: Path) -> None:
     """Write a run folder, with a checkpoint before the first step, as the README names it."""
     if folder.exists():
@@ -280,7 +308,9 @@ def test_a_fragment_passes_check(there: Path, fragment: Path) -> None:
     check(f"{base} recipes/{fragment}")
 
 
-@pytest.mark.parametrize("recipe", [*COMPLETE, *(RECIPES / path for path in FRAGMENTS)], ids=str)
+@pytest.mark.parametrize(
+    "recipe", [*COMPLETE, *STUDIES, *(RECIPES / path for path in FRAGMENTS)], ids=str
+)
 def test_a_recipe_begins_with_what_it_is(recipe: Path) -> None:
     text = recipe.read_text()
     assert re.match(r"# [A-Z].*[.?]\n", text)
