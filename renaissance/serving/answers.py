@@ -109,15 +109,18 @@ def answer(
 
 
 def _of_pair(model: Model, picture: bytes, text: str) -> dict[str, Any]:
+    """Fill the masks, and compare the picture with the text that results."""
     result: dict[str, Any] = {}
+    mask = model.tokenizer.mask_token
+    if mask and mask in text and model.can("token_logits"):
+        result["masks"] = model.fill_mask(picture, text, top=NUM_WORDS)
+        for words in result["masks"]:
+            text = text.replace(mask, words[0][0], 1)
     if model.can("match_score") or model.can("embed"):
         match = model.match([picture], [text])
         for name, values in (("probability", match.probability), ("similarity", match.similarity)):
             if values is not None:
                 result[name] = float(values[0, 0])
-    mask = model.tokenizer.mask_token
-    if mask and mask in text and model.can("token_logits"):
-        result["masks"] = model.fill_mask(picture, text, top=NUM_WORDS)
     attention = model.attention(picture, text)
     if attention is not None:
         result["attention"] = {

@@ -98,7 +98,9 @@ def test_answers_are_those_of_the_model(address: str, model: Model, pictures: li
     text = "a [MASK] circle"
     status, result = _ask(address, _question(pictures[0], text))
     assert status == 200
-    match = model.match([pictures[0]], [text])
+    ((word, _), *_) = model.fill_mask(pictures[0], text)[0]
+    filled = text.replace("[MASK]", word)
+    match = model.match([pictures[0]], [filled])
     assert match.probability is not None
     assert match.similarity is not None
     assert result["probability"] == match.probability[0, 0]
@@ -106,7 +108,7 @@ def test_answers_are_those_of_the_model(address: str, model: Model, pictures: li
     assert result["masks"] == [
         [list(word) for word in words] for words in model.fill_mask(pictures[0], text)
     ]
-    attention = model.attention(pictures[0], text)
+    attention = model.attention(pictures[0], filled)
     assert attention is not None
     assert result["attention"]["words"] == list(attention.words)
     np.testing.assert_allclose(result["attention"]["weights"], attention.weights, atol=1e-4)
@@ -193,7 +195,8 @@ def test_the_page_in_a_browser(address: str, model: Model, pictures: list[bytes]
         headings = page.locator("#answer h2").all_inner_texts()
         expected = ["Do they belong together?", "[MASK] 1", "Nearest texts", "Nearest images"]
         assert headings == [*expected, "Attention"]
-        match = model.match([pictures[0]], ["a [MASK] circle"])
+        ((word, _), *_) = model.fill_mask(pictures[0], "a [MASK] circle")[0]
+        match = model.match([pictures[0]], [f"a {word} circle"])
         assert match.probability is not None
         shown = page.locator("#answer table").first.inner_text()
         assert f"{match.probability[0, 0]:.3f}" in shown
