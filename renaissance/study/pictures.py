@@ -95,6 +95,7 @@ def draw_bars(rows: Sequence[Row], path: Path) -> bool:
                 ends = [start + difference.low, start + difference.high]
                 axis.plot(ends, [position, position], color="black", linewidth=1.6)
         axis.set_yticks(positions, [row.variant.name for row in group], fontsize=8)
+        axis.set_ylim(-0.6, len(group) - 0.4)
         _zoom(axis, group)
         _label(axis, metric, "mean over seeds, 95% interval of the difference")
     figure.savefig(path, dpi=DPI)
