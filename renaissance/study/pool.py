@@ -120,7 +120,7 @@ class Pool:
         self.say(f"{name}: failed: {reason}")
 
     def _stop(self, running: Sequence[_Running]) -> None:
-        self.say(f"stopping {len(running)} runs, which save first")
+        self.say("stopping: each run finishes its step and saves")
         for entry in running:
             _signal(entry.process, signal.SIGTERM)
         deadline = time.monotonic() + GRACE_SECONDS

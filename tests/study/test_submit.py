@@ -2,9 +2,15 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+from support.running import environment, write_spec
+from support.slurm import slurm, wait_until_empty
+
 from renaissance.study import Study
+from renaissance.study.states import progress_of
 from renaissance.study.submit import commands, slurm_script
 
 TEXT = """
@@ -73,3 +79,43 @@ def test_each_line_trains_and_evaluates_one_run(tmp_path: Path) -> None:
         "'model.init_from=\"runs/queue/pretrain.all.seed-1\"' && "
         "renaissance evaluate runs/queue/tune.high.seed-1 --split validate --trust-plugins"
     )
+
+
+REAL = """
+[study]
+name = "real"
+base = ["run.toml", "train.max_steps=2"]
+output_dir = "{folder}/runs"
+stages = ["first", "second"]
+[study.stage.first]
+axes = []
+[study.axes]
+rate = {{ low = [], high = "optimizer.learning_rate=0.01" }}
+[study.slurm]
+options = {{ chdir = "{folder}" }}
+before = "unset LD_LIBRARY_PATH"
+"""
+
+
+@pytest.mark.slow
+def test_a_real_slurm_runs_the_stages_in_order(tmp_path: Path) -> None:
+    write_spec(tmp_path)
+    (tmp_path / "study.toml").write_text(REAL.format(folder=tmp_path))
+    command = tmp_path / "bin" / "renaissance"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/bash\nexec {sys.executable} -m renaissance "$@"\n')
+    command.chmod(0o755)
+    study = Study.read(tmp_path / "study.toml")
+    (tmp_path / "slurm").mkdir()
+    with slurm(tmp_path / "slurm") as given:
+        path = f"{command.parent}:{given['PATH']}"
+        env = {**environment(), **given, "PATH": path, "OMP_NUM_THREADS": "1"}
+        script = "\n".join(slurm_script(study))
+        subprocess.run(["bash"], input=script, text=True, env=env, check=True)
+        wait_until_empty(env, 300)
+    states = {cell.name: progress_of(cell, "validate").state for cell in study.cells()}
+    assert states == {
+        "first.all.seed-0": "finished",
+        "second.low.seed-0": "finished",
+        "second.high.seed-0": "finished",
+    }
