@@ -15,7 +15,8 @@ from renaissance.spec.schema import run_schema
 
 ROOT = Path(__file__).parents[2]
 SPECS = [
-    *sorted((ROOT / "recipes").rglob("*.toml")),
+    # Those of studies are not run specs.
+    *sorted(p for p in (ROOT / "recipes").rglob("*.toml") if p.parent.name != "studies"),
     ROOT / "run.toml.example",
     ROOT / "renaissance" / "demo" / "run.toml",
 ]

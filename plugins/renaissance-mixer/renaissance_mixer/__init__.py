@@ -1,9 +1,15 @@
 """A vision model that is not from Hugging Face, as an image encoder."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from renaissance import Encoder, hookimpl
-from renaissance_mixer.encoder import MixerEncoder
+from typing import TYPE_CHECKING
+
+from renaissance import hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from renaissance import Encoder
 
 # The version of the plugin interface for which this package is written.
 renaissance_api = 1
@@ -12,4 +18,7 @@ renaissance_api = 1
 @hookimpl
 def register_encoders(register: Callable[[str, type[Encoder]], None]) -> None:
     """Register the encoder."""
+    # Imported here: listing sources does without torch.
+    from renaissance_mixer.encoder import MixerEncoder
+
     register("mixer", MixerEncoder)

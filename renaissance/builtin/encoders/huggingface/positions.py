@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from transformers import PreTrainedConfig
 
 from renaissance import PluginError
 from renaissance.builtin.encoders.huggingface.building import ModelClass, build_model
@@ -24,7 +23,7 @@ from renaissance.builtin.encoders.huggingface.small_copy import random_model, sm
 
 if TYPE_CHECKING:
     # Importing it takes two seconds, and only building a model needs it.
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 # Relative to the largest state: far above rounding errors, far below another interpolation.
 TOLERANCE = 1e-4

@@ -10,13 +10,12 @@ from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedConfig
 
 from renaissance.builtin.encoders.huggingface.building import ModelClass, build_model
 
 if TYPE_CHECKING:
     # Importing it takes two seconds, and only building a model needs it.
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 NUM_LAYERS, NUM_WORDS = 2, 1000
 # Config keys of tokens that some families treat in a special way.
