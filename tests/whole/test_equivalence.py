@@ -75,10 +75,22 @@ def start_and_kill(command: list[str], wait_for: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.005)
     # torchrun gives each worker a separate session.
-    for pid in [*descendants(process.pid), process.pid]:
+    pids = descendants(process.pid)
+    for pid in [*pids, process.pid]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
+    # A process that is being killed may hold the run's lock for a moment.
+    while any(_is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def _is_alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state not in ("Z", "X")
+    return False
 
 
 def descendants(pid: int) -> list[int]:
