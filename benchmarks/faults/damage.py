@@ -34,6 +34,7 @@ from renaissance import DatasetContext
 from renaissance.builtin.datasets.image_text import ImageText
 from renaissance.builtin.encoders.hf_text import HFTextEncoder
 from renaissance.data.images import square_pixels
+from renaissance.data.open_image import ImageLimits
 from renaissance.data.verification import verify_files
 from renaissance.engine.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from renaissance.engine.run_folder import RunFolder
@@ -158,7 +159,7 @@ def arrow(folder: Path) -> Trial:
             sample = dataset.sample(index, np.random.default_rng(0))
             random_ = np.random.default_rng(0)
             picture = square_pixels(
-                sample.images[0], transform, random_, 10**6, sample.source
+                sample.images[0], transform, random_, ImageLimits(), sample.source
             ).tobytes()
             digests.append(hashlib.sha256(str(sample.text).encode() + picture).hexdigest())
         return digests
