@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import torch
 
+from renaissance.data.tokenizer import tokenizer_sha256
 from renaissance.engine.checkpoint import load_checkpoint
 from renaissance.engine.run_folder import RunFolder, find_checkpoint
 from renaissance.engine.run_parts import build_network, build_tokenizer, resolve_spec
@@ -29,7 +30,6 @@ def load(
         path: A run folder (runs/NAME).
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", or a torch device.
         checkpoint: "best" (the last one if none is marked), "last", or a checkpoint's folder.
-
         trust_plugins: Whether to run the Python files that the run folder names in `run.plugins`;
             installed plugins always serve.
 
@@ -54,6 +54,7 @@ def load(
         else find_checkpoint(Path(checkpoint), prefer_best=True)
     )
     tokenizer = build_tokenizer(spec, lambda: _no_data(folder.path))
+    folder.check_tokenizer(tokenizer_sha256(tokenizer))
     answers = TrainingAnswers(lambda: _no_data(folder.path), read_records(folder.classes))
     network = build_network(spec, tokenizer, load_weights=False, answers=answers)
     load_checkpoint(chosen, network, optimizer=None)

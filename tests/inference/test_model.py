@@ -14,7 +14,7 @@ from support.tiny_models import save_model
 from transformers import BertTokenizer
 
 import renaissance
-from renaissance import DataError, Model, RunError, SpecError
+from renaissance import CheckpointError, DataError, Model, RunError, SpecError
 from renaissance.data.images import square_pixels
 from renaissance.data.open_image import ImageLimits
 from renaissance.inference.loading import load
@@ -251,3 +251,12 @@ def test_unreadable_input_is_named(model: Model, tmp_path: Path) -> None:
         model.embed(texts=["a", 3])  # type: ignore[list-item]
     with pytest.raises(DataError, match=r"text: got 'a red circle', expected \[MASK\] in place"):
         model.fill_mask(_pictures(1)[0], "a red circle")
+
+
+def test_another_tokenizer_is_refused(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    file = copy / "tokenizer/tokenizer.json"
+    file.write_text(file.read_text().replace('"circle"', '"swap"').replace('"square"', '"circle"'))
+    with pytest.raises(CheckpointError, match=r"not the tokenizer that the run was trained with"):
+        load(copy)
