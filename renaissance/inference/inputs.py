@@ -7,7 +7,7 @@ from renaissance.contracts.dataset import DatasetContext
 from renaissance.data.tables.cache import default_cache
 from renaissance.data.tables.files import find_tables
 from renaissance.data.tables.rows import TableRows
-from renaissance.data.tables.table import Table
+from renaissance.data.tables.table import column_names
 from renaissance.errors import DataError, did_you_mean
 from renaissance.inference.model import Model
 
@@ -39,7 +39,7 @@ def open_input(
     """
     root = Path()
     tables = find_tables(root, tuple(files))
-    known = Table(tables, None, default_cache()).columns
+    known = column_names(tables, default_cache())
     usual = _columns_of_run(model)
     chosen = dict(columns)
     for role in (*sorted(required), *optional):
@@ -55,7 +55,7 @@ def open_input(
     if missing:
         raise DataError(
             f"{tables[0].path}: no column for {', '.join(missing)}; it has {', '.join(known)}"
-            f"{did_you_mean(usual.get(missing[0], missing[0]), known)} Name it: "
+            f"{did_you_mean(usual.get(missing[0], missing[0]), known)}. Name it: "
             f"--column {missing[0]}=COLUMN"
         )
     context = DatasetContext(

@@ -60,10 +60,7 @@ class Table:
         self.files = tuple(files)
         paths = [_readable(file, cache) for file in files]
         self.schemas = schemas = [_read_schema(path) for path in paths]
-        names = [name for name in schemas[0].names if name not in (LINE, KEY)]
-        self.columns = tuple(dict.fromkeys(names if columns is None else columns))
-        for file, schema in zip(self.files, schemas, strict=True):
-            _check_columns(file, schema, self.columns)
+        self.columns = _columns_of(self.files, schemas, columns)
         self._rows = [ArrowTable([path], self.columns, (LINE, KEY)) for path in paths]
         # First row of each file, and the end.
         self._starts = [0, *itertools.accumulate(map(len, self._rows))]
@@ -180,6 +177,30 @@ class Table:
         """Yield a column's arrays, each with the index of its file."""
         for file, rows in enumerate(self._rows):
             yield from ((file, array) for array in rows.column(column))
+
+
+def column_names(files: Sequence[TableFile], cache: Path) -> tuple[str, ...]:
+    """Return the columns of the first file, without opening the rows.
+
+    Args:
+        files: The files.
+        cache: Folder for files that are made from others.
+
+    Raises:
+        DataError: If a file cannot be read, or lacks one of these columns.
+    """
+    return _columns_of(files, [_read_schema(_readable(file, cache)) for file in files], None)
+
+
+def _columns_of(
+    files: Sequence[TableFile], schemas: Sequence[ArrowSchema], columns: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Return the columns to read, which every file must have; None for all of the first file."""
+    names = [name for name in schemas[0].names if name not in (LINE, KEY)]
+    chosen = tuple(dict.fromkeys(names if columns is None else columns))
+    for file, schema in zip(files, schemas, strict=True):
+        _check_columns(file, schema, chosen)
+    return chosen
 
 
 def _readable(file: TableFile, cache: Path) -> Path:
