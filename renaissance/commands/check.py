@@ -15,7 +15,7 @@ from renaissance.engine.checkpoint import load_checkpoint
 from renaissance.engine.estimate import Estimate, estimate, part_sizes
 from renaissance.engine.init_from import initialize
 from renaissance.engine.optim import parameter_groups, warmup_steps
-from renaissance.engine.resume import changed_settings
+from renaissance.engine.resume import changes_since
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
 from renaissance.errors import RenaissanceError
@@ -209,7 +209,7 @@ def _weights_lines(parts: RunParts) -> list[str]:
         warnings.simplefilter("ignore")
         if last is not None and spec.run.resume == "auto":
             state = load_checkpoint(last, network, optimizer=None)
-            changes = changed_settings(last, spec)
+            changes = changes_since(last, spec)
             return [
                 f"weights: resumes from {last}, step {state.step:,}",
                 *(f"changed since: {n}: {old}, now {new}" for n, (old, new) in changes.items()),

@@ -7,8 +7,8 @@ from pathlib import Path
 import attrs
 import typer
 
+from renaissance.commands.output import check_writable
 from renaissance.commands.results import (
-    predicting,
     print_results,
     write_predictions,
     write_results,
@@ -73,7 +73,7 @@ def evaluate_run(request: EvaluationRequest, plugins: Plugins) -> None:
     """
     spec = read_spec(request, plugins)
     if request.predictions is not None:
-        _check_writable(request.predictions)
+        check_writable("--predictions", request.predictions)
     ranks = Ranks(spec.train.device)
     try:
         _evaluate(request, spec, ranks)
@@ -116,14 +116,6 @@ def _evaluate(request: EvaluationRequest, read: RunSpec, ranks: Ranks) -> None:
         controls[control] = evaluate(network, without, spec, ranks, is_final=True)
     report = _Report(request, spec, read, network, checkpoint, result, controls)
     ranks.on_all_ranks(lambda: report.make() if ranks.is_main else None)
-
-
-def _check_writable(predictions: Path) -> None:
-    # Before the evaluation, which may take hours.
-    if not predictions.parent.is_dir():
-        raise SpecError(f"--predictions: there is no folder {predictions.parent}; make it first")
-    if predictions.is_dir():
-        raise SpecError(f"--predictions: {predictions} is a folder; name a file")
 
 
 def read_spec(request: EvaluationRequest, plugins: Plugins) -> RunSpec:
@@ -227,7 +219,7 @@ def _initialize(network: MultiObjective, source: Path, spec: RunSpec) -> str:
 
 
 def _require_predictions(network: MultiObjective) -> None:
-    if not predicting(network):
+    if not network.overriding("predictions"):
         names = ", ".join(network.named_objectives())
         raise SpecError(f"--predictions: none of the objectives ({names}) makes predictions")
 
@@ -245,6 +237,7 @@ class _Report:
     controls: Mapping[str, SplitResult]
 
     def make(self) -> None:
+        """Print the figures, and write every file that can be written."""
         run, split = RunFolder(self.spec.folder), self.request.split
         changed = changed_settings(run, self.read)
         heading = f"{run.path.name}, {split}"

@@ -1,11 +1,14 @@
-"""Prints the tables of all commands."""
+"""What all commands do about output: print tables, and check the paths of files."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from renaissance.errors import SpecError
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -51,3 +54,19 @@ def print_line(line: str) -> None:
 def _add_row(table: Table, cells: Sequence[str]) -> None:
     # As plain text: square brackets are not markup here.
     table.add_row(*map(Text, cells))
+
+
+def check_writable(flag: str, path: Path) -> None:
+    """Check the path of an output before work that may take hours.
+
+    Args:
+        flag: The flag that names it, for messages.
+        path: The file.
+
+    Raises:
+        SpecError: If its folder does not exist, or it is a folder itself.
+    """
+    if not path.parent.is_dir():
+        raise SpecError(f"{flag}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise SpecError(f"{flag}: {path} is a folder; name a file")

@@ -7,6 +7,7 @@ from pathlib import Path
 import attrs
 import typer
 
+from renaissance.commands.output import check_writable
 from renaissance.data.tables.rows import TableRows
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.progress import progress
@@ -85,10 +86,7 @@ def predict(request: PredictionRequest) -> None:
     Raises:
         RenaissanceError: On every rank, if run, tables or output are wrong.
     """
-    if not request.output.parent.is_dir():
-        raise SpecError(f"--output: there is no folder {request.output.parent}; make it first")
-    if request.output.is_dir():
-        raise SpecError(f"--output: {request.output} is a folder; name a file")
+    check_writable("--output", request.output)
     ranks = Ranks(request.device)
     try:
         _predict(request, ranks)

@@ -8,7 +8,6 @@ from pathlib import Path
 import typer
 
 from renaissance.commands.output import print_figures
-from renaissance.contracts.objective import overrides
 from renaissance.engine.evaluate import SplitResult
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.recorded import Changes
@@ -87,25 +86,16 @@ def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
-def predicting(network: MultiObjective) -> list[str]:
-    """Return the names of the objectives that make predictions."""
-    return [
-        name
-        for name, objective in network.named_objectives().items()
-        if overrides(objective, "predictions")
-    ]
-
-
 def write_predictions(path: Path, network: MultiObjective, result: SplitResult) -> list[Path]:
     """Write predictions to the file or, if several objectives predict, to one file for each."""
-    names = predicting(network)
+    predicting = network.overriding("predictions")
     paths = []
-    for name in names:
-        its_path = path if len(names) == 1 else path.with_stem(f"{path.stem}-{name}")
+    for name, objective in predicting.items():
+        its_path = path if len(predicting) == 1 else path.with_stem(f"{path.stem}-{name}")
         rows = result.predictions.get(name, [])
         try:
             with its_path.open("w", encoding="utf-8") as file:
-                network.named_objectives()[name].write_predictions(rows, file)
+                objective.write_predictions(rows, file)
         # The system names no file if the disk is full.
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(its_path)) from error

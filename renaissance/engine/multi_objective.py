@@ -47,6 +47,10 @@ class MultiObjective(nn.Module):
         """Return the objectives by name, typed as such."""
         return {n: o for n, o in self.objectives.items() if isinstance(o, Objective)}
 
+    def overriding(self, method: str) -> dict[str, Objective]:
+        """Return the objectives that override a method of the contract, by name."""
+        return {n: o for n, o in self.named_objectives().items() if overrides(o, method)}
+
     def forward(self, batch: MicroBatch) -> dict[str, ObjectiveOutput]:
         """Return each objective's output for a micro-batch on this module's device."""
         encoded = self.encode(batch)

@@ -43,7 +43,7 @@ def resume(
     Raises:
         CheckpointError: If the checkpoint is damaged, or a change cannot be right.
     """
-    changes = changed_settings(checkpoint, parts.spec)
+    changes = changes_since(checkpoint, parts.spec)
     _refuse_other_types(checkpoint, changes)
     state = load_checkpoint(checkpoint, parts.network, optimizer)
     _refuse_other_samples(checkpoint, state, parts, surroundings)
@@ -55,7 +55,7 @@ def resume(
     return state, [f"{name}: {before}, now {now}" for name, (before, now) in changes.items()]
 
 
-def changed_settings(checkpoint: Path, spec: ResolvedSpec) -> dict[str, tuple[str, str]]:
+def changes_since(checkpoint: Path, spec: ResolvedSpec) -> dict[str, tuple[str, str]]:
     """Return the settings that were different when a checkpoint was saved: before and now."""
     before, now = (
         {path: str(value) for path, value in settings(tables)}

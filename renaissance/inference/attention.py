@@ -21,9 +21,6 @@ from torch.overrides import TorchFunctionMode
 
 from renaissance.contracts.batches import Pairs
 from renaissance.data.collate import RowBuilder
-from renaissance.data.concatenation import Concatenation
-from renaissance.engine.precision import autocast
-from renaissance.engine.run_parts import make_reader
 from renaissance.inference.rows import Picture, Rows
 
 if TYPE_CHECKING:
@@ -52,8 +49,7 @@ class Attention:
 
 def attention(model: Model, image: Picture, text: str) -> Attention | None:
     """Return the attention of a text's words to an image; see `Model.attention`."""
-    datasets = Concatenation([("rows", Rows([{"image": image, "text": text}]))])
-    reader = make_reader(model.spec, model.tokenizer, datasets, training=False)
+    reader = model.reader(Rows([{"image": image, "text": text}]))
     builder = RowBuilder(reader)
     sample = reader.sample(0, 0)
     pairs = Pairs(
@@ -64,7 +60,7 @@ def attention(model: Model, image: Picture, text: str) -> Attention | None:
     )
     word_ids = builder.word_ids(sample)
     batch = builder.micro_batch([sample], {}, {}).to(model.device)
-    with torch.no_grad(), autocast(model.spec.train.precision, model.device):
+    with model.computing():
         encoded = model.network.encode(batch)
         num_texts, num_images = (
             encoded[modality].hidden_states.shape[1] for modality in ("text", "image")

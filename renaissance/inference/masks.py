@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +10,6 @@ import torch
 from renaissance.contracts.batches import Pairs
 from renaissance.contracts.objective import Objective
 from renaissance.data.collate import RowBuilder
-from renaissance.data.concatenation import Concatenation
-from renaissance.engine.precision import autocast
-from renaissance.engine.run_parts import make_reader
 from renaissance.errors import DataError, PluginError, quoted
 from renaissance.inference.rows import Picture, Rows
 
@@ -26,18 +22,14 @@ def fill_masks(
 ) -> list[list[tuple[str, float]]]:
     """Return the most probable words of each mask; see `Model.fill_mask`."""
     tokenizer = model.tokenizer
-    # In training, special tokens that are written in a text are read as ordinary characters.
-    backend = copy.deepcopy(tokenizer.backend_tokenizer)
-    backend.encode_special_tokens = False
-    input_ids = np.array(backend.encode(text).ids, dtype=np.int64)
+    input_ids = np.array(model.mask_tokenizer.encode(text).ids, dtype=np.int64)
     positions = np.flatnonzero(input_ids == tokenizer.mask_token_id)
     if len(positions) == 0:
         raise DataError(
             f"text: got {quoted(text)}, expected {tokenizer.mask_token} in place of each word to "
             f"predict, within the first {model.spec.data.max_text_length} tokens"
         )
-    datasets = Concatenation([("rows", Rows([{"image": image, "text": text}]))])
-    reader = make_reader(model.spec, tokenizer, datasets, training=False)
+    reader = model.reader(Rows([{"image": image, "text": text}]))
     builder = RowBuilder(reader)
     sample = reader.sample(0, 0)
     pairs = Pairs(
@@ -46,7 +38,7 @@ def fill_masks(
         outputs=frozenset({"text"}),
     )
     batch = builder.micro_batch([sample], {}, {}).to(model.device)
-    with torch.no_grad(), autocast(model.spec.train.precision, model.device):
+    with model.computing():
         encoded = model.network.encode(batch)
         fused = model.network.model.fuse(encoded["text"], encoded["image"], [pairs])[0]
         logits = objective.token_logits(fused.text.hidden_states[0, positions])

@@ -1,23 +1,28 @@
 """A trained model, for use."""
 
+import contextlib
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from renaissance.contracts.objective import Objective, overrides
+from renaissance.contracts.dataset import Dataset
+from renaissance.contracts.objective import Objective
 from renaissance.contracts.splits import EncodedRows
 from renaissance.contracts.tokens import Modality
-from renaissance.data.collate import Collator
+from renaissance.data.collate import Collator, MicroBatch, SampleReader
 from renaissance.data.concatenation import Concatenation
 from renaissance.engine.encode_rows import encode_rows
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
-from renaissance.engine.predictions import predictions_of
+from renaissance.engine.predictions import Prediction, predictions_of
 from renaissance.engine.run_parts import make_reader
 from renaissance.errors import DataError, SpecError, did_you_mean
 from renaissance.inference.attention import Attention, attention
@@ -97,15 +102,43 @@ class Model:
                 f"rows: no {', '.join(missing)}, which objective '{name}' reads; expected the keys "
                 f"{', '.join(sorted(chosen.requires))}, got {', '.join(sorted(dataset.provides))}"
             )
-        reader = make_reader(self.spec, self.tokenizer, _datasets(dataset), training=False)
-        collator = Collator(reader, {name: chosen}, skip_bad_samples=False)
+        collator = self.collator(dataset, name)
         predictions = []
         for indices in _batches(len(dataset), batch_size or self._batch_size):
-            batch = collator[[(0, index) for index in indices]].to(self.device)
-            with torch.no_grad(), autocast(self.spec.train.precision, self.device):
-                output = self.network(batch)[name]
-            predictions += predictions_of(chosen, batch.objectives[name], output)
+            batch = collator[[(0, index) for index in indices]]
+            predictions += self.predict_batch(batch, name)
         return predictions
+
+    def reader(self, dataset: Dataset) -> SampleReader:
+        """Return what reads the samples of a dataset, as in evaluation."""
+        datasets = Concatenation([("rows", dataset)])
+        return make_reader(self.spec, self.tokenizer, datasets, training=False)
+
+    def collator(self, dataset: Dataset, objective: str) -> Collator:
+        """Return what makes micro-batches of a dataset, for one objective."""
+        chosen = self.network.named_objectives()[objective]
+        return Collator(self.reader(dataset), {objective: chosen}, skip_bad_samples=False)
+
+    def predict_batch(self, batch: MicroBatch, objective: str) -> list[Prediction]:
+        """Return an objective's predictions for a micro-batch."""
+        chosen = self.network.named_objectives()[objective]
+        batch = batch.to(self.device)
+        with self.computing():
+            output = self.network(batch)[objective]
+        return predictions_of(chosen, batch.objectives[objective], output)
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Compute in the run's precision, without gradients."""
+        with torch.no_grad(), autocast(self.spec.train.precision, self.device):
+            yield
+
+    @cached_property
+    def mask_tokenizer(self) -> Tokenizer:
+        """A copy of the tokenizer that reads special tokens in a text; in training, none is."""
+        tokenizer: Tokenizer = copy.deepcopy(self.tokenizer.backend_tokenizer)
+        tokenizer.encode_special_tokens = False
+        return tokenizer
 
     def match(
         self, images: Sequence[Picture], texts: Sequence[str], batch_size: int | None = None
@@ -261,12 +294,7 @@ class Model:
         """Encode images or texts, each distinct one once in a batch."""
         if not values:
             return
-        reader = make_reader(
-            self.spec,
-            self.tokenizer,
-            _datasets(Rows([{modality: value} for value in values])),
-            training=False,
-        )
+        reader = self.reader(Rows([{modality: value} for value in values]))
         for indices in _batches(len(values), batch_size):
             yield encode_rows(
                 self.network, reader, modality, indices, self.spec.train.precision, self.device
@@ -282,8 +310,7 @@ class Model:
 
     def _with(self, method: str) -> Objective | None:
         """Return the first objective that overrides a method."""
-        objectives = self.network.named_objectives().values()
-        return next((o for o in objectives if overrides(o, method)), None)
+        return next(iter(self.network.overriding(method).values()), None)
 
     def predicting(self, objective: str | None = None) -> str:
         """Return the name of the objective to predict with.
@@ -294,8 +321,7 @@ class Model:
         Raises:
             SpecError: If it makes no predictions, or several do and none is named.
         """
-        objectives = self.network.named_objectives()
-        names = [name for name, o in objectives.items() if overrides(o, "predictions")]
+        names = list(self.network.overriding("predictions"))
         if objective is None and len(names) == 1:
             return names[0]
         if objective in names:
@@ -314,10 +340,6 @@ class Model:
             f"{self.spec.folder}: cannot {what}: none of its objectives "
             f"({', '.join(self.objectives)}) has learned to; train with one of {needed}"
         )
-
-
-def _datasets(rows: Rows) -> Concatenation:
-    return Concatenation([("rows", rows)])
 
 
 def _batches(length: int, batch_size: int) -> Iterator[range]:

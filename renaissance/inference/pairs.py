@@ -15,7 +15,6 @@ from renaissance.contracts.batches import Pairs
 from renaissance.contracts.objective import Objective
 from renaissance.contracts.splits import EncodedRows
 from renaissance.contracts.tokens import Modality
-from renaissance.engine.precision import autocast
 from renaissance.errors import PluginError, SpecError
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def match_scores(
             for start in range(0, len(pairs), batch_size):
                 image_rows, text_rows = pairs[start : start + batch_size].unbind(1)
                 rows = Pairs(text_rows.to(model.device), image_rows.to(model.device))
-                with torch.no_grad(), autocast(model.spec.train.precision, model.device):
+                with model.computing():
                     fused = model.network.model.fuse(text.tokens, image.tokens, [rows])[0]
                     values = objective.match_score(fused.pooled)
                 if values is None:

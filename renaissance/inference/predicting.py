@@ -8,15 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
 
 from renaissance.contracts.dataset import Dataset
-from renaissance.contracts.objective import Objective
 from renaissance.data.collate import BadSampleError, Collator, MicroBatch
-from renaissance.data.concatenation import Concatenation
-from renaissance.engine.precision import autocast
-from renaissance.engine.predictions import predictions_of
-from renaissance.engine.run_parts import make_reader
 from renaissance.errors import DataError, SpecError
 from renaissance.files import write_whole
 from renaissance.inference.model import Model
@@ -119,11 +113,7 @@ def predict_rows(
     Returns:
         One prediction per row; {"index", "error"} for a row that cannot be read.
     """
-    objective = model.network.named_objectives()[name]
-    reader = make_reader(
-        model.spec, model.tokenizer, Concatenation([("rows", dataset)]), training=False
-    )
-    collator = Collator(reader, {name: objective}, skip_bad_samples=False)
+    collator = model.collator(dataset, name)
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     predictions: list[dict[str, Any]] = []
     with ThreadPoolExecutor(num_threads) as pool:
@@ -132,7 +122,7 @@ def predict_rows(
         for indices in batches:
             read = waiting.pop(0).result()
             waiting += [pool.submit(_read, collator, b) for b in itertools.islice(following, 1)]
-            predictions += _predict(model, name, objective, indices, read)
+            predictions += _predict(model, name, indices, read)
             done(len(indices))
     return predictions
 
@@ -148,15 +138,8 @@ def _read(collator: Collator, indices: range) -> _Read:
     return _Read(None, faults)
 
 
-def _predict(
-    model: Model, name: str, objective: Objective, indices: range, read: _Read
-) -> list[dict[str, Any]]:
-    predicted: list[dict[str, Any]] = []
-    if read.batch is not None:
-        batch = read.batch.to(model.device)
-        with torch.no_grad(), autocast(model.spec.train.precision, model.device):
-            output = model.network(batch)[name]
-        predicted = predictions_of(objective, batch.objectives[name], output)
+def _predict(model: Model, name: str, indices: range, read: _Read) -> list[dict[str, Any]]:
+    predicted = [] if read.batch is None else model.predict_batch(read.batch, name)
     if len(predicted) != len(indices) - len(read.faults):
         raise DataError(
             f"objective '{name}' made {len(predicted)} predictions for "

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from renaissance.contracts.objective import overrides
 from renaissance.data.images import to_rgb, upright
 from renaissance.data.tables.rows import TableRows
 from renaissance.inference.model import Model
@@ -135,8 +134,8 @@ def _predictions(model: Model, row: dict[str, object]) -> dict[str, dict[str, An
     """Return the predictions of the objectives that need no more than the row has."""
     return {
         name: model.predict([row], name)[0]
-        for name, objective in model.network.named_objectives().items()
-        if overrides(objective, "predictions") and objective.requires <= row.keys()
+        for name, objective in model.network.overriding("predictions").items()
+        if objective.requires <= row.keys()
     }
 
 
