@@ -53,8 +53,8 @@ def remove(path: Path) -> None:
 def locked(path: Path, busy: Exception) -> Iterator[None]:
     """Hold a lock that one process on this machine can have at a time.
 
-    The system frees the lock of a process that ends, even of one that is killed. Where the file
-    system has no locks, nothing is held.
+    The system frees the lock of a process that ends, even of one that is killed and whose children
+    live on. Where the file system has no locks, nothing is held.
 
     Args:
         path: The file to lock; removed at the end.
@@ -65,8 +65,9 @@ def locked(path: Path, busy: Exception) -> Iterator[None]:
             try:
                 import fcntl  # Not on Windows.
 
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                # Not `flock`, whose lock the children of a killed process would go on holding.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
                 raise busy from None
             except (ImportError, OSError):
                 pass

@@ -1,12 +1,16 @@
 """Files that are written whole or not at all."""
 
 import hashlib
+import multiprocessing
 import os
+import signal
+import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 
-from renaissance.files import sha256_of, write_whole
+from renaissance.files import locked, sha256_of, write_whole
 
 
 def test_text_is_written_as_utf8_and_bytes_as_they_are(tmp_path: Path) -> None:
@@ -55,3 +59,26 @@ def test_the_digest_is_that_of_the_whole_file(tmp_path: Path) -> None:
     data = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(data)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+
+
+def hold(path: Path, held: Event) -> None:
+    """Take the lock, and start a child that lives on."""
+    with locked(path, RuntimeError("busy")):
+        if os.fork():
+            held.set()
+        time.sleep(30)
+
+
+def test_a_lock_is_free_once_its_process_is_killed_though_a_child_lives_on(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    held = fork.Event()
+    process = fork.Process(target=hold, args=(tmp_path / "lock", held))
+    process.start()
+    assert held.wait(30)
+    with pytest.raises(RuntimeError, match="busy"), locked(tmp_path / "lock", RuntimeError("busy")):
+        pass
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    with locked(tmp_path / "lock", RuntimeError("busy")):
+        assert (tmp_path / "lock").exists()
