@@ -59,8 +59,7 @@ def serve(request: ServeRequest) -> None:
         from renaissance.serving.app import make_app
     except ImportError as error:
         raise RunError(
-            f"serve: {error.name} is not installed; install it with "
-            "pip install 'renaissance[serve]'"
+            f"serve: {error.name} is not installed; run pip install starlette uvicorn"
         ) from error
     model = load(request.run, request.device, request.checkpoint, request.trust_plugins)
     gallery = _gallery(request, model) if request.gallery else None

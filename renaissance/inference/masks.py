@@ -43,7 +43,10 @@ def fill_masks(
         fused = model.network.model.fuse(encoded["text"], encoded["image"], [pairs])[0]
         logits = objective.token_logits(fused.text.hidden_states[0, positions])
     if logits is None:
-        raise PluginError(f"{type(objective).__name__}.token_logits returned None")
+        raise PluginError(
+            f"{type(objective).__name__}.token_logits returned None; expected the logits "
+            "of the vocabulary, (tokens, vocabulary)"
+        )
     best = logits.float().softmax(-1).topk(min(top, logits.shape[-1]))
     return [
         [

@@ -129,7 +129,7 @@ def _charts(count: int, height: float = HEIGHT) -> "tuple[Figure, list[Axes]]":
         from matplotlib.figure import Figure
     except ImportError as error:
         raise RunError(
-            "the pictures of a report need matplotlib: pip install 'renaissance[plots]'"
+            "the pictures of a report need matplotlib; run pip install matplotlib"
         ) from error
     figure = Figure(figsize=(WIDTH * count, height), layout="constrained")
     FigureCanvasAgg(figure)

@@ -83,6 +83,6 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert_refused(
         renaissance("serve", str(tmp_path)),
-        "uvicorn is not installed; install it with pip install 'renaissance[serve]'",
+        "uvicorn is not installed; run pip install starlette uvicorn",
         code=1,
     )

@@ -64,7 +64,7 @@ def _resolve(address: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise DataError(
             f"{address}: cannot be reached ({error}); expected fsspec with what this kind of "
-            "address needs. Run pip install 'renaissance[remote]' (and s3fs for s3://, gcsfs for "
+            "address needs. Run pip install fsspec (and s3fs for s3://, gcsfs for "
             "gs://, aiohttp for https://), or copy the files to a local folder"
         ) from error
     return filesystem, str(path)
