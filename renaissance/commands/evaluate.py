@@ -1,6 +1,5 @@
 """`renaissance evaluate`: measure a run on a split, and write its predictions."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from renaissance.commands.results import (
     write_predictions,
     write_results,
 )
+from renaissance.commands.split import datasets_of_split, spec_of_split
 from renaissance.data.concatenation import Concatenation
 from renaissance.data.controls import controlled, controls_of
 from renaissance.data.tokenizer import tokenizer_sha256
@@ -22,7 +22,7 @@ from renaissance.engine.evaluate import SplitResult, evaluate
 from renaissance.engine.init_from import initialize
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.recorded import changed_settings
-from renaissance.engine.run_folder import RunFolder, find_checkpoint, toml_string
+from renaissance.engine.run_folder import RunFolder, find_checkpoint
 from renaissance.engine.run_parts import (
     build_datasets,
     build_network,
@@ -36,9 +36,6 @@ from renaissance.engine.training_data import TrainingAnswers, read_records
 from renaissance.errors import CheckpointError, RunError, SpecError
 from renaissance.files import write_whole
 from renaissance.plugins.loading import Plugins
-from renaissance.spec.layers import COMMAND_LINE
-from renaissance.spec.read import load_spec
-from renaissance.spec.recipes import is_recipe
 from renaissance.spec.sections import ResolvedSpec, RunSpec
 from renaissance.spec.write import record_tables, tables_to_toml
 
@@ -82,7 +79,7 @@ def evaluate_run(request: EvaluationRequest, plugins: Plugins) -> None:
 
 
 def _evaluate(request: EvaluationRequest, read: RunSpec, ranks: Ranks) -> None:
-    datasets = ranks.on_all_ranks(lambda: _datasets(request, read))
+    datasets = ranks.on_all_ranks(lambda: datasets_of_split(read, request.split))
     # For one rank: evaluation divides no steps, so any number of ranks will do.
     spec = ranks.on_all_ranks(lambda: resolve_spec(read, len(datasets), world_size=1))
     tokenizer = ranks.on_all_ranks(
@@ -94,7 +91,7 @@ def _evaluate(request: EvaluationRequest, read: RunSpec, ranks: Ranks) -> None:
     network = ranks.on_all_ranks(
         lambda: build_network(spec, tokenizer, load_weights=False, answers=answers)
     )
-    check_provides(network, datasets, labelled=False)
+    check_provides(network.named_objectives(), datasets, labelled=False)
     ranks.on_all_ranks(lambda: answers.check(datasets))
     if request.predictions is not None:
         _require_predictions(network)
@@ -124,54 +121,7 @@ def read_spec(request: EvaluationRequest, plugins: Plugins) -> RunSpec:
     Raises:
         SpecError: If a run folder, a spec or a split is not there, or not right.
     """
-    arguments = _spec_arguments(request.arguments)
-    spec = load_spec(arguments, plugins, request.trust_plugins)
-    if request.split in ("train", "validate"):
-        return spec
-    if not spec.data.validate:
-        raise SpecError(
-            f"--split {request.split}: the run has no [[data.validate]], so no dataset to take "
-            "that split from"
-        )
-    for index, dataset in enumerate(spec.data.validate):
-        if not hasattr(dataset.options, "split"):
-            raise SpecError(
-                f"--split {request.split}: data.validate[{index}] ('{dataset.type}') has no other "
-                "splits; expected validate or train. To evaluate on other data, set data.validate"
-            )
-    split = toml_string(request.split)
-    splits = [f"data.validate.{i}.split={split}" for i in range(len(spec.data.validate))]
-    try:
-        return load_spec([*arguments, *splits], plugins, request.trust_plugins)
-    except SpecError as error:
-        # Nobody typed that key.
-        key = re.compile(rf"{COMMAND_LINE}: (data\.validate\[\d+\])\.split: ")
-        raise SpecError(
-            *(key.sub(r"--split: for \1, ", fault) for fault in error.faults)
-        ) from error
-
-
-def _spec_arguments(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with a run folder replaced by its spec and settings that name it."""
-    first, *more = arguments
-    if not (Path(first).exists() or "=" in first or first.endswith(".toml") or is_recipe(first)):
-        raise SpecError(
-            f"{first}: no such folder; expected a run folder (runs/NAME) or a spec (.toml)"
-        )
-    if not Path(first).is_dir():
-        return [first, *more]
-    folder = RunFolder(Path(first).resolve())
-    if not folder.spec.is_file():
-        raise SpecError(f"{first}: no spec.toml there; expected a run folder (runs/NAME) or a spec")
-    return [*folder.spec_arguments(), *more]
-
-
-def _datasets(request: EvaluationRequest, spec: RunSpec) -> Concatenation:
-    if request.split == "train":
-        return build_datasets(spec, spec.data.train, "data.train")
-    if not spec.data.validate:
-        raise SpecError("data.validate: missing; there is nothing to evaluate on")
-    return build_datasets(spec, spec.data.validate, "data.validate")
+    return spec_of_split(request.arguments, request.split, plugins, request.trust_plugins)
 
 
 def _train_datasets(spec: RunSpec, datasets: Concatenation) -> Concatenation:

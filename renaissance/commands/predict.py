@@ -1,4 +1,4 @@
-"""`renaissance predict`: predictions for the rows of a table."""
+"""`renaissance predict`: predictions for the rows of a table, or of a split of the run."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -8,15 +8,19 @@ import attrs
 import typer
 
 from renaissance.commands.output import check_writable
-from renaissance.data.tables.rows import TableRows
+from renaissance.commands.split import datasets_of_split, spec_of_split
+from renaissance.data.concatenation import Concatenation
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.progress import progress
+from renaissance.engine.run_folder import toml_string
+from renaissance.engine.run_parts import check_provides
 from renaissance.errors import DataError, SpecError
 from renaissance.inference.inputs import open_input
 from renaissance.inference.loading import load
 from renaissance.inference.model import Model
-from renaissance.inference.predicting import Parts, predict_rows
+from renaissance.inference.predicting import Parts, predict_parts
 from renaissance.inference.writing import write_predictions
+from renaissance.plugins.loading import load_plugins
 
 NUM_THREADS = 4
 
@@ -27,7 +31,9 @@ class PredictionRequest:
 
     Attributes:
         run: The run folder.
-        inputs: Tables of rows.
+        inputs: Tables of rows; or else
+        split: a split of the run's own datasets.
+        data_root: Folder of those datasets, if it is not the run's `data.root`.
         columns: Columns of the tables by role, where they are given.
         output: The file to write; its suffix determines the form.
         objective: The objective; None if only one makes predictions.
@@ -39,6 +45,8 @@ class PredictionRequest:
 
     run: str
     inputs: Sequence[str]
+    split: str | None
+    data_root: Path | None
     columns: Mapping[str, str]
     output: Path
     objective: str | None
@@ -50,6 +58,8 @@ class PredictionRequest:
     def arguments(self) -> list[str]:
         """Return the arguments of the command line that make this request."""
         options = {
+            "--split": self.split,
+            "--data-root": None if self.data_root is None else str(self.data_root),
             "--output": str(self.output),
             "--objective": self.objective,
             "--checkpoint": self.checkpoint,
@@ -84,8 +94,9 @@ def predict(request: PredictionRequest) -> None:
     """Predict; every rank must call it. Rank 0 writes the output.
 
     Raises:
-        RenaissanceError: On every rank, if run, tables or output are wrong.
+        RenaissanceError: On every rank, if run, data or output are wrong.
     """
+    _check(request)
     check_writable("--output", request.output)
     ranks = Ranks(request.device)
     try:
@@ -94,34 +105,71 @@ def predict(request: PredictionRequest) -> None:
         ranks.close()
 
 
+def _check(request: PredictionRequest) -> None:
+    if bool(request.inputs) == (request.split is not None):
+        got = "both" if request.inputs else "neither"
+        raise SpecError(
+            f"predict: got {got} of --input and --split; expected --input TABLE for new rows, or "
+            "--split SPLIT for a split of the run's own datasets"
+        )
+    if request.split is None and request.data_root is not None:
+        raise SpecError(
+            "--data-root: only --split reads the run's datasets; the tables of --input have paths "
+            "of their own"
+        )
+    if request.split is not None and request.columns:
+        raise SpecError(
+            "--column: the datasets of --split have their own columns; name columns for --input"
+        )
+
+
 def _predict(request: PredictionRequest, ranks: Ranks) -> None:
     model = ranks.on_all_ranks(
         lambda: load(request.run, ranks.device, request.checkpoint, request.trust_plugins)
     )
     name = ranks.on_all_ranks(lambda: model.predicting(request.objective))
-    objective = model.network.named_objectives()[name]
-    dataset = ranks.on_all_ranks(
-        lambda: open_input(request.inputs, request.columns, model, objective.requires)
+    datasets = ranks.on_all_ranks(lambda: _datasets(request, model, name))
+    parts = Parts(request.output.with_name(f"{request.output.name}.parts"), len(datasets))
+    ranks.on_all_ranks(
+        lambda: _open(parts, request, model, name, datasets) if ranks.is_main else None
     )
-    parts = Parts(request.output.with_name(f"{request.output.name}.parts"), len(dataset))
-    ranks.on_all_ranks(lambda: _open(parts, request, model, name) if ranks.is_main else None)
-    ranks.on_all_ranks(lambda: _predict_parts(request, ranks, model, name, parts, dataset))
+    ranks.on_all_ranks(lambda: _predict_parts(request, ranks, model, name, parts, datasets))
     ranks.on_all_ranks(lambda: _join(request, model, name, parts) if ranks.is_main else None)
 
 
-def _open(parts: Parts, request: PredictionRequest, model: Model, name: str) -> None:
+def _datasets(request: PredictionRequest, model: Model, name: str) -> Concatenation:
+    """Open the rows to predict: those of tables, or of a split of the run's own datasets."""
+    objective = model.network.named_objectives()[name]
+    if request.split is None:
+        rows = open_input(request.inputs, request.columns, model, objective.requires)
+        return Concatenation([("rows", rows)])
+    root = request.data_root
+    settings = [] if root is None else [f"data.root={toml_string(str(root))}"]
+    spec = spec_of_split(
+        [request.run, *settings], request.split, load_plugins(), request.trust_plugins
+    )
+    datasets = datasets_of_split(spec, request.split)
+    check_provides({name: objective}, datasets, labelled=False)
+    return datasets
+
+
+def _open(
+    parts: Parts, request: PredictionRequest, model: Model, name: str, datasets: Concatenation
+) -> None:
     inputs = [Path(path) for path in request.inputs]
+    files = [*inputs, *(path for dataset in datasets.datasets for path in dataset.files)]
     parts.open(
         {
             "checkpoint": str(model.checkpoint),
             "objective": name,
             "columns": dict(request.columns),
+            "split": request.split,
             "rows": parts.num_rows,
             "inputs": [
                 [str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns]
                 if path.is_file()
                 else [str(path)]
-                for path in inputs
+                for path in files
             ],
         }
     )
@@ -133,22 +181,21 @@ def _predict_parts(
     model: Model,
     name: str,
     parts: Parts,
-    dataset: TableRows,
+    datasets: Concatenation,
 ) -> None:
     """Predict this rank's share of the parts that are not there yet."""
     mine = [part for part in parts.indices() if part % ranks.world_size == ranks.rank]
     missing = [part for part in mine if not parts.path(part).exists()]
     if ranks.is_main and len(missing) < len(mine):
         typer.echo(f"resumed: {len(mine) - len(missing)} of {len(mine)} parts were there")
-    total = sum(len(parts.rows_of(part)) for part in missing)
+    rows = [parts.rows_of(part) for part in missing]
     batch_size = request.batch_size or model.spec.evaluate.micro_batch_size
+    collator = model.collator(datasets, name)
+    total = sum(map(len, rows))
     with progress("predict", total, "rows", ranks.is_main, has_terminal=True) as advance:
-        for part in missing:
-            rows = parts.rows_of(part)
-            predicted = predict_rows(
-                model, name, dataset, rows, batch_size, NUM_THREADS, done=advance
-            )
-            parts.write(part, predicted)
+        predicted = predict_parts(model, name, collator, rows, batch_size, NUM_THREADS, advance)
+        for part, predictions in zip(missing, predicted, strict=True):
+            parts.write(part, predictions)
 
 
 def _join(request: PredictionRequest, model: Model, name: str, parts: Parts) -> None:

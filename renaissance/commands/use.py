@@ -14,13 +14,24 @@ app = typer.Typer()
 def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")],
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--input",
             metavar="TABLE",
-            help="A csv, tsv, jsonl, Parquet or Arrow file, a WebDataset tar, or a pattern.",
+            help="New rows: a csv, tsv, jsonl, Parquet or Arrow file, a WebDataset tar, or a "
+            "pattern.",
         ),
-    ],
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of new rows: a split of the run's own datasets, as `evaluate` takes it."
+        ),
+    ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(help="With --split: the folder of these datasets, if they have moved."),
+    ] = None,
     output: Annotated[
         Path,
         typer.Option(
@@ -39,13 +50,23 @@ def predict(
     trust_plugins: TrustPlugins = False,
     ranks: RankCount = None,
 ) -> None:
-    """Predict the rows of a table with a trained run; the same command again resumes it."""
+    """Predict rows with a trained run; the same command again resumes it."""
     from renaissance.commands.predict import PredictionRequest, parse_columns
     from renaissance.commands.predict import predict as run_prediction
 
     columns = parse_columns(column or [])
     request = PredictionRequest(
-        run, inputs, columns, output, objective, checkpoint, batch_size, device, trust_plugins
+        run,
+        inputs or [],
+        split,
+        data_root,
+        columns,
+        output,
+        objective,
+        checkpoint,
+        batch_size,
+        device,
+        trust_plugins,
     )
     if ranks is not None:
         from renaissance.elastic import number_of_ranks, start_ranks

@@ -1,12 +1,15 @@
 """What an objective may know about the run's training data."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import attrs
 
 from renaissance.contracts.tokens import Modality
 from renaissance.errors import DataError
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -80,6 +83,16 @@ class TrainingData(Protocol):
         """
         ...
 
+    def kept(self, name: str, find: Callable[[], T]) -> T:
+        """Return what `find` finds when the run starts, such as the content of a file.
+
+        Args:
+            name: A name for it.
+            find: Finds it; the value must be one that JSON gives back as it is. A resumed run must
+                find the same.
+        """
+        ...
+
 
 class NoTrainingData:
     """The `TrainingData` of an objective that is made without a run: there is none to ask for."""
@@ -95,6 +108,10 @@ class NoTrainingData:
     def distribution(self, label: str) -> Distribution:
         """Raise an error."""
         raise _no_data(label)
+
+    def kept(self, name: str, find: Callable[[], T]) -> T:
+        """Return what is found now."""
+        return find()
 
 
 def _no_data(label: str) -> DataError:

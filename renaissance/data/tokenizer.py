@@ -40,8 +40,10 @@ def load_tokenizer(
     for token in ("pad_token_id", "cls_token_id", "sep_token_id"):
         if getattr(tokenizer, token) is None:
             raise SpecError(f"{where} has no {token}; use a tokenizer of an encoder model")
-    # A dataset without texts, such as one of images alone, needs no words.
-    if source != DATASET and not _has_ordinary_tokens(tokenizer):
+    # A dataset without texts, such as one of images alone, needs no words, and neither does a run
+    # that has kept its tokenizer.
+    is_whole = source == DATASET or (Path(source) / TOKENIZER_FILE).is_file()
+    if not is_whole and not _has_ordinary_tokens(tokenizer):
         raise SpecError(
             f"{where} has only special tokens, {', '.join(tokenizer.all_special_tokens[:5])}: "
             "every word would be unknown. Its vocabulary is missing; expected tokenizer.json, or "

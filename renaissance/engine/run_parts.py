@@ -1,6 +1,6 @@
 """Everything a run is made of, built from its spec."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import attrs
@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from renaissance.contracts.dataset import Dataset, DatasetContext
 from renaissance.contracts.encoder import EncoderContext
-from renaissance.contracts.objective import overrides
+from renaissance.contracts.objective import Objective, overrides
 from renaissance.contracts.training_data import NoTrainingData
 from renaissance.contracts.transform import TransformContext
 from renaissance.data.collate import Collator, SampleReader
@@ -108,7 +108,7 @@ def build(spec: RunSpec, world_size: int, load_weights: bool) -> RunParts:
     answers = _training_answers(spec, train)
     network = build_network(resolved, tokenizer, load_weights, answers)
     for datasets in [train, *([validate] if validate else [])]:
-        check_provides(network, datasets)
+        check_provides(network.named_objectives(), datasets)
     _check_shares(train, plan)
     _check_best_metric(resolved, network)
     warnings = [*answers.warnings(), *(answers.check(validate) if validate else [])]
@@ -266,18 +266,20 @@ def _check_best_metric(spec: RunSpec, network: MultiObjective) -> None:
         )
 
 
-def check_provides(network: MultiObjective, datasets: Concatenation, labelled: bool = True) -> None:
+def check_provides(
+    objectives: Mapping[str, Objective], datasets: Concatenation, labelled: bool = True
+) -> None:
     """Check that datasets provide what their objectives need.
 
     Args:
-        network: The model and its objectives.
+        objectives: The objectives, by name.
         datasets: The datasets of a split.
         labelled: False for a split that is only predicted, for which labels may be absent.
 
     Raises:
         DataError: Naming objective, dataset and what is missing.
     """
-    for name, objective in network.named_objectives().items():
+    for name, objective in objectives.items():
         needs = objective.requires | (objective.labels if labelled else frozenset())
         for dataset_name, dataset, route in zip(
             datasets.names, datasets.datasets, datasets.routes, strict=True

@@ -22,7 +22,7 @@ from renaissance.engine.labels import (
     find_classes,
     find_distribution,
 )
-from renaissance.errors import CheckpointError
+from renaissance.errors import CheckpointError, shortened
 
 MODALITIES: tuple[Modality, ...] = ("text", "image")
 CLASSES_KEYS = {"separator", "multi_label", "open", "num_samples", "classes"}
@@ -87,6 +87,11 @@ class ObjectiveData:
         found = self._label(label, lambda: find_distribution(self._split(), asked))
         return Distribution(found["mean"], found["std"])
 
+    def kept(self, name: str, find: Callable[[], T]) -> T:
+        """Return what is found when the run starts."""
+        records = self.record.setdefault("kept", {})
+        return self._answer(records, self._stored.get("kept", {}), name, find)
+
     def check(self, split: Split) -> list[str]:
         """Check the labels of another split; return warnings.
 
@@ -141,7 +146,7 @@ class ObjectiveData:
         if key not in records:
             records[key] = stored[key] if key in stored else find()
             if key in stored and self._is_resumed:
-                difference = _difference(stored[key], find())
+                difference = _difference(key, stored[key], find())
                 if difference:
                     raise CheckpointError(
                         f"objective '{self._objective}': since the run began, {difference}; the "
@@ -227,10 +232,11 @@ def read_records(path: Path) -> dict[str, Record]:
     return records
 
 
-def _difference(stored: Any, found: Any) -> str:
+def _difference(key: str, stored: Any, found: Any) -> str:
     """Return in words how the data changed what a head's outputs mean; empty if it did not."""
     if not isinstance(stored, dict):
-        return "" if stored == found else f"the data changed from {stored} to {found}"
+        old, new = (shortened(str(value)) for value in (stored, found))
+        return "" if stored == found else f"its {key} changed from {old} to {new}"
     if "classes" not in stored or "classes" not in found:
         return "" if stored.keys() == found.keys() else "the kind of label changed"
     old, new = stored["classes"], found["classes"]

@@ -109,13 +109,15 @@ class Model:
             predictions += self.predict_batch(batch, name)
         return predictions
 
-    def reader(self, dataset: Dataset) -> SampleReader:
-        """Return what reads the samples of a dataset, as in evaluation."""
-        datasets = Concatenation([("rows", dataset)])
+    def reader(self, dataset: Dataset | Concatenation) -> SampleReader:
+        """Return what reads the samples of one or several datasets, as in evaluation."""
+        datasets = (
+            dataset if isinstance(dataset, Concatenation) else Concatenation([("rows", dataset)])
+        )
         return make_reader(self.spec, self.tokenizer, datasets, training=False)
 
-    def collator(self, dataset: Dataset, objective: str) -> Collator:
-        """Return what makes micro-batches of a dataset, for one objective."""
+    def collator(self, dataset: Dataset | Concatenation, objective: str) -> Collator:
+        """Return what makes micro-batches of one or several datasets, for one objective."""
         chosen = self.network.named_objectives()[objective]
         return Collator(self.reader(dataset), {objective: chosen}, skip_bad_samples=False)
 

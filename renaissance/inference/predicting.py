@@ -2,14 +2,14 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from renaissance.contracts.dataset import Dataset
 from renaissance.data.collate import BadSampleError, Collator, MicroBatch
 from renaissance.errors import DataError, SpecError
 from renaissance.files import write_whole
@@ -27,10 +27,12 @@ class _Read:
     """A micro-batch, and the rows that cannot be read.
 
     Attributes:
+        indices: All of its rows.
         batch: The rows that can be read; None if there are none.
         faults: What is wrong, by index of the row.
     """
 
+    indices: Sequence[int]
     batch: MicroBatch | None
     faults: Mapping[int, str]
 
@@ -90,63 +92,83 @@ class Parts:
                     yield json.loads(line)
 
 
-def predict_rows(
+def predict_parts(
     model: Model,
     name: str,
-    dataset: Dataset,
-    rows: range,
+    collator: Collator,
+    parts: Iterable[range],
     batch_size: int,
     num_threads: int,
     done: Callable[[int], None] = lambda count: None,
-) -> list[dict[str, Any]]:
-    """Predict some rows of a dataset.
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the predictions of each part of some rows, in order.
 
     Args:
         model: The model.
         name: The objective.
-        dataset: The dataset.
-        rows: Indices of the rows.
+        collator: Makes micro-batches of the rows, for this objective.
+        parts: Indices of the rows of each part.
         batch_size: Rows in one pass through the model.
         num_threads: Threads that read.
         done: Called with the number of rows after each pass.
 
-    Returns:
-        One prediction per row; {"index", "error"} for a row that cannot be read.
+    Yields:
+        The predictions of a part: those of each row; {"index", "error"} for a row that cannot be
+        read; nothing for a row that does not go to this objective.
     """
-    collator = model.collator(dataset, name)
-    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    predictions: list[dict[str, Any]] = []
+    batches = [
+        [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+        for rows in parts
+    ]
     with ThreadPoolExecutor(num_threads) as pool:
-        waiting = [pool.submit(_read, collator, batch) for batch in batches[:NUM_AHEAD]]
-        following = itertools.islice(batches, NUM_AHEAD, None)
-        for indices in batches:
-            read = waiting.pop(0).result()
-            waiting += [pool.submit(_read, collator, b) for b in itertools.islice(following, 1)]
-            predictions += _predict(model, name, indices, read)
-            done(len(indices))
-    return predictions
+        reads = _read_ahead(pool, collator, name, itertools.chain.from_iterable(batches))
+        for of_part in batches:
+            predictions: list[dict[str, Any]] = []
+            for indices, read in zip(of_part, reads, strict=False):
+                predictions += _predict(model, name, read)
+                done(len(indices))
+            yield predictions
 
 
-def _read(collator: Collator, indices: range) -> _Read:
+def _read_ahead(
+    pool: ThreadPoolExecutor, collator: Collator, name: str, batches: Iterable[range]
+) -> Iterator[_Read]:
+    """Read micro-batches on the threads of a pool, some of them ahead."""
+    waiting: deque[Future[_Read]] = deque()
+    for indices in batches:
+        chosen = [index for index in indices if collator.datasets.goes_to(index, name)]
+        waiting.append(pool.submit(_read, collator, chosen))
+        if len(waiting) > NUM_AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _read(collator: Collator, indices: Sequence[int]) -> _Read:
     """Collate the rows that can be read."""
     faults: dict[int, str] = {}
     while len(faults) < len(indices):
         try:
-            return _Read(collator[[(0, i) for i in indices if i not in faults]], faults)
+            batch = collator[[(0, index) for index in indices if index not in faults]]
+            return _Read(indices, batch, faults)
         except BadSampleError as error:
             faults[error.index] = str(error)
-    return _Read(None, faults)
+    return _Read(indices, None, faults)
 
 
-def _predict(model: Model, name: str, indices: range, read: _Read) -> list[dict[str, Any]]:
+def _predict(model: Model, name: str, read: _Read) -> list[dict[str, Any]]:
     predicted = [] if read.batch is None else model.predict_batch(read.batch, name)
-    if len(predicted) != len(indices) - len(read.faults):
+    if not read.faults:
+        # One per target, of which a row may have several.
+        return predicted
+    if len(predicted) != len(read.indices) - len(read.faults):
         raise DataError(
             f"objective '{name}' made {len(predicted)} predictions for "
-            f"{len(indices) - len(read.faults)} rows; expected one per row"
+            f"{len(read.indices) - len(read.faults)} rows; expected one per row, since others "
+            f"cannot be read: {next(iter(read.faults.values()))}"
         )
     following = iter(predicted)
     return [
         {"index": index, "error": read.faults[index]} if index in read.faults else next(following)
-        for index in indices
+        for index in read.indices
     ]

@@ -78,6 +78,71 @@ def test_predictions_are_those_of_evaluate(
         assert not output.with_name(f"{output.name}.parts").exists()
 
 
+def test_a_split_is_predicted_as_evaluate_does(tmp_path: Path) -> None:
+    """Each of several objectives predicts the rows that go to it."""
+    rows = rows_of(21, num_images=9)
+    write_photos(tmp_path, rows)
+    write_csv(tmp_path / "rows.csv", rows)
+    text = _spec(tmp_path, "vqa").read_text()
+    table = text[text.index("[[data.validate]]") : text.index("[[objectives]]")]
+    routed = table.replace("files", 'objectives = ["regression"]\nfiles')
+    text = text.replace(table, f"{routed}{table}{OBJECTIVES['regression']}")
+    run_here(write_spec(tmp_path, text), tmp_path / "runs", "train.max_steps=2")
+    run = str(tmp_path / "runs" / "tiny")
+    assert renaissance("evaluate", run, "--predictions", str(tmp_path / "x.txt")).code == 0
+    for objective in ("vqa", "regression"):
+        finished = renaissance(
+            *("predict", run, "--split", "validate", "--objective", objective),
+            *("--output", str(tmp_path / f"{objective}.txt"), "--batch-size", "5"),
+        )
+        assert finished.code == 0, finished.err
+    assert (tmp_path / "vqa.txt").read_text() == (tmp_path / "x-vqa.txt").read_text()
+    predicted, evaluated = (
+        [json.loads(line) for line in (tmp_path / f"{name}.txt").read_text().splitlines()]
+        for name in ("regression", "x-regression")
+    )
+    assert [row["index"] for row in predicted] == list(range(42))
+    for row, expected in zip(predicted, evaluated, strict=True):
+        # Either digit, for a number in the middle between them.
+        assert row == {**expected, "prediction": pytest.approx(expected["prediction"], rel=2e-3)}
+    answers = json.loads((tmp_path / "vqa.txt").read_text())
+    assert [row["index"] for row in answers] == list(range(21, 42))
+
+
+def test_bad_rows_of_a_split_have_their_error(tmp_path: Path) -> None:
+    run = _train(tmp_path, "classification")
+    output = tmp_path / "out.jsonl"
+    command = ["predict", str(run), "--split", "validate", "--output", str(output)]
+    (tmp_path / "photos" / "4.png").unlink()
+    finished = renaissance(*command)
+    assert finished.code == 0, finished.err
+    assert "cannot be read: 2 rows" in finished.out
+    made = [json.loads(line) for line in output.read_text().splitlines()]
+    # The fifth of nine pictures, in 21 rows.
+    assert [row["index"] for row in made if "error" in row] == [4, 13]
+    assert [row["index"] for row in made] == list(range(21))
+
+
+def test_either_a_table_or_a_split_is_predicted(tmp_path: Path) -> None:
+    assert_refused(
+        renaissance("predict", str(tmp_path)),
+        "predict: got neither of --input and --split; expected --input TABLE for new rows, or "
+        "--split SPLIT for a split of the run's own datasets",
+    )
+    assert_refused(
+        renaissance("predict", str(tmp_path), "--input", "a.csv", "--split", "test"),
+        "predict: got both of --input and --split",
+    )
+    assert_refused(
+        renaissance("predict", str(tmp_path), "--input", "a.csv", "--data-root", "there"),
+        "--data-root: only --split reads the run's datasets",
+    )
+    assert_refused(
+        renaissance("predict", str(tmp_path), "--split", "test", "--column", "image=img"),
+        "--column: the datasets of --split have their own columns",
+    )
+
+
 def test_two_ranks_predict_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _train(tmp_path, "classification")
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"

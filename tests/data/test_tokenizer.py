@@ -38,6 +38,12 @@ def test_a_tokenizer_that_lost_its_vocabulary_is_refused(tmp_path: Path) -> None
         load_tokenizer(str(tmp_path), 8, [])
 
 
+def test_a_run_without_texts_reads_the_tokenizer_that_it_kept(tmp_path: Path) -> None:
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    BertTokenizer(vocab={word: i for i, word in enumerate(special)}).save_pretrained(tmp_path)
+    assert sorted(load_tokenizer(str(tmp_path), 8, []).get_vocab()) == sorted(special)
+
+
 @pytest.mark.parametrize("family", ["esm", "modernbert", "no-such-family"])
 def test_a_family_that_cannot_do_without_its_files_is_named(tmp_path: Path, family: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -322,6 +323,33 @@ def test_predictions_may_be_handed_in(
     assert finished.out.endswith("ok: every question is answered once\n")
 
 
+def prediction(run: Path, split: str, output: Path, *more: object) -> list[str]:
+    """The command that predicts a split in the task's own form."""
+    return ["predict", str(run), "--split", split, "--output", str(output), *map(str, more)]
+
+
+@pytest.mark.parametrize(("task", "tower"), [case for case in CASES if TASKS[case[0]].suffix])
+def test_predict_writes_what_evaluate_does(
+    chain: Chain, task: str, tower: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Byte by byte, after run and data have moved, without the hub, for any batch size."""
+    run = chain.run(task, tower)
+    moved, data = tmp_path / "moved", tmp_path / "data"
+    shutil.copytree(run, moved, symlinks=True)
+    spec = moved / "spec.toml"
+    # What the run was made from is not there any more.
+    spec.write_text(spec.read_text().replace(str(chain.folder), "/gone"))
+    data.symlink_to(chain.data)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for split, batch_size in zip(TASKS[task].files, (2, 100), strict=True):
+        output = tmp_path / f"{split}.txt"
+        more = ("--data-root", data, "--batch-size", batch_size)
+        chain.call(*prediction(moved, split, output, *more))
+        expected = chain.predictions(run, task, split)
+        assert expected is not None
+        assert output.read_bytes() == expected.read_bytes()
+
+
 def assert_alike(ours: Path, theirs: Path, task: str) -> None:
     """Check that two runs measured and predicted the same."""
     for split in TASKS[task].files:
@@ -343,10 +371,16 @@ def test_two_ranks_measure_and_predict_what_one_does(chain: Chain) -> None:
         for name in ("spec.toml", "checkpoints"):
             (copy / name).symlink_to(run / name)
         commands += [chain.evaluation(copy, task, split) for split in TASKS[task].files]
+        if TASKS[task].suffix:
+            output = chain.folder / f"{run.name}.txt"
+            commands.append(prediction(run, "validate", output, "--batch-size", 2))
     on_two_ranks(chain.folder, commands)
     for task, tower in CASES:
         name = f"{task}-{tower}"
         assert_alike(chain.folder / "runs" / name, chain.folder / "two" / name, task)
+        expected = chain.predictions(chain.folder / "runs" / name, task, "validate")
+        if expected is not None:
+            assert (chain.folder / f"{name}.txt").read_bytes() == expected.read_bytes()
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from PIL import Image
 from renaissance_cifar.dataset import CIFAR10, CLASSES
 from renaissance_cifar.objective import ImageClassification
 from renaissance_cifar.pickled import read_pickled_batch
+from support.command_line import renaissance
 from support.fresh_environment import FreshEnvironment, copy_package
 from support.installing import install_source
 from support.running import TINY, metrics, one_tower_spec, run_here, torchrun, write_spec
@@ -291,6 +292,15 @@ def test_a_run_on_images_alone(base: str, site: Path, tmp_path: Path) -> None:
     lines = metrics(tmp_path / "runs" / "tiny")
     # Ten colours; a tenth by chance.
     assert lines[-1]["image-classification/accuracy"] >= 0.5
+    run, files = str(tmp_path / "runs" / "tiny"), [tmp_path / "evaluated", tmp_path / "predicted"]
+    for command, file in zip(
+        (["evaluate", run, "--predictions"], ["predict", run, "--split", "validate", "--output"]),
+        files,
+        strict=True,
+    ):
+        finished = renaissance(*command, str(file))
+        assert finished.code == 0, finished.err
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.mark.slow

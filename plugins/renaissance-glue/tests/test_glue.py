@@ -334,6 +334,8 @@ def test_metrics_are_those_of_glue(task: str) -> None:
     )
 
 
+# Of a test file of rte, by role.
+COLUMNS = ("--column", "text=sentence1", "--column", "text_pair=sentence2")
 ONE_CLASS = {"0s": [0] * 9, "1s": [1] * 9, "one 1": [0] * 8 + [1], "one 0": [0] + [1] * 8}
 
 
@@ -443,6 +445,12 @@ def test_predictions_of_a_trained_run(site: Path, tmp_path: Path) -> None:
     )
     # Nothing is measured without labels.
     assert "accuracy" not in finished.out
+    for given in (["--split", "test"], ["--input", str(test), *COLUMNS]):
+        output = tmp_path / "predicted"
+        arguments = ["predict", str(runs / "tiny"), *given, "--output", str(output)]
+        finished = renaissance(*arguments)
+        assert finished.code == 0, finished.err
+        assert output.read_bytes() == file.read_bytes()
 
 
 def test_an_objective_of_another_task_is_refused(site: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class VQA(Classification):
         self.unimodal = self.inputs.unimodal
         if self.label is None:
             self.requires = frozenset({*self.inputs.modalities, "question_id"})
-            self.classes = _read_answers(self.path)
+            self.classes = context.data.kept("answers", lambda: _read_answers(self.path))
         else:
             self.requires = frozenset[str](self.inputs.modalities)
             self.labels = frozenset({self.label})
