@@ -207,7 +207,7 @@ def _join(request: PredictionRequest, model: Model, name: str, parts: Parts) -> 
         )
     objective = model.network.named_objectives()[name]
     try:
-        num_errors = write_predictions(request.output, parts.rows(), objective)
+        num_errors = write_predictions(request.output, parts.rows, objective)
     except OSError as error:
         raise SpecError(f"--output: {request.output} cannot be written ({error})") from error
     shutil.rmtree(parts.folder)

@@ -1,8 +1,10 @@
 """`renaissance predict`: equal to `evaluate --predictions`, resumed, on ranks, with faults."""
 
 import csv
+import itertools
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -152,16 +154,17 @@ def test_two_ranks_predict_the_same_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert two.read_bytes() == one.read_bytes()
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_a_command_that_was_killed_is_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = _train(tmp_path, "classification")
     command = ["predict", str(run), "--input", str(tmp_path / "rows.csv"), "--output"]
-    whole, resumed = tmp_path / "whole.jsonl", tmp_path / "resumed.jsonl"
+    whole, resumed = tmp_path / f"whole.{suffix}", tmp_path / f"resumed.{suffix}"
     assert renaissance(*command, str(whole)).code == 0
     monkeypatch.setattr(predicting, "PART_SIZE", 8)
     written = []
-    write = predicting.Parts.write
+    write, rows = predicting.Parts.write, predicting.Parts.rows
 
     def killed(parts: predicting.Parts, part: int, rows: list[dict[str, object]]) -> None:
         if len(written) == 2:
@@ -169,12 +172,22 @@ def test_a_command_that_was_killed_is_resumed(
         written.append(part)
         write(parts, part, rows)
 
+    def killed_between(parts: predicting.Parts) -> Iterator[dict[str, object]]:
+        yield from itertools.islice(rows(parts), 11)
+        raise RuntimeError("killed")
+
     monkeypatch.setattr(predicting.Parts, "write", killed)
     assert renaissance(*command, str(resumed)).code == 1
     assert not resumed.exists()
     monkeypatch.setattr(predicting.Parts, "write", write)
+    monkeypatch.setattr(predicting.Parts, "rows", killed_between)
     finished = renaissance(*command, str(resumed))
+    assert finished.code == 1
     assert "resumed: 2 of 3 parts were there" in finished.out
+    assert not resumed.exists()
+    monkeypatch.setattr(predicting.Parts, "rows", rows)
+    finished = renaissance(*command, str(resumed))
+    assert "resumed: 3 of 3 parts were there" in finished.out
     assert resumed.read_bytes() == whole.read_bytes()
 
 
