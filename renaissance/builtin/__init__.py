@@ -29,10 +29,12 @@ def register_fusions(register: Register) -> None:
     from renaissance.builtin.fusions.co_attention import CoAttention
     from renaissance.builtin.fusions.lxmert import Lxmert
     from renaissance.builtin.fusions.merged_attention import MergedAttention
+    from renaissance.builtin.fusions.none import NoFusion
 
     register("co-attention", CoAttention)
     register("lxmert", Lxmert)
     register("merged-attention", MergedAttention)
+    register("none", NoFusion)
 
 
 @hookimpl

@@ -18,7 +18,7 @@ from renaissance.engine.optim import parameter_groups, warmup_steps
 from renaissance.engine.resume import changes_since
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
-from renaissance.errors import RenaissanceError
+from renaissance.errors import RenaissanceError, SpecError
 from renaissance.spec.resolve import encoder_for
 from renaissance.spec.sections import ResolvedSpec, RunSpec
 
@@ -83,6 +83,8 @@ def estimate_run(parts: RunParts) -> Estimate | None:
     try:
         with torch.device("meta"):
             return estimate(parts, batch, parts.spec.optimizer.states_per_parameter)
+    except SpecError:
+        raise
     # A component may compute what the meta device cannot; the run itself still can.
     except Exception as error:
         print_line(f"no estimate of operations and memory: {error}")

@@ -6,14 +6,29 @@ import attrs
 from torch import Tensor
 
 from renaissance.contracts.tokens import Tokens
-from renaissance.errors import PluginError
+from renaissance.errors import PluginError, SpecError
 
 T = TypeVar("T")
+
+
+class NotFusedError(SpecError):
+    """An objective needs fused pairs, but the model is a dual encoder."""
+
+    def __init__(self, *objectives: str) -> None:
+        names = ", ".join(map(repr, objectives))
+        super().__init__(
+            f"objectives: {names or 'one of them'}: reads fused pairs, but model.fusion.type = "
+            "'none' fuses none; choose a fusion, such as co-attention, or remove the objective "
+            "(itc needs no fusion, nor does an objective that reads text alone or images alone)"
+        )
 
 
 @attrs.frozen
 class ModelSizes:
     """Widths of the model's outputs.
+
+    Those of fused pairs are absent in a dual encoder. An objective that reads them is then refused
+    as one that needs fused pairs.
 
     Attributes:
         text: Hidden size of encoded text.
@@ -24,8 +39,18 @@ class ModelSizes:
 
     text: int
     image: int
-    fused: int
-    pooled: int
+    _fused: int | None = None
+    _pooled: int | None = None
+
+    @property
+    def fused(self) -> int:
+        """Hidden size after fusion, of both modalities."""
+        return _of_fusion(self._fused)
+
+    @property
+    def pooled(self) -> int:
+        """Size of a pooled vector."""
+        return _of_fusion(self._pooled)
 
 
 @attrs.frozen
@@ -96,6 +121,12 @@ class Features:
     def pooled(self) -> Tensor:
         """One vector per pair, (pairs, pooled_size)."""
         return self.fused.pooled
+
+
+def _of_fusion(size: int | None) -> int:
+    if size is None:
+        raise NotFusedError
+    return size
 
 
 def _requested(value: T | None, what: str, remedy: str) -> T:

@@ -279,12 +279,13 @@ class Model:
 
         Returns:
             The attention in the last layer that attends from text to image; None if no layer
-            does so by PyTorch's attention function, or the image tokens are not a grid.
+            does so by PyTorch's attention function, as in a dual encoder, or the image tokens are
+            not a grid.
 
         Raises:
             DataError: If the image cannot be read.
         """
-        return attention(self, image, text)
+        return attention(self, image, text) if self.spec.model.fuses else None
 
     @property
     def _batch_size(self) -> int:

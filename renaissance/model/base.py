@@ -20,8 +20,9 @@ class VisionLanguageModel(nn.Module, ABC):
 
     Attributes:
         sizes: Widths of its outputs.
-        pooler: Pools fused pairs.
-        token_type_embeddings: Tell the modalities apart: text, first image, second image.
+        pooler: Pools fused pairs; a dual encoder has none.
+        token_type_embeddings: Tell the modalities apart: text, first image, second image; a dual
+            encoder has none.
         text_summary: Where the summary of a text is.
         image_summary: Where the summary of an image is.
     """

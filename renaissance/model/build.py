@@ -10,13 +10,14 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from renaissance.contracts.encoder import EncoderContext
+from renaissance.contracts.features import NotFusedError
 from renaissance.contracts.head import Head
 from renaissance.contracts.objective import ObjectiveContext
 from renaissance.contracts.training_data import TrainingData
 from renaissance.errors import PluginError
 from renaissance.model.base import VisionLanguageModel
 from renaissance.randomness import keyed_seed
-from renaissance.spec.architectures import ARCHITECTURES
+from renaissance.spec.architectures import ARCHITECTURES, DUAL_ENCODER
 from renaissance.spec.choice import EncoderChoice, ObjectiveChoice
 from renaissance.spec.sections import ModelSection, RunSpec
 
@@ -32,21 +33,23 @@ def build_model(spec: RunSpec, context: EncoderContext) -> VisionLanguageModel:
         RenaissanceError: If a component rejects its options.
     """
     architecture = ARCHITECTURES[spec.model.type]
-    module, name = architecture.model
+    module, name = architecture.model if spec.model.fuses else DUAL_ENCODER
     make: type[VisionLanguageModel] = getattr(import_module(module), name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(keyed_seed(spec.run.seed, "model"))
         parts: dict[str, nn.Module] = {}
-        if spec.model.fusion is not None:
+        if spec.model.fusion is not None and spec.model.fuses:
             parts["fusion"] = spec.model.fusion.build()
         for table, encoder in encoders_of(spec.model).items():
             parts[table] = encoder.build(_at(context, table))
-        # The pooler reads the output of the fusion, or of the joint encoder: the first part.
-        fused = next(iter(parts.values()))
-        parts["pooler"] = spec.model.pooler.build(int(fused.hidden_size))  # type: ignore[arg-type]
+        if spec.model.pooler is not None:
+            # It reads the output of the fusion, or of the joint encoder: the first part.
+            fused = next(iter(parts.values()))
+            hidden_size = int(fused.hidden_size)  # type: ignore[arg-type]
+            parts["pooler"] = spec.model.pooler.build(hidden_size)
         model = make(**parts)
     for part in architecture.tables:
-        if getattr(spec.model, part).frozen:
+        if part in parts and getattr(spec.model, part).frozen:
             model.freeze(parts[part])
     return model
 
@@ -68,8 +71,13 @@ def build_objectives(
     tokenizer: PreTrainedTokenizerFast,
     data_of: Callable[[str], TrainingData],
 ) -> nn.ModuleDict:
-    """Build the objectives with their heads, by name; `data_of` gives what each may know."""
+    """Build the objectives with their heads, by name; `data_of` gives what each may know.
+
+    Raises:
+        NotFusedError: If the model fuses no pairs, naming the objectives that read them.
+    """
     objectives = nn.ModuleDict()
+    not_fused = []
     with torch.random.fork_rng(devices=[]):
         for objective in spec.objectives:
             # Seeded by name, so that adding an objective does not change the others' parameters.
@@ -83,7 +91,12 @@ def build_objectives(
                 text_summary=model.text_summary,
                 image_summary=model.image_summary,
             )
-            objectives[objective.name] = objective.build(context)
+            try:
+                objectives[objective.name] = objective.build(context)
+            except NotFusedError:
+                not_fused.append(objective.name)
+    if not_fused:
+        raise NotFusedError(*not_fused)
     return objectives
 
 

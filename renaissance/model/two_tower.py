@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from renaissance.contracts.batches import Pairs
 from renaissance.contracts.encoder import Encoder
@@ -12,20 +11,17 @@ from renaissance.contracts.fusion import FusedUse, Fusion
 from renaissance.contracts.pooler import Pooler
 from renaissance.contracts.tokens import Role, Summary, Tokens, TokenUse
 from renaissance.initialization import initialize_linear
-from renaissance.model.base import VisionLanguageModel, gather_pairs, new_token_types
+from renaissance.model.base import gather_pairs, new_token_types
+from renaissance.model.dual_encoder import DualEncoder
 
 
-class TwoTower(VisionLanguageModel):
-    """Encoders, projections to the fusion width, token types, fusion, pooler."""
+class TwoTower(DualEncoder):
+    """A dual encoder, projections to the fusion width, token types, fusion, pooler."""
 
     def __init__(
         self, text_encoder: Encoder, image_encoder: Encoder, fusion: Fusion, pooler: Pooler
     ) -> None:
-        super().__init__()
-        self.text_encoder = text_encoder
-        self.image_encoder = image_encoder
-        self.text_summary = text_encoder.text_summary
-        self.image_summary = image_encoder.image_summary
+        super().__init__(text_encoder, image_encoder)
         self.text_projection = _projection(text_encoder.hidden_size, fusion.hidden_size)
         self.image_projection = _projection(image_encoder.hidden_size, fusion.hidden_size)
         self.token_type_embeddings = new_token_types(fusion.hidden_size)
@@ -37,16 +33,6 @@ class TwoTower(VisionLanguageModel):
             fused=fusion.hidden_size,
             pooled=pooler.output_size,
         )
-
-    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
-        """Encode texts, without gradient if the text encoder is frozen."""
-        with torch.set_grad_enabled(self._needs_gradient(self.text_encoder)):
-            return self.text_encoder.encode_text(input_ids, attention_mask)
-
-    def encode_image(self, pixel_values: Tensor) -> Tokens:
-        """Encode images, without gradient if the image encoder is frozen."""
-        with torch.set_grad_enabled(self._needs_gradient(self.image_encoder)):
-            return self.image_encoder.encode_image(pixel_values)
 
     def fuse(self, text: Tokens, image: Tokens, requests: Sequence[Pairs]) -> list[Fused]:
         """Project each row once, then fuse all requested pairs in one call."""
@@ -75,13 +61,6 @@ class TwoTower(VisionLanguageModel):
             self.pooler,
         ]
         return {"encoder": [self.text_encoder, self.image_encoder], "fusion": fusion}
-
-    def parts(self) -> Mapping[str, nn.Module]:
-        """Return the encoders, projections, token types, fusion and pooler."""
-        return dict(self.named_children())
-
-    def _needs_gradient(self, encoder: nn.Module) -> bool:
-        return torch.is_grad_enabled() and not self.is_frozen(encoder)
 
 
 def _use(modality: str, pooler_use: TokenUse, summary: Summary, pairs: Pairs) -> TokenUse:

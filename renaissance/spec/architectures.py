@@ -32,6 +32,10 @@ class Architecture:
         return next(name for name, takes in self.encoders.items() if modality in takes)
 
 
+# `model.fusion.type` of a two-tower model without fusion, and the module and class of that model.
+NO_FUSION = "none"
+DUAL_ENCODER = ("renaissance.model.dual_encoder", "DualEncoder")
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "two-tower": Architecture(
         encoders={"text_encoder": frozenset({"text"}), "image_encoder": frozenset({"image"})},

@@ -48,6 +48,8 @@ def _(section: ModelSection, registry: Registry | None) -> None:
                 _check_modalities(encoder, architecture.encoders[key], registry)
     if not architecture.has_fusion and getattr(section, "fusion", None) is not None:
         faults.add(f"a {section.type} model fuses in its encoder; remove this table", "fusion")
+    if registry is not None and getattr(section, "pooler", None) is not None and not section.fuses:
+        faults.add("model.fusion.type = 'none' leaves nothing to pool; remove this table", "pooler")
     faults.raise_any()
 
 

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from renaissance.spec.architectures import ARCHITECTURES
+from renaissance.spec.architectures import ARCHITECTURES, NO_FUSION
 from renaissance.spec.choice import Choice, EncoderChoice, shared_keys
 from renaissance.spec.describe import Table, table_class
 from renaissance.spec.faults import Fault, KeyPath
@@ -29,7 +29,8 @@ class Layers:
     A layer that chooses another component drops the options of the previous one, which were meant
     for that one, and keeps the shared keys (`frozen`, `weight`). Likewise, another `model.type`
     drops the parts of the previous architecture, and an encoder's `checkpoint` drops the
-    `architecture` of a lower layer, or vice versa, along with its `config`.
+    `architecture` of a lower layer, or vice versa, along with its `config`. A layer without fusion
+    drops the pooler.
 
     Attributes:
         table: The result.
@@ -112,7 +113,13 @@ def _stale_keys(old: Table, new: Table, section: type | None) -> list[str]:
             is_known = isinstance(former, str) and former in ARCHITECTURES
             tables = ARCHITECTURES[former].tables if is_known else ()
             return [key for key in old if key in tables]
+    if section is ModelSection and _is_no_fusion(new.get("fusion")):
+        return [key for key in old if key == "pooler"]
     return []
+
+
+def _is_no_fusion(table: object) -> bool:
+    return isinstance(table, Mapping) and table.get("type") == NO_FUSION
 
 
 def _section_of(section: type | None, key: str) -> type | None:

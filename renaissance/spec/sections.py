@@ -11,7 +11,7 @@ from typing import Literal
 import attrs
 
 from renaissance.options import non_negative, option, positive
-from renaissance.spec.architectures import ARCHITECTURES
+from renaissance.spec.architectures import ARCHITECTURES, NO_FUSION
 from renaissance.spec.choice import (
     DatasetChoice,
     EncoderChoice,
@@ -53,6 +53,10 @@ def _fusion(model: "ModelSection") -> dict[str, object] | None:
     return {} if ARCHITECTURES[model.type].has_fusion else None
 
 
+def _pooler(model: "ModelSection") -> dict[str, object] | None:
+    return {} if model.fuses else None
+
+
 @attrs.frozen
 class ModelSection:
     """The model: two towers and a fusion, or one joint encoder."""
@@ -62,9 +66,15 @@ class ModelSection:
     image_encoder: EncoderChoice | None = option(None, help="Image tower of a two-tower model.")
     encoder: EncoderChoice | None = option(None, help="Joint encoder of a one-tower model.")
     fusion: FusionChoice | None = derived(
-        _fusion, help="Fusion of a two-tower model.", default_text="co-attention"
+        _fusion,
+        help="Fusion of a two-tower model; none makes it a dual encoder.",
+        default_text="co-attention",
     )
-    pooler: PoolerChoice = derived(lambda _: {}, help="Pooler.", default_text="double")
+    pooler: PoolerChoice | None = derived(
+        _pooler,
+        help="Pooler; a dual encoder, whose fusion is none, has no pooler.",
+        default_text="double",
+    )
     init_from: str | None = option(
         None,
         help="Start a new run, from step 0, with the parameters of this checkpoint or run folder.",
@@ -75,6 +85,11 @@ class ModelSection:
         "or 'objectives.vqa'; a module that differs is newly initialized as a whole.",
         validator=needs_init_from,
     )
+
+    @property
+    def fuses(self) -> bool:
+        """Whether it can fuse pairs: it is not a dual encoder."""
+        return self.fusion is None or self.fusion.type != NO_FUSION
 
 
 @attrs.frozen
