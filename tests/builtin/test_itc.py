@@ -28,6 +28,7 @@ from support.running import (
     write_spec,
 )
 from support.tiny_models import IMAGE_SIZE, context, images, save_model
+from transformers import SiglipConfig, SiglipModel
 
 from renaissance import (
     Features,
@@ -39,6 +40,7 @@ from renaissance import (
     Tokens,
 )
 from renaissance.builtin.encoders.hf_image import HFImageEncoder
+from renaissance.builtin.objectives.contrastive_loss import LOSSES, compare
 from renaissance.builtin.objectives.itc import ACCURACIES, ITC
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.poolers.double import Double
@@ -56,12 +58,12 @@ FIRST_PART = 5
 SIGMAS = 5
 
 
-def objective_of(projection_size: int = 4) -> ITC:
+def objective_of(projection_size: int = 4, **options: Any) -> ITC:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         sizes = ModelSizes(text=HIDDEN, image=HIDDEN, fused=HIDDEN, pooled=HIDDEN)
         context: Any = ObjectiveContext(sizes, None, None)  # type: ignore[arg-type]
-        return ITC(ITC.Options(projection_size=projection_size), context)
+        return ITC(ITC.Options(projection_size=projection_size, **options), context)
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,6 +122,54 @@ def test_loss_and_accuracy_with_several_texts_an_image() -> None:
     assert len({0.0, *shares, 1.0}) == 4
     assert float(found["text_to_image_accuracy"].compute()) == pytest.approx(shares[0])
     assert float(found["image_to_text_accuracy"].compute()) == pytest.approx(shares[1])
+
+
+def test_the_sigmoid_loss_is_that_of_siglip() -> None:
+    part = {
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    config = SiglipConfig(
+        text_config={**part, "vocab_size": 20, "max_position_embeddings": 4, "projection_size": 8},
+        vision_config={**part, "image_size": 32, "patch_size": 16},
+    )
+    torch.manual_seed(0)
+    siglip = SiglipModel(config).eval()
+    with torch.no_grad():
+        siglip.logit_scale.fill_(math.log(10.0))
+        siglip.logit_bias.fill_(-3.0)
+        output = siglip(
+            input_ids=torch.arange(12).view(3, 4),
+            pixel_values=torch.randn(3, 3, 32, 32),
+            return_loss=True,
+        )
+    to_image, to_text = output.logits_per_text, output.logits_per_image
+    found = compare(to_image, to_text, torch.eye(3).bool(), "sigmoid")["loss"]
+    torch.testing.assert_close(found.mean(), output.loss)
+
+
+def test_the_sigmoid_loss_with_several_texts_an_image_in_training_and_in_evaluation() -> None:
+    objective, (text, image) = objective_of(loss="sigmoid"), inputs()
+    batch, output = run(objective, text, image, slice(None))
+    cosines = objective.similarity(tokens(text), tokens(image))
+    expected = 0.0
+    for row, own in zip(cosines.tolist(), IMAGE_IDS, strict=True):
+        for cosine, other in zip(row, IMAGE_IDS, strict=True):
+            sign = 1 if own == other else -1
+            # SigLIP starts from a scale of 10 and a bias of -10.
+            expected += math.log1p(math.exp(-sign * (10 * cosine - 10)))
+    assert float(output.loss_sum.detach()) == pytest.approx(expected, rel=1e-5)
+    output.loss_sum.backward()
+    assert objective.bias is not None
+    assert float(objective.bias.grad) != 0
+    book = MetricBook({"itc": objective.eval()}, {"itc": 1.0}, torch.device("cpu"))
+    for part in (slice(3), slice(3, None)):
+        batch, output = run(objective, text, image, part)
+        micro_batch: Any = SimpleNamespace(objectives={"itc": batch})
+        book.update(micro_batch, {"itc": output})
+    assert book.compute()["itc/loss"] == pytest.approx(expected / len(IMAGE_IDS), rel=1e-5)
 
 
 @pytest.mark.parametrize("cuts", [[8], [3, 8], [1, 2, 4, 8]])
@@ -244,12 +294,9 @@ def test_two_ranks_give_the_loss_and_gradients_of_one(tmp_path: Path) -> None:
     command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     result = run_python("-m", *command, __file__, str(tmp_path))
     assert result.returncode == 0, result.stderr[-2000:]
-    objective, (text, image) = objective_of().train(), inputs()
-    _, output = run(objective, text, image, slice(None))
-    output.loss_sum.backward()
-    ranks = [torch.from_numpy(np.load(tmp_path / f"{rank}.npy")) for rank in range(2)]
     # Each rank's gradients of everything; what they add up to is the whole's.
-    whole = flat_gradients(objective, text, image, output.loss_sum)
+    whole = torch.cat([gradients_of(loss, slice(None)) for loss in LOSSES])
+    ranks = [torch.from_numpy(np.load(tmp_path / f"{rank}.npy")) for rank in range(2)]
     assert whole.abs().max() > 0.1
     torch.testing.assert_close(ranks[0] + ranks[1], whole, atol=1e-5, rtol=1e-5)
 
@@ -261,11 +308,13 @@ def run_python(*arguments: str) -> Any:
     )
 
 
-def flat_gradients(
-    objective: ITC, text: torch.Tensor, image: torch.Tensor, loss: torch.Tensor
-) -> torch.Tensor:
+def gradients_of(loss: str, part: slice) -> torch.Tensor:
+    """The loss, and the gradients of inputs and parameters, for some of the samples."""
+    objective, (text, image) = objective_of(loss=loss).train(), inputs()
+    _, output = run(objective, text, image, part)
+    output.loss_sum.backward()
     gradients = [text.grad, image.grad, *(p.grad for p in objective.parameters())]
-    return torch.cat([loss.detach().view(1), *(gradient.flatten() for gradient in gradients)])
+    return torch.cat([output.loss_sum.detach().view(1), *(g.flatten() for g in gradients)])
 
 
 def one_rank(folder: Path) -> None:
@@ -273,13 +322,10 @@ def one_rank(folder: Path) -> None:
     dist.init_process_group("gloo", timeout=timedelta(seconds=30))
     rank = dist.get_rank()
     part = slice(0, FIRST_PART) if rank == 0 else slice(FIRST_PART, None)
-    objective, (text, image) = objective_of().train(), inputs()
-    _, output = run(objective, text, image, part)
-    output.loss_sum.backward()
-    np.save(folder / f"{rank}.npy", flat_gradients(objective, text, image, output.loss_sum))
+    np.save(folder / f"{rank}.npy", torch.cat([gradients_of(loss, part) for loss in LOSSES]))
     # In evaluation a rank is alone: this would wait for the other for ever.
     if rank == 0:
-        run(objective.eval(), text, image, part)
+        run(objective_of().eval(), *inputs(), part)
     dist.destroy_process_group()
 
 

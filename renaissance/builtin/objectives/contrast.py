@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from renaissance.builtin.objectives.itc import compare
+from renaissance.builtin.objectives.contrastive_loss import LossName, compare
 
 # Samples that are compared with each other: few enough to be cheap in any split, as many as in
 # the usual test of 1,000 images.
@@ -19,6 +19,7 @@ class Contrast(Metric):  # type: ignore[misc]
 
     Args:
         size: Size of the compared vectors.
+        loss: The loss.
     """
 
     full_state_update = False
@@ -26,13 +27,17 @@ class Contrast(Metric):  # type: ignore[misc]
     keys: list[Tensor]
     vectors: list[Tensor]
     scale: Tensor
+    bias: Tensor
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, loss: LossName) -> None:
         super().__init__()
         self._size = size
+        self._loss = loss
         for name in ("indices", "keys", "vectors"):
             self.add_state(name, [], dist_reduce_fx="cat")
+        # The same on all ranks that have samples; lowest on the others.
         self.add_state("scale", torch.tensor(0.0), dist_reduce_fx="max")
+        self.add_state("bias", torch.tensor(-torch.inf), dist_reduce_fx="max")
         self.reset()
 
     def reset(self) -> None:
@@ -45,7 +50,13 @@ class Contrast(Metric):  # type: ignore[misc]
         self.vectors.append(torch.zeros(0, 2, self._size, device=self.device))
 
     def update(
-        self, indices: Tensor, keys: Tensor, text: Tensor, image: Tensor, scale: Tensor
+        self,
+        indices: Tensor,
+        keys: Tensor,
+        text: Tensor,
+        image: Tensor,
+        scale: Tensor,
+        bias: Tensor,
     ) -> None:
         """Add samples.
 
@@ -55,11 +66,12 @@ class Contrast(Metric):  # type: ignore[misc]
             text: Unit vectors of the texts, (samples, size).
             image: Unit vectors of the images, (samples, size).
             scale: What the cosines are multiplied by.
+            bias: What is then added.
         """
         self.indices.append(indices)
         self.keys.append(keys)
         self.vectors.append(torch.stack([text, image], dim=1))
-        self.scale = scale
+        self.scale, self.bias = scale, bias
 
     def compute(self) -> dict[str, float]:
         """Return the figures; empty without samples."""
@@ -74,8 +86,8 @@ class Contrast(Metric):  # type: ignore[misc]
         sums: dict[str, float] = {}
         for block in order.tensor_split(num_blocks):
             text, image = vectors[block].unbind(1)
-            logits = self.scale * text @ image.T
+            logits = self.scale * text @ image.T + self.bias
             positives = keys[block][:, None] == keys[block]
-            for name, value in compare(logits, logits.T, positives).items():
+            for name, value in compare(logits, logits.T, positives, self._loss).items():
                 sums[name] = sums.get(name, 0.0) + float(value.double().sum())
         return {name: value / len(order) for name, value in sums.items()}

@@ -1,8 +1,4 @@
-"""Image-text contrastive learning: find each text's image among all images, and vice versa.
-
-Radford et al., "CLIP", ICML 2021; several positives per sample as in Li et al., "ALBEF", NeurIPS
-2021.
-"""
+"""Image-text contrastive learning: find each text's image among all images, and vice versa."""
 
 import hashlib
 import math
@@ -32,13 +28,14 @@ from renaissance import (
     positive,
     summarize,
 )
+from renaissance.builtin.objectives.all_ranks import gather_samples
+from renaissance.builtin.objectives.contrastive_loss import LOSSES, LossName, compare
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
 
 ACCURACIES = ("text_to_image_accuracy", "image_to_text_accuracy")
 CONTRAST = "contrast"
-INITIAL_SCALE, MAX_SCALE = 1 / 0.07, 100.0
 
 
 class ITC(Objective):
@@ -57,6 +54,11 @@ class ITC(Objective):
         """Options of `itc`."""
 
         projection_size: int = option(256, help="Size of the compared vectors.", validator=positive)
+        loss: LossName = option(
+            "softmax",
+            help="softmax: choose the right image among the candidates, and the right text, as "
+            "CLIP does. sigmoid: say of each candidate whether it is right, as SigLIP does.",
+        )
 
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
@@ -65,8 +67,11 @@ class ITC(Objective):
         self.text_projection = nn.Linear(sizes.text, size, bias=False)
         self.image_projection = nn.Linear(sizes.image, size, bias=False)
         self.apply(initialize_linear)
+        self.loss = options.loss
+        start = LOSSES[options.loss]
         # The logarithm is learned, so that the scale stays positive.
-        self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(start.scale)))
+        self.bias = None if start.bias is None else nn.Parameter(torch.tensor(start.bias))
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
         """Collect each sample's rows, a key of its image, and its index."""
@@ -107,19 +112,21 @@ class ITC(Objective):
         keys = tensors["image_keys"]
         all_text, all_image, all_keys = text, image, keys
         if self.training and dist.is_available() and dist.is_initialized():
-            all_text, all_image, all_keys = _gather_samples(text, image, keys)
+            all_text, all_image, all_keys = gather_samples(text, image, keys)
         with torch.no_grad():
             # CLIP's limit. It is applied to the parameter itself: if only the value in use were
             # clamped, a parameter beyond the limit would get no gradient and stay there.
-            self.log_scale.clamp_(max=math.log(MAX_SCALE))
+            self.log_scale.clamp_(max=math.log(LOSSES[self.loss].max_scale))
         scale = self.log_scale.exp()
+        bias = torch.zeros_like(scale) if self.bias is None else self.bias
         # All samples with the same image count as positives.
         positives = keys[:, None] == all_keys
         with _full_precision(text):
-            to_image = scale * text @ all_image.transpose(0, 1)
-            to_text = scale * image @ all_text.transpose(0, 1)
-        figures = compare(to_image, to_text, positives)
-        vectors = {"text": text.detach(), "image": image.detach(), "scale": scale.detach()}
+            to_image = scale * text @ all_image.transpose(0, 1) + bias
+            to_text = scale * image @ all_text.transpose(0, 1) + bias
+        figures = compare(to_image, to_text, positives, self.loss)
+        compared = {"text": text, "image": image, "scale": scale, "bias": bias}
+        vectors = {name: tensor.detach() for name, tensor in compared.items()}
         predictions = {name: figure.detach() for name, figure in figures.items()}
         return ObjectiveOutput(
             figures["loss"].sum(), {**predictions, **({} if self.training else vectors)}
@@ -135,7 +142,7 @@ class ITC(Objective):
             return {name: accuracy() for name in ACCURACIES}
         from renaissance.builtin.objectives.contrast import Contrast
 
-        return {CONTRAST: Contrast(self.text_projection.out_features)}
+        return {CONTRAST: Contrast(self.text_projection.out_features, self.loss)}
 
     def update_metrics(
         self, metrics: "Mapping[str, Metric]", batch: ObjectiveBatch, output: ObjectiveOutput
@@ -143,8 +150,9 @@ class ITC(Objective):
         """Add one micro-batch."""
         given = output.predictions
         if CONTRAST in metrics:
+            vectors = [given[name] for name in ("text", "image", "scale", "bias")]
             keys, indices = batch.tensors["image_keys"], batch.tensors["indices"]
-            metrics[CONTRAST].update(indices, keys, given["text"], given["image"], given["scale"])
+            metrics[CONTRAST].update(indices, keys, *vectors)
             return
         for name in ACCURACIES:
             metrics[name].update(given[name].float())
@@ -173,69 +181,3 @@ def _key(image_id: Hashable) -> int:
     """Return a 63-bit hash of an image identifier, the same in every process."""
     digest = hashlib.blake2b(repr(image_id).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def compare(to_image: Tensor, to_text: Tensor, positives: Tensor) -> dict[str, Tensor]:
-    """Return each sample's loss, and whether its nearest neighbours are right, (samples,) each.
-
-    Args:
-        to_image: Logits of each sample's text with all images, (samples, candidates).
-        to_text: Logits of each sample's image with all texts, (samples, candidates).
-        positives: Whether a candidate has the sample's image, (samples, candidates), bool.
-    """
-    return {
-        "loss": (_cross_entropy(to_image, positives) + _cross_entropy(to_text, positives)) / 2,
-        "text_to_image_accuracy": _is_right(to_image, positives),
-        "image_to_text_accuracy": _is_right(to_text, positives),
-    }
-
-
-def _cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
-    """Return the cross-entropy with targets spread evenly over the positives, by row."""
-    targets = positives / positives.sum(1, keepdim=True)
-    return F.cross_entropy(logits, targets, reduction="none")
-
-
-def _is_right(logits: Tensor, positives: Tensor) -> Tensor:
-    """Return whether each row's largest logit is a positive's: (rows,), bool."""
-    return positives.gather(1, logits.detach().argmax(1, keepdim=True))[:, 0]
-
-
-def _gather_samples(text: Tensor, image: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the vectors and keys of all ranks' samples, with gradient to all ranks."""
-    # Sizes may differ between ranks, since unreadable records are left out.
-    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size())]
-    dist.all_gather(sizes, torch.tensor([len(keys)]))
-    counts = [int(size) for size in sizes]
-    missing = max(counts) - len(keys)
-    # (ranks, longest, 2 * projection): one exchange for texts and images.
-    padded = F.pad(torch.cat([text, image], dim=1), (0, 0, 0, missing))
-    vectors: Tensor = _AllGather.apply(padded)  # type: ignore[no-untyped-call]
-    padded_keys = F.pad(keys, (0, missing))
-    gathered_keys = [torch.empty_like(padded_keys) for _ in counts]
-    dist.all_gather(gathered_keys, padded_keys)
-    all_vectors = torch.cat([part[:count] for part, count in zip(vectors, counts, strict=True)])
-    all_keys = torch.cat([part[:count] for part, count in zip(gathered_keys, counts, strict=True)])
-    all_text, all_image = all_vectors.chunk(2, dim=1)
-    return all_text, all_image, all_keys
-
-
-class _AllGather(torch.autograd.Function):
-    """Stack the tensors of all ranks: (...) to (ranks, ...), the same shape on every rank.
-
-    Every rank's loss depends on every rank's tensor, so the backward pass adds up their gradients.
-    """
-
-    @staticmethod
-    def forward(ctx: object, tensor: Tensor) -> Tensor:
-        """Gather all ranks' tensors."""
-        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, tensor.contiguous())
-        return torch.stack(parts)
-
-    @staticmethod
-    def backward(ctx: object, *gradients: Tensor) -> Tensor:
-        """Add up the gradients of all ranks, and return this rank's part."""
-        total = gradients[0].contiguous()
-        dist.all_reduce(total)
-        return total[dist.get_rank()]
