@@ -127,14 +127,7 @@ def evaluate(
     from renaissance.elastic import number_of_ranks, start_ranks
 
     num_ranks = number_of_ranks(ranks, read_spec(request, plugins).train.device)
-    arguments = ["evaluate", *run, "--split", split, "--checkpoint", checkpoint, *debug_flag()]
-    if predictions is not None:
-        arguments += ["--predictions", str(predictions)]
-    if controls:
-        arguments.append("--controls")
-    if trust_plugins:
-        arguments.append("--trust-plugins")
-    raise typer.Exit(start_ranks(arguments, num_ranks))
+    raise typer.Exit(start_ranks([*request.command(), *debug_flag()], num_ranks))
 
 
 @app.command()

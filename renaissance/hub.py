@@ -1,9 +1,11 @@
-"""Whether the Hugging Face hub can be reached, asked once and briefly."""
+"""The Hugging Face hub: whether it can be reached, downloads and uploads."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from huggingface_hub import constants, get_session
+from huggingface_hub import HfApi, constants, get_session, snapshot_download
+
+from renaissance.errors import CheckpointError, RunError
 
 PROBE_SECONDS = 3.0
 
@@ -25,3 +27,48 @@ def use_cache_if_unreachable(checkpoints: Iterable[str]) -> None:
     # Releases of the library have different clients, with errors of their own.
     except Exception:
         constants.HF_HUB_OFFLINE = True
+
+
+def download(name: str, patterns: Iterable[str]) -> Path:
+    """Download files of a model, unless they are in the library's cache, and return their folder.
+
+    Args:
+        name: Its name on the hub, ORGANIZATION/NAME.
+        patterns: Which files.
+
+    Raises:
+        CheckpointError: If there is no such model, or it is neither reachable nor in the cache.
+    """
+    use_cache_if_unreachable([name])
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+    # Releases of the library have different clients, with errors of their own.
+    except Exception as error:
+        cause = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"{name}: there is no such folder, and it could not be fetched from the hub: {cause}; "
+            "expected a run folder (runs/NAME), an exported folder, or ORGANIZATION/NAME on the hub"
+        ) from error
+
+
+def upload(folder: Path, name: str) -> str:
+    """Upload a folder to the hub as a model, which is made if need be, and return its address.
+
+    Args:
+        folder: The folder.
+        name: Its name on the hub, ORGANIZATION/NAME.
+
+    Raises:
+        RunError: If the hub cannot be reached, or refuses.
+    """
+    try:
+        api = HfApi()
+        api.create_repo(name, repo_type="model", exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=str(folder), repo_type="model")
+    except Exception as error:
+        cause = str(error).strip().partition("\n")[0]
+        raise RunError(
+            f"--push {name}: {cause}; {folder} is whole. Log in with 'hf auth login', check the "
+            f"name, and upload it with 'hf upload {name} {folder}'"
+        ) from error
+    return f"{constants.ENDPOINT}/{name}"

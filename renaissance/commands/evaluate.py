@@ -61,6 +61,22 @@ class EvaluationRequest:
     trust_plugins: bool = False
     controls: bool = False
 
+    def command(self) -> list[str]:
+        """Return the command line that makes this request."""
+        options = {
+            "--split": self.split,
+            "--checkpoint": self.checkpoint,
+        }
+        if self.predictions is not None:
+            options["--predictions"] = str(self.predictions)
+        flags = {"--controls": self.controls, "--trust-plugins": self.trust_plugins}
+        return [
+            "evaluate",
+            *self.arguments,
+            *(text for pair in options.items() for text in pair),
+            *(flag for flag, is_given in flags.items() if is_given),
+        ]
+
 
 def evaluate_run(request: EvaluationRequest, plugins: Plugins) -> None:
     """Evaluate; every rank must call it. Rank 0 prints the metrics, and writes `results.json`.
@@ -142,7 +158,7 @@ def _load(request: EvaluationRequest, spec: RunSpec, network: MultiObjective) ->
     run = RunFolder(spec.folder)
     if request.checkpoint not in ("best", "last"):
         checkpoint = find_checkpoint(Path(request.checkpoint), prefer_best=True)
-    elif run.checkpoints():
+    elif run.last is not None:
         checkpoint = run.find(prefer_best=request.checkpoint == "best")
     elif spec.model.init_from is not None:
         # Some runs need no training, such as retrieval with a pretrained matching head.
@@ -193,7 +209,15 @@ class _Report:
         heading = f"{run.path.name}, {split}"
         print_results(heading, self.checkpoint, self.result, changed, self.controls)
         writers: list[Callable[[], list[Path]]] = [
-            lambda: write_results(run, split, self.checkpoint, self.result, changed, self.controls)
+            lambda: write_results(
+                run,
+                split,
+                self.checkpoint,
+                self.result,
+                changed,
+                self.controls,
+                self.request.command(),
+            )
         ]
         if self.result.scores:
             writers.append(lambda: [write_scores(run, split, self.read, self.result.scores)])

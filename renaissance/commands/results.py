@@ -2,12 +2,14 @@
 
 import json
 import math
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import typer
 
 from renaissance.commands.output import print_figures
+from renaissance.engine.checkpoint import model_sha256
 from renaissance.engine.evaluate import SplitResult
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.recorded import Changes
@@ -47,13 +49,13 @@ def write_results(
     result: SplitResult,
     changed: Changes,
     controls: Mapping[str, SplitResult],
+    command: Sequence[str],
 ) -> list[Path]:
     """Write a split's metrics beside those of other splits."""
-    run.path.mkdir(parents=True, exist_ok=True)
-    path = run.results
-    results = _earlier_results(path)
-    results[split] = {
+    record = {
+        "command": shlex.join(["renaissance", *command]),
         "checkpoint": checkpoint,
+        "checkpoint_sha256": model_sha256(Path(checkpoint)),
         "metrics": _finite(result.metrics),
         **({"controls": {n: _finite(c.metrics) for n, c in controls.items()}} if controls else {}),
         "num_samples": result.num_samples,
@@ -61,8 +63,15 @@ def write_results(
         "num_bad_samples": result.num_bad_samples,
         "changed_settings": changed,
     }
-    write_whole(path, json.dumps(results, indent=1) + "\n")
-    return [path]
+    return [write_record(run, split, record)]
+
+
+def write_record(run: RunFolder, name: str, record: Mapping[str, object]) -> Path:
+    """Write what was measured on a split beside what was measured on others; return the file."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    results = _earlier_results(run.results) | {name: record}
+    write_whole(run.results, json.dumps(results, indent=1) + "\n")
+    return run.results
 
 
 def _earlier_results(path: Path) -> dict[str, object]:

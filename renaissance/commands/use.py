@@ -1,7 +1,7 @@
-"""`renaissance predict` and `renaissance serve`: their flags; what they do is imported late."""
+"""`renaissance predict`, `serve` and `export`: their flags; what they do is imported late."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -112,3 +112,28 @@ def serve(
             trust_plugins,
         )
     )
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")],
+    output: Annotated[Path, typer.Option(help="Folder to write, new or empty.")],
+    to: Annotated[
+        Literal["hf"],
+        typer.Option(
+            help="hf: a folder that renaissance.load reads, with a model card, and with each tower "
+            "as a folder that transformers loads."
+        ),
+    ] = "hf",
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="ORG/NAME", help="Upload the folder to the Hugging Face hub."),
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="best, last, or a checkpoint's folder.")] = "best",
+    trust_plugins: TrustPlugins = False,
+) -> None:
+    """Export a trained run for other programs, after checking that their outputs agree."""
+    from renaissance.commands.export import ExportRequest
+    from renaissance.commands.export import export as run_export
+
+    run_export(ExportRequest(run, to, output, push, checkpoint, trust_plugins))

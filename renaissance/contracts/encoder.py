@@ -2,13 +2,16 @@
 
 from abc import ABC
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from torch import Tensor, nn
 
 from renaissance.contracts.component import Component
 from renaissance.contracts.tokens import Modality, Summary, Tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @attrs.frozen
@@ -120,6 +123,14 @@ class Encoder(nn.Module, Component, ABC):
         Raises:
             CheckpointError: If they cannot.
         """
+
+    def transformers_model(self) -> "PreTrainedModel | None":
+        """Return the Hugging Face model whose last hidden states are this encoder's output.
+
+        `renaissance export` writes it as a folder that transformers loads. By default, there is
+        none.
+        """
+        return None
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass.

@@ -1,6 +1,7 @@
 """The contract of image transforms."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import attrs
@@ -65,6 +66,15 @@ class Transform(Component, ABC):
         Raises:
             Exception: Whatever Pillow raises on damaged data; the caller names the record.
         """
+
+    def image_processor(self) -> Mapping[str, object] | None:
+        """Return the preprocessor_config.json of an image processor that does the same.
+
+        It is one of transformers, and does what the transform does in evaluation, but for rounding.
+        `renaissance export` writes it, and adds mean and standard deviation. None, the default, if
+        there is no such image processor.
+        """
+        return None
 
     def lost_area(self, width: int, height: int) -> float | None:
         """Return which share of a picture's area the model does not see, from 0 to 1.

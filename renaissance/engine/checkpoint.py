@@ -10,6 +10,7 @@ function of (seed, step, rank), so there is no generator state to save.
 import contextlib
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -120,6 +121,34 @@ def save_checkpoint(
             f"{folder}: cannot write the checkpoint: {error}; free space or change run.output_dir"
         ) from error
     return folder
+
+
+def copy_checkpoint(source: Path, folder: Path, spec_text: str) -> None:
+    """Copy a checkpoint without its optimizer into a folder, which may hold other files.
+
+    Args:
+        source: The checkpoint.
+        folder: An existing folder.
+        spec_text: The resolved spec, TOML.
+
+    Raises:
+        CheckpointError: If the source is missing or damaged.
+        OSError: If the copy cannot be written.
+    """
+    verify(source)
+    for name in (MODEL, STATE):
+        shutil.copyfile(source / name, folder / name)
+    (folder / SPEC).write_text(spec_text, encoding="utf-8")
+    _write_manifest(folder)
+
+
+def model_sha256(folder: Path) -> str:
+    """Return the digest of a checkpoint's parameters, as its manifest has it.
+
+    Raises:
+        CheckpointError: If there is no manifest, or it is malformed.
+    """
+    return str(_read_manifest(folder)[MODEL]["sha256"])
 
 
 def restore_replaced(checkpoints: Path) -> None:
@@ -282,9 +311,13 @@ def _write_files(
     record = {**attrs.asdict(state), "versions": versions}
     (folder / STATE).write_text(json.dumps(record, indent=1))
     (folder / SPEC).write_text(spec_text, encoding="utf-8")
+    _write_manifest(folder)
+
+
+def _write_manifest(folder: Path) -> None:
+    files = sorted(path for path in folder.iterdir() if path.name in (*REQUIRED, *OPTIONAL))
     manifest = {
-        path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)}
-        for path in sorted(folder.iterdir())
+        path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in files
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 

@@ -20,7 +20,7 @@ from renaissance.engine.matching import (
     match_tensors,
 )
 from renaissance.engine.multi_objective import MultiObjective
-from renaissance.engine.run_folder import RunFolder, find_checkpoint
+from renaissance.engine.run_folder import find_checkpoint, run_of
 from renaissance.engine.tensors import first_few, without_aliases
 from renaissance.engine.training_data import read_records
 from renaissance.errors import CheckpointError, SpecError, did_you_mean
@@ -174,7 +174,7 @@ def _head(
 
 def _kept_classes(checkpoint: Path) -> dict[str, list[str]]:
     """Return the classes of each objective, if the checkpoint is in its run folder."""
-    records = read_records(RunFolder(checkpoint.resolve().parents[1]).classes)
+    records = read_records(run_of(checkpoint).classes)
     return {
         name: list(label["classes"])
         for name, record in records.items()

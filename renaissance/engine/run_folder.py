@@ -16,6 +16,8 @@ runs/NAME/
     step-00001000.damaged  one that could not be read when the run was resumed
     best            a link to one of them
     best.json       the step that was evaluated last, and the best value of the watched metric
+
+An exported folder (see `renaissance.export`) is a run folder that is its own checkpoint.
 """
 
 import json
@@ -102,9 +104,16 @@ class RunFolder:
 
     @property
     def last(self) -> Path | None:
-        """The checkpoint of the latest step, if there is one."""
+        """The checkpoint of the latest step, if there is one; of an exported folder, itself."""
         checkpoints = self.checkpoints()
+        if self.is_exported and not checkpoints:
+            return self.path
         return checkpoints[-1] if checkpoints else None
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether the folder itself is a checkpoint."""
+        return is_checkpoint(self.path)
 
     @property
     def best(self) -> Path | None:
@@ -266,6 +275,13 @@ class RunFolder:
                 path = path.rename(unfinished)
             if UNFINISHED.fullmatch(path.name):
                 remove(path)
+
+
+def run_of(checkpoint: Path) -> RunFolder:
+    """Return the run folder that a checkpoint is in; that of an exported folder is itself."""
+    checkpoint = checkpoint.resolve()
+    is_inside = CHECKPOINT.fullmatch(checkpoint.name) is not None
+    return RunFolder(checkpoint.parents[1] if is_inside else checkpoint)
 
 
 def toml_string(text: str) -> str:

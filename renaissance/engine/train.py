@@ -170,6 +170,11 @@ def _enter_folder(spec: RunSpec, ranks: Ranks, stack: contextlib.ExitStack) -> N
     if not ranks.is_main:
         return
     folder = RunFolder(spec.folder)
+    if folder.is_exported:
+        raise SpecError(
+            f"run.name: {spec.folder} is an exported model, which has no optimizer to resume with; "
+            f"choose another run.name, and set model.init_from = '{spec.folder}'"
+        )
     folder.create()
     busy = SpecError(
         f"run.name: another process is training in {spec.folder}; expected one at a time. Wait "

@@ -1,6 +1,8 @@
 """From a run folder to a model that answers."""
 
+import re
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,11 +13,27 @@ from renaissance.engine.checkpoint import load_checkpoint
 from renaissance.engine.run_folder import RunFolder, find_checkpoint
 from renaissance.engine.run_parts import build_network, build_tokenizer, resolve_spec
 from renaissance.engine.training_data import TrainingAnswers, read_records
-from renaissance.errors import RunError, SpecError
+from renaissance.errors import PluginError, RunError, SpecError
 from renaissance.files import with_home
+from renaissance.hub import download
 from renaissance.inference.model import Model
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
+
+# Of an exported folder: the distributions that it needs, as pip takes them.
+REQUIREMENTS = "requirements.txt"
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+# What is loaded of an exported folder; the rest is for other programs.
+HUB_FILES = (
+    "*.json",
+    "*.toml",
+    "model.safetensors",
+    "tokenizer.sha256",
+    REQUIREMENTS,
+    "tokenizer/*",
+    "encoders/*",
+    "plugins/*",
+)
 
 
 def load(
@@ -24,10 +42,11 @@ def load(
     checkpoint: str | Path = "best",
     trust_plugins: bool = False,
 ) -> Model:
-    """Load a trained model from its run folder, without its data and without the hub.
+    """Load a trained model from its folder, without its data and without the hub.
 
     Args:
-        path: A run folder (runs/NAME).
+        path: A run folder (runs/NAME), a folder that `renaissance export` wrote, or the name of
+            such a folder on the Hugging Face hub (ORGANIZATION/NAME), which is downloaded once.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", or a torch device.
         checkpoint: "best" (the last one if none is marked), "last", or a checkpoint's folder.
         trust_plugins: Whether to run the Python files that the run folder names in `run.plugins`;
@@ -38,13 +57,15 @@ def load(
 
     Raises:
         SpecError: If there is no run folder at the path.
-        CheckpointError: If it has no checkpoint, or a damaged one.
+        CheckpointError: If it has no checkpoint, or a damaged one, or cannot be downloaded.
         RunError: If there is no such device.
+        PluginError: If a plugin that an exported folder needs is not installed.
         RenaissanceError: If a plugin that the run used is not installed.
     """
-    folder = RunFolder(Path(with_home(str(path))).resolve())
+    folder = RunFolder(_local(path))
     if not folder.spec.is_file():
         raise SpecError(f"{path}: no spec.toml there; expected a run folder (runs/NAME)")
+    _check_installed(folder.path / REQUIREMENTS)
     read = load_spec(folder.spec_arguments(), load_plugins(), trust_plugins)
     # It is resolved already. Of so much data, an epoch is longer than the steps that it names.
     spec = resolve_spec(read, num_samples=sys.maxsize, world_size=1)
@@ -60,6 +81,37 @@ def load(
     load_checkpoint(chosen, network, optimizer=None)
     network.requires_grad_(False)
     return Model(spec, network.to(_device(device)).eval(), tokenizer, chosen)
+
+
+def _local(path: str | Path) -> Path:
+    """Return the folder of a model, which is downloaded if it is only on the hub."""
+    folder = Path(with_home(str(path)))
+    if not folder.exists() and HUB_NAME.fullmatch(str(path)):
+        folder = download(str(path), HUB_FILES)
+    return folder.resolve()
+
+
+def _check_installed(requirements: Path) -> None:
+    """Check that the plugins that an exported folder needs are installed, in whatever version.
+
+    Raises:
+        PluginError: Naming those that are not.
+    """
+    lines = requirements.read_text().split() if requirements.is_file() else []
+    missing = [line for line in lines if not _is_installed(line.partition("==")[0])]
+    if missing:
+        raise PluginError(
+            f"{requirements.parent}: needs plugins that are not installed: {', '.join(missing)}; "
+            f"install them: pip install {' '.join(missing)}"
+        )
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except (PackageNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _no_data(folder: Path) -> NoReturn:

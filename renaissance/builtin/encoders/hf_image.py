@@ -1,6 +1,9 @@
 """A Hugging Face image model as an image encoder."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -18,6 +21,9 @@ from renaissance.builtin.encoders.huggingface.pretrained import (
     save_config,
 )
 from renaissance.builtin.encoders.huggingface.sizes import patch_grid
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class HFImageEncoder(Encoder):
@@ -77,6 +83,10 @@ class HFImageEncoder(Encoder):
         target = self.state_dict()[name]
         antialias = antialias_of("hf-image", self.model, self.image_size)
         return resized_image_table(name, tensor, target, patch_grid(self.model.config), antialias)
+
+    def transformers_model(self) -> PreTrainedModel:
+        """Return the wrapped model."""
+        return self.model
 
     def check_weights(self) -> None:
         """Check the checkpoint's weight files by their headers and sizes."""

@@ -1,6 +1,9 @@
 """A Hugging Face text model as a text encoder."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 from torch import Tensor
@@ -15,6 +18,9 @@ from renaissance.builtin.encoders.huggingface.pretrained import (
     save_config,
 )
 from renaissance.builtin.encoders.huggingface.segments import segment_argument
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class HFTextEncoder(Encoder):
@@ -70,6 +76,10 @@ class HFTextEncoder(Encoder):
     def fit_tensor(self, name: str, tensor: Tensor) -> Tensor | None:
         """Truncate a position table, or extend it by this model's; None for any other tensor."""
         return resized_text_table(name, tensor, self.state_dict()[name])
+
+    def transformers_model(self) -> PreTrainedModel:
+        """Return the wrapped model."""
+        return self.model
 
     def check_weights(self) -> None:
         """Check the checkpoint's weight files by their headers and sizes."""

@@ -1,6 +1,7 @@
 """The bases of the built-in transforms."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,3 +61,15 @@ class CentreTransform(SquareTransform):
     def cut(self, width: int, height: int) -> Cut:
         """Return the square at the centre."""
         return centre_cut(width, height, self.image_size)
+
+    def image_processor(self) -> Mapping[str, object]:
+        """Return the config of CLIP's image processor."""
+        return {
+            "image_processor_type": "CLIPImageProcessor",
+            "do_resize": True,
+            "size": {"shortest_edge": self.image_size},
+            "resample": Image.Resampling.BICUBIC,
+            "do_center_crop": True,
+            "crop_size": {"height": self.image_size, "width": self.image_size},
+            "do_convert_rgb": True,
+        }

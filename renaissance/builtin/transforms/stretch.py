@@ -1,5 +1,9 @@
 """The whole picture, stretched."""
 
+from collections.abc import Mapping
+
+from PIL import Image
+
 from renaissance.builtin.transforms.cut import Cut, whole_cut
 from renaissance.builtin.transforms.square import SquareTransform
 
@@ -17,3 +21,12 @@ class Stretch(SquareTransform):
     def cut(self, width: int, height: int) -> Cut:
         """Return the whole picture, stretched to the square."""
         return whole_cut(self.image_size, self.image_size)
+
+    def image_processor(self) -> Mapping[str, object]:
+        """Return the config of ViT's image processor."""
+        return {
+            "image_processor_type": "ViTImageProcessor",
+            "do_resize": True,
+            "size": {"height": self.image_size, "width": self.image_size},
+            "resample": Image.Resampling.BICUBIC,
+        }

@@ -1,0 +1,1 @@
+"""Exporting a trained model: folders and files that other programs load."""

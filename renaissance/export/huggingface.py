@@ -1,0 +1,117 @@
+"""A folder for the Hugging Face hub: the model for Renaissance, each tower for transformers."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import tomli
+import torch
+
+import renaissance
+from renaissance.data.preprocessor import FILE as PREPROCESSOR
+from renaissance.engine.checkpoint import copy_checkpoint
+from renaissance.engine.run_folder import RunFolder
+from renaissance.errors import RunError
+from renaissance.export.card import CARD, Exported, card
+from renaissance.export.probe import Probe
+from renaissance.export.towers import Tower, export_towers
+from renaissance.inference.loading import REQUIREMENTS, load
+from renaissance.inference.model import Model
+from renaissance.spec.choice import Choice
+from renaissance.spec.sections import RunSpec
+from renaissance.spec.write import tables_to_toml
+
+PLUGINS = "plugins"
+
+
+def export_huggingface(
+    model: Model, run: RunFolder, folder: Path, name: str, command: Sequence[str]
+) -> list[Tower]:
+    """Write a model as a folder that `renaissance.load` reads, and its towers for transformers.
+
+    Args:
+        model: The model, on the CPU.
+        run: The run folder that it was loaded from.
+        folder: An empty folder.
+        name: Name of the model, for its card.
+        command: The command line, without the program, for its card.
+
+    Returns:
+        The towers that transformers loads.
+
+    Raises:
+        RunError: If what is read back differs from the model.
+    """
+    copy_checkpoint(model.checkpoint, folder, _spec_text(run, folder))
+    kept = RunFolder(folder)
+    for source, copy in (
+        (run.tokenizer_digest, kept.tokenizer_digest),
+        (run.classes, kept.classes),
+        (run.plugins, kept.plugins),
+        (run.results, kept.results),
+    ):
+        if source.is_file():
+            shutil.copyfile(source, copy)
+    if run.encoders.is_dir():
+        shutil.copytree(run.encoders, kept.encoders)
+    model.tokenizer.save_pretrained(kept.tokenizer)
+    (folder / REQUIREMENTS).write_text("".join(f"{r}\n" for r in requirements(model.spec)))
+    towers = export_towers(model, folder)
+    if (folder / "image_encoder" / PREPROCESSOR).is_file():
+        shutil.copyfile(folder / "image_encoder" / PREPROCESSOR, folder / PREPROCESSOR)
+    _check_read_back(model, folder)
+    exported = Exported(name, command, folder, towers)
+    (folder / CARD).write_text(card(model, run, exported), encoding="utf-8")
+    return towers
+
+
+def _spec_text(run: RunFolder, folder: Path) -> str:
+    """Return the spec, with plugin files replaced by the copies that the folder gets."""
+    text = run.spec.read_text(encoding="utf-8")
+    tables = tomli.loads(text)
+    files = [Path(file) for file in tables["run"].get("plugins", [])]
+    if not files:
+        return text
+    (folder / PLUGINS).mkdir()
+    copies = [Path(PLUGINS) / f"{index}-{file.name}" for index, file in enumerate(files)]
+    for file, copy in zip(files, copies, strict=True):
+        shutil.copyfile(run.path / file, folder / copy)
+    tables["run"]["plugins"] = [copy.as_posix() for copy in copies]
+    return tables_to_toml(tables)
+
+
+def requirements(spec: RunSpec) -> list[str]:
+    """Return the distributions that a spec's components come from, as pip takes them."""
+    versions = {"renaissance": renaissance.__version__}
+    for choice in _choices(spec):
+        registration = choice.registration
+        # That of a plugin file is its path, and its version a digest.
+        if not registration.version.startswith("sha256:"):
+            versions.setdefault(registration.distribution, registration.version)
+    return [f"{name}=={version}" for name, version in versions.items()]
+
+
+def _choices(value: Any) -> list[Choice]:
+    """Return all choices of components in a spec."""
+    found = [value] if isinstance(value, Choice) else []
+    if isinstance(value, tuple | list):
+        inner: Sequence[Any] = value
+    else:
+        fields = attrs.fields_dict(type(value)) if attrs.has(type(value)) else ()
+        inner = [getattr(value, name) for name in fields]
+    return [*found, *(choice for entry in inner for choice in _choices(entry))]
+
+
+def _check_read_back(model: Model, folder: Path) -> None:
+    """Check that the folder gives the same model, to the bit."""
+    loaded = load(folder, device="cpu", trust_plugins=True)
+    probe = Probe.of(model)
+    actual = probe.outputs(loaded)
+    for name, expected in probe.outputs(model).items():
+        if not torch.equal(actual[name], expected):
+            raise RunError(
+                f"{name}: the exported folder gives another output than the run; nothing was "
+                "exported. Please report it: this is a bug in Renaissance or in a plugin"
+            )
