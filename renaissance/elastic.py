@@ -17,7 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from renaissance.errors import SpecError, quoted
-from renaissance.launch import is_launched
+from renaissance.launch import is_launched, usable_cores
 
 AUTO = "auto"
 # Ranks that are asked to stop save a checkpoint first.
@@ -63,7 +63,7 @@ def start_ranks(arguments: Sequence[str], num_ranks: int) -> int:
         raise SpecError("--ranks: torchrun has started several processes already; leave it out")
     # torch reports on ranks that have said themselves why they left.
     logging.disable(logging.CRITICAL)
-    threads = max(1, (os.cpu_count() or 1) // num_ranks)
+    threads = max(1, usable_cores() // num_ranks)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_SECONDS))
     config = LaunchConfig(

@@ -22,6 +22,8 @@ BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
 POLL = 0.5
 # Seconds in which a run saves a checkpoint and leaves; one that waits for a lost peer never would.
 PATIENCE = 60
+# Where a container sees its own limits (version 2 of control groups).
+CGROUP = Path("/sys/fs/cgroup")
 
 
 class Launch(NamedTuple):
@@ -56,6 +58,25 @@ def launch_of_process() -> Launch:
     if max(launch.rank, launch.local_rank) >= launch.world_size:
         _refuse(f"ranks must be less than WORLD_SIZE={launch.world_size}")
     return launch
+
+
+def cores_of_rank() -> int:
+    """Return how many CPU cores each rank of this machine has, at least 1."""
+    world_size = launch_of_process().world_size
+    # torchrun says how many ranks are here. Other launchers may not: then all of them could be.
+    here = min(_integer("LOCAL_WORLD_SIZE", world_size), world_size)
+    return max(1, usable_cores() // here)
+
+
+def usable_cores() -> int:
+    """Return the number of CPU cores that this process may use: a container may have few."""
+    is_linux = sys.platform == "linux"
+    cores = len(os.sched_getaffinity(0)) if is_linux else os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        # "max 100000" without a limit, which is then not a number.
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+        cores = min(cores, -(-int(quota) // int(period)))
+    return max(1, cores)
 
 
 def rank_of_process() -> int:
@@ -117,7 +138,7 @@ def is_lost_peer(error: Exception) -> bool:
 
 def _integer(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
-    smallest = 1 if name == "WORLD_SIZE" else 0
+    smallest = 1 if name.endswith("WORLD_SIZE") else 0
     # isdecimal alone takes digits of any script.
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) >= smallest):
         _refuse(f"{name} must be an integer of at least {smallest}")

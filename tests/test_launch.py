@@ -10,11 +10,14 @@ import pytest
 from support.command_line import renaissance
 from support.running import write_spec
 
-from renaissance import cli
+from renaissance import cli, launch
 from renaissance.errors import RenaissanceError
-from renaissance.launch import launch_of_process, rank_of_process
+from renaissance.launch import cores_of_rank, launch_of_process, rank_of_process, usable_cores
 
-NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+NAMES = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    *("MASTER_ADDR", "MASTER_PORT"),
+)
 ADDRESS = {"MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
 TORCHRUN = "start the run with torchrun, which sets all of them, or"
 
@@ -102,6 +105,43 @@ def test_a_rank_left_in_the_environment_ends_the_command_with_one_line(
     assert finished.err.startswith(f"error: RANK={value} is set, but ")
     assert len(finished.err.splitlines()) == 1
     assert not (tmp_path / "tiny").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, 16),
+        ({"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", **ADDRESS}, 4),
+        # Two machines.
+        ({"RANK": "0", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", **ADDRESS}, 4),
+        # A launcher that does not say how many are here, and more ranks than cores.
+        ({"RANK": "0", "WORLD_SIZE": "8", **ADDRESS}, 2),
+        ({"RANK": "0", "WORLD_SIZE": "40", "LOCAL_WORLD_SIZE": "40", **ADDRESS}, 1),
+        # Left behind by an image that starts one process.
+        ({"LOCAL_WORLD_SIZE": "8"}, 16),
+    ],
+)
+def test_the_ranks_of_a_machine_share_its_cores(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: int
+) -> None:
+    set_only(monkeypatch, variables)
+    monkeypatch.setattr(launch, "usable_cores", lambda: 16)
+    assert cores_of_rank() == expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("max 100000", 8), ("350000 100000", 4), ("5000 100000", 1), ("1600000 100000", 8), (None, 8)],
+)
+def test_the_cores_of_a_container_are_those_that_it_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str | None, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(launch, "CGROUP", tmp_path)
+    if limit is not None:
+        (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    assert usable_cores() == expected
 
 
 RANK = """

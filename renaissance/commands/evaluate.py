@@ -21,6 +21,7 @@ from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import SplitResult, evaluate
 from renaissance.engine.init_from import initialize
 from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.precision import set_tf32
 from renaissance.engine.recorded import changed_settings
 from renaissance.engine.run_folder import RunFolder, find_checkpoint
 from renaissance.engine.run_parts import (
@@ -88,6 +89,7 @@ def evaluate_run(request: EvaluationRequest, plugins: Plugins) -> None:
     if request.predictions is not None:
         check_writable("--predictions", request.predictions)
     ranks = Ranks(spec.train.device)
+    set_tf32(spec.train.tf32, ranks.device)
     try:
         _evaluate(request, spec, ranks)
     finally:

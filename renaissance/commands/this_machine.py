@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from renaissance.data.workers import count_workers
 from renaissance.engine.distributed import choose_device
 from renaissance.engine.estimate import Memory
 from renaissance.errors import SpecError
@@ -26,7 +27,7 @@ def check_machine(spec: RunSpec) -> None:
     """
     choose_device(spec.train.device, 0, 0)
     _check_folder(spec.folder)
-    _check_workers(spec.data.num_workers)
+    _check_workers(count_workers(spec.data.num_workers))
 
 
 def check_memory(spec: RunSpec, memory: Memory) -> None:

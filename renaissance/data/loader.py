@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TypeAlias
@@ -29,8 +29,9 @@ from renaissance.data.collate import Collator, MicroBatch, map_leaves
 from renaissance.data.order import SampleKeys
 from renaissance.errors import DataError, RunError, describe
 
-# Micro-batches that a worker is asked for ahead of time.
+# Micro-batches that a worker is asked for ahead of time, if all workers' are no more than this.
 NUM_AHEAD = 4
+MAX_BYTES_AHEAD = 2 * 2**30
 # Micro-batches that wait in the main process.
 NUM_READY = 2
 # Seconds between two looks at whether the run is to stop.
@@ -110,7 +111,7 @@ class MicroBatchLoader:
                 raise made.error()
             yield made
 
-    def _made(self) -> Iterator[Made]:
+    def _made(self) -> Generator[Made]:
         if not self._num_workers:
             for keys in self._order:
                 if self._is_stopping():
@@ -227,9 +228,11 @@ class _Workers:
 
     def _received(self) -> Iterator[Made]:
         num_asked = 0
+        # Until the size of one is known, each worker makes one.
+        num_ahead = len(self._pipes)
         for num_received in itertools.count():
-            num_ahead = num_received + NUM_AHEAD * len(self._pipes)
-            for keys in itertools.islice(self._order, num_ahead - num_asked):
+            num_wanted = num_received + num_ahead - num_asked
+            for keys in itertools.islice(self._order, max(0, num_wanted)):
                 # A worker that has died is found where its answer is read.
                 with contextlib.suppress(OSError):
                     self._pipes[num_asked % len(self._pipes)].send(keys)
@@ -242,6 +245,7 @@ class _Workers:
             except (EOFError, OSError):
                 yield _death(self._processes[worker])
                 return
+            num_ahead = _num_ahead(_num_bytes(made), len(self._pipes))
             made = map_leaves(_Packed, _Packed.unpacked, made)
             yield made.pin_memory() if self._pin and isinstance(made, MicroBatch) else made
 
@@ -250,6 +254,19 @@ class _Workers:
             with contextlib.suppress(queue.Full):
                 self._ready.put(made, timeout=POLL)
                 return
+
+
+def _num_bytes(made: Made) -> int:
+    """Return the size of a packed micro-batch."""
+    sizes: list[int] = []
+    map_leaves(_Packed, lambda packed: sizes.append(packed.data.nbytes), made)
+    return sum(sizes)
+
+
+def _num_ahead(num_bytes: int, num_workers: int) -> int:
+    """Return how many micro-batches of a size to ask for ahead: at least one of each worker."""
+    most = MAX_BYTES_AHEAD // max(1, num_bytes)
+    return max(num_workers, min(NUM_AHEAD * num_workers, most))
 
 
 def _death(process: BaseProcess) -> LoadFailure:

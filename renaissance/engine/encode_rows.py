@@ -9,6 +9,7 @@ from renaissance.contracts.tokens import Modality, Tokens
 from renaissance.data.collate import RowBuilder, SampleReader
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
+from renaissance.spec.sections import Precision
 
 
 def encode_rows(
@@ -16,7 +17,7 @@ def encode_rows(
     reader: SampleReader,
     modality: Modality,
     indices: Sequence[int],
-    precision: str,
+    precision: Precision,
     device: torch.device,
 ) -> EncodedRows:
     """Encode the texts or the first images of samples, one row per index.

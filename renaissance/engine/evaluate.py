@@ -13,6 +13,7 @@ from renaissance.contracts.objective import ObjectiveOutput
 from renaissance.data.collate import Collator, MicroBatch
 from renaissance.data.loader import MicroBatchLoader, StoppedWaitingError
 from renaissance.data.order import evaluation_order
+from renaissance.data.workers import count_workers
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.metrics import MetricBook
 from renaissance.engine.multi_objective import MultiObjective
@@ -22,7 +23,7 @@ from renaissance.engine.predictions import Prediction, predictions_of
 from renaissance.engine.progress import progress
 from renaissance.engine.whole_split import STOPPED, WholeSplit
 from renaissance.errors import DataError
-from renaissance.spec.sections import RunSpec
+from renaissance.spec.sections import ResolvedSpec
 
 R = TypeVar("R")
 # By micro-batch: index of its first sample, which puts those of all ranks in order; a name; rows.
@@ -75,7 +76,7 @@ class _Outputs:
 def evaluate(
     network: MultiObjective,
     collator: Collator,
-    spec: RunSpec,
+    spec: ResolvedSpec,
     ranks: Ranks,
     is_final: bool = False,
     predict: bool = False,
@@ -135,7 +136,7 @@ def evaluate(
 def _run(
     network: MultiObjective,
     collator: Collator,
-    spec: RunSpec,
+    spec: ResolvedSpec,
     ranks: Ranks,
     book: MetricBook,
     predict: bool,
@@ -147,7 +148,7 @@ def _run(
         len(collator.datasets), spec.evaluate.micro_batch_size, ranks.rank, ranks.world_size
     )
     # Starting a worker takes longer than loading a few micro-batches.
-    num_workers = min(spec.data.num_workers, len(order) // 4)
+    num_workers = min(count_workers(spec.data.num_workers), len(order) // 4)
     loader = MicroBatchLoader(collator, order, num_workers, ranks.device, is_stopping)
     collected = _Outputs()
     panel = PanelImages(
@@ -210,7 +211,7 @@ def _count_bad_samples(messages_of: Mapping[int, str], limit: int, ranks: Ranks)
 def _split_metrics(
     network: MultiObjective,
     collator: Collator,
-    spec: RunSpec,
+    spec: ResolvedSpec,
     ranks: Ranks,
     is_final: bool,
     is_stopping: Callable[[], bool],

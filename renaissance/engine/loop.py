@@ -11,6 +11,7 @@ from renaissance.contracts.objective import ObjectiveOutput
 from renaissance.data.collate import MicroBatch
 from renaissance.data.loader import MicroBatchLoader, StoppedWaitingError
 from renaissance.data.order import TrainingOrder
+from renaissance.data.workers import count_workers
 from renaissance.engine.after_step import AfterStep
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.data_parallel import exchange, wrap
@@ -227,7 +228,7 @@ class Loop:
         yield from MicroBatchLoader(
             self.parts.train,
             order,
-            self.spec.data.num_workers,
+            count_workers(self.spec.data.num_workers),
             self.ranks.device,
             is_stopping=request.is_made,
         )

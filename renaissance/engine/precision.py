@@ -6,9 +6,28 @@ from contextlib import contextmanager
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from renaissance.spec.sections import Precision
+
+# NVIDIA's first generation with bf16 units (Ampere). Earlier ones emulate it, slower than fp32.
+FIRST_WITH_BF16 = (8, 0)
+
+
+def auto_precision(device: torch.device) -> Precision:
+    """Return what `train.precision = "auto"` stands for on a device."""
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.get_device_capability(device) >= FIRST_WITH_BF16 else "fp32"
+
+
+def set_tf32(is_allowed: bool, device: torch.device) -> None:
+    """Set how this process computes products of fp32 on a CUDA device; CPUs are left alone."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if is_allowed else "highest")
+        torch.backends.cudnn.allow_tf32 = is_allowed
+
 
 @contextmanager
-def autocast(precision: str, device: torch.device, training: bool = False) -> Iterator[None]:
+def autocast(precision: Precision, device: torch.device, training: bool = False) -> Iterator[None]:
     """Compute in the run's precision; for fp32 this changes nothing.
 
     Args:

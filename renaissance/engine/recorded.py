@@ -13,6 +13,8 @@ from renaissance.spec.write import record_tables, settings
 Changes: TypeAlias = Mapping[str, Mapping[str, Any]]
 # A run folder may be moved, and steps replace epochs when a spec is resolved.
 NOT_COMPARED = ("run.name", "run.output_dir", "train.max_epochs")
+# A value that stands for whatever the run has recorded.
+UNSAID = ("train.precision", "auto")
 
 
 def changed_settings(run: RunFolder, read: RunSpec) -> Changes:
@@ -28,5 +30,5 @@ def changed_settings(run: RunFolder, read: RunSpec) -> Changes:
     return {
         path: {"run": recorded.get(path), "evaluation": value}
         for path, value in settings(record_tables(read))
-        if path not in NOT_COMPARED and recorded.get(path) != value
+        if path not in NOT_COMPARED and (path, value) != UNSAID and recorded.get(path) != value
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast, get_args
 
 import attrs
 from transformers import PreTrainedTokenizerFast
@@ -24,7 +25,10 @@ from renaissance.data.tokenizer import (
     starts_with_class,
 )
 from renaissance.data.verification import verify_files
+from renaissance.engine.checkpoint import load_spec_tables
+from renaissance.engine.distributed import choose_device
 from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.precision import auto_precision
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.training_data import TrainingAnswers, read_records
 from renaissance.errors import DataError, SpecError, did_you_mean, quoted
@@ -34,7 +38,7 @@ from renaissance.model.build import build_model, build_objectives
 from renaissance.spec.batch_plan import BatchPlan
 from renaissance.spec.choice import DatasetChoice
 from renaissance.spec.resolve import Facts, encoder_for, resolve, tokenizer_key
-from renaissance.spec.sections import ResolvedSpec, RunSpec
+from renaissance.spec.sections import Precision, ResolvedSpec, RunSpec
 
 
 @attrs.frozen
@@ -134,7 +138,22 @@ def resolve_spec(spec: RunSpec, num_samples: int, world_size: int) -> ResolvedSp
         use_cache_if_unreachable(_checkpoints(spec))
     is_given = transform.mean is not None and transform.std is not None
     checkpoint = None if is_given else encoder_for(spec, "image").checkpoint
-    return resolve(spec, Facts(num_samples, world_size, normalization_of(checkpoint)))
+    return resolve(
+        spec, Facts(num_samples, world_size, normalization_of(checkpoint), _precision(spec))
+    )
+
+
+def _precision(spec: RunSpec) -> Precision:
+    """Return the precision of a spec: for "auto", that of the run if it has begun."""
+    if spec.train.precision != "auto":
+        return spec.train.precision
+    last = RunFolder(spec.folder).last
+    recorded = {} if last is None else load_spec_tables(last).get("train", {})
+    for precision in get_args(Precision):
+        if recorded.get("precision") == precision:
+            return cast(Precision, precision)
+    launch = launch_of_process()
+    return auto_precision(choose_device(spec.train.device, launch.rank, launch.local_rank))
 
 
 def _checkpoints(spec: RunSpec) -> set[str]:

@@ -21,7 +21,7 @@ from renaissance.engine.loop import Loop
 from renaissance.engine.messages import say
 from renaissance.engine.observers import Observers
 from renaissance.engine.optim import make_optimizer
-from renaissance.engine.precision import autocast
+from renaissance.engine.precision import autocast, set_tf32
 from renaissance.engine.record import record_parts
 from renaissance.engine.resume import resume
 from renaissance.engine.run_folder import RunFolder
@@ -54,6 +54,7 @@ def train(spec: RunSpec, plugins: Plugins) -> int:
     with contextlib.ExitStack() as stack:
         stack.callback(ranks.close)
         ranks.on_all_ranks(lambda: _enter_folder(spec, ranks, stack))
+        set_tf32(spec.train.tf32, ranks.device)
         return _train(spec, plugins, ranks)
 
 
@@ -76,10 +77,10 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     if validate is not None:
         # What cannot be read at all is found now, not after an epoch.
         ranks.on_all_ranks(lambda: validate[_probe_keys(validate)])
-    with autocast(spec.train.precision, ranks.device):
+    with autocast(parts.spec.train.precision, ranks.device):
         unused = freeze_unused_parameters(network, probe, ranks)
     optimizer = make_optimizer(network, spec.optimizer)
-    scaler = torch.amp.GradScaler(ranks.device.type, enabled=spec.train.precision == "fp16")
+    scaler = torch.amp.GradScaler(ranks.device.type, enabled=parts.spec.train.precision == "fp16")
     found = surroundings(parts, probe)
     state = TrainState(
         num_samples=parts.num_samples,

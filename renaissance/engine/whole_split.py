@@ -18,7 +18,7 @@ from renaissance.engine.encode_rows import encode_rows
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
 from renaissance.engine.progress import progress
-from renaissance.spec.sections import RunSpec
+from renaissance.spec.sections import ResolvedSpec
 
 STOPPED = "stopped during an evaluation"
 
@@ -41,7 +41,7 @@ class WholeSplit:
         network: MultiObjective,
         collator: Collator,
         objective: str,
-        spec: RunSpec,
+        spec: ResolvedSpec,
         ranks: Ranks,
         is_final: bool,
         is_stopping: Callable[[], bool] = lambda: False,

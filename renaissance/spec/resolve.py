@@ -11,6 +11,7 @@ from renaissance.spec.architectures import ARCHITECTURES
 from renaissance.spec.batch_plan import BatchPlan
 from renaissance.spec.choice import EncoderChoice
 from renaissance.spec.sections import (
+    Precision,
     ResolvedCheckpoint,
     ResolvedData,
     ResolvedEvaluate,
@@ -38,11 +39,13 @@ class Facts:
         world_size: Number of ranks.
         normalization: Mean and standard deviation of each channel with which the image encoder
             was trained, if its checkpoint says so.
+        precision: What `train.precision = "auto"` stands for.
     """
 
     num_samples: int
     world_size: int
     normalization: Normalization | None = None
+    precision: Precision = "fp32"
 
 
 def resolve(spec: RunSpec, facts: Facts) -> ResolvedSpec:
@@ -83,6 +86,7 @@ def resolve(spec: RunSpec, facts: Facts) -> ResolvedSpec:
             spec.train,
             max_steps=max_steps,
             micro_batch_size=plan.micro_batch_size,
+            precision=facts.precision if spec.train.precision == "auto" else spec.train.precision,
         ),
         evaluate=_as(ResolvedEvaluate, spec.evaluate, every_steps=evaluation_interval),
         checkpoint=_as(

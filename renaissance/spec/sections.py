@@ -6,7 +6,7 @@ encoders and ranks (`spec.resolve`); a run folder keeps it.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import attrs
 
@@ -23,7 +23,14 @@ from renaissance.spec.choice import (
     TransformChoice,
 )
 from renaissance.spec.derived import derived
-from renaissance.spec.validators import folder_name, needs_init_from, steps_or_fraction
+from renaissance.spec.validators import (
+    folder_name,
+    needs_init_from,
+    non_negative_or_auto,
+    steps_or_fraction,
+)
+
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 
 
 @attrs.frozen
@@ -108,8 +115,11 @@ class DataSection:
         help="Tokenizer: a hub id, a local folder, or 'dataset' (the words of a dataset that "
         "states its vocabulary); if absent, that of the text encoder.",
     )
-    num_workers: int = option(
-        2, help="Loader processes per rank; 0 loads in the main process.", validator=non_negative
+    num_workers: int | Literal["auto"] = option(
+        "auto",
+        help="Loader processes per rank; 0 loads in the main process; auto: the rank's share of "
+        "the CPU cores less one, from 1 to 32.",
+        validator=non_negative_or_auto,
     )
     max_bad_samples: int = option(
         0,
@@ -179,8 +189,15 @@ class TrainSection:
         help="Samples that one rank sends through the model at once; its whole share if absent.",
         validator=positive,
     )
-    precision: Literal["fp32", "bf16", "fp16"] = option(
-        "fp32", help="Precision of forward and backward."
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "auto",
+        help="Precision of forward and backward; auto: bf16 on a CUDA device that has units for "
+        "it, else fp32.",
+    )
+    tf32: bool = option(
+        True,
+        help="Let matrix products and convolutions of fp32 on a CUDA device round their inputs to "
+        "TF32, which is several times faster.",
     )
     gradient_clip: float | None = option(
         None, help="Norm that gradients are clipped to.", validator=positive
@@ -292,6 +309,7 @@ class ResolvedTrain(TrainSection):
 
     max_steps: int
     micro_batch_size: int
+    precision: Precision
 
 
 @attrs.frozen(kw_only=True)

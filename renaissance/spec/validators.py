@@ -7,7 +7,7 @@ import attrs
 from attrs import AttrsInstance
 
 from renaissance.errors import quoted
-from renaissance.options import Field, positive
+from renaissance.options import Field, non_negative, positive
 
 
 class HasInitFrom(Protocol):
@@ -29,6 +29,12 @@ def steps_or_fraction(instance: object, attribute: Field, value: int | float) ->
             f"got {value}, expected a number of steps (an integer, such as {quoted(round(value))}) "
             "or a fraction of all steps below 1"
         )
+
+
+def non_negative_or_auto(instance: object, attribute: Field, value: int | str) -> None:
+    """Validator: "auto", or a number of at least zero."""
+    if not isinstance(value, str):
+        non_negative(instance, attribute, value)
 
 
 def above_zero(instance: object, attribute: Field, value: tuple[float, ...] | None) -> None:

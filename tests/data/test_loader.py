@@ -1,5 +1,6 @@
 """The loader: what workers make arrives unchanged, and nothing hangs, whoever dies."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ import torch
 from support.running import environment
 
 from renaissance import ObjectiveBatch, Pairs
+from renaissance.data import loader as loading
 from renaissance.data.collate import MicroBatch
 from renaissance.data.loader import MicroBatchLoader, StoppedWaitingError
 from renaissance.data.order import SampleKeys
@@ -68,6 +70,38 @@ def test_what_workers_make_arrives_unchanged_and_in_order() -> None:
             assert made.tensors[name].dtype == tensor.dtype
             assert torch.equal(made.tensors[name], tensor)
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "num_workers", "expected"),
+    [(1, 3, 12), (2**28, 3, 8), (2**30, 3, 3), (0, 1, 4), (2**40, 1, 1)],
+)
+def test_what_is_made_ahead_is_bounded_in_bytes(
+    num_bytes: int, num_workers: int, expected: int
+) -> None:
+    assert loading._num_ahead(num_bytes, num_workers) == expected
+
+
+def test_a_loader_keeps_to_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker makes a micro-batch before what it has been asked for earlier is taken."""
+    made = multiprocessing.Value("i", 0)
+
+    def count(index: int) -> None:
+        with made.get_lock():
+            made.value += 1
+
+    # A micro-batch has 120,000 bytes of pixels.
+    monkeypatch.setattr(loading, "MAX_BYTES_AHEAD", 500_000)
+    with contextlib.closing(loader(Making(count), 50)._made()) as batches:
+        next(batches)
+        # One is taken, some wait in the main process, and the rest is what the bound allows.
+        expected = 1 + loading.NUM_READY + 500_000 // 120_000
+        deadline = time.monotonic() + 10
+        while made.value < expected and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert made.value == expected
+        assert len(list(batches)) == 49
 
 
 def fail(index: int) -> None:

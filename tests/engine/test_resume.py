@@ -1,5 +1,6 @@
 """What a run says, keeps and refuses when it is resumed with something changed."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from support.running import TINY, run_here, write_spec
 
 from renaissance import CheckpointError
 from renaissance.builtin.datasets.shapes import Shapes
+from renaissance.engine import run_parts
 from renaissance.engine.run_folder import RunFolder
 
 Capture = pytest.CaptureFixture[str]
@@ -56,6 +58,28 @@ def test_changes_are_said_and_the_old_spec_is_kept(
     assert go_on(spec, setting, "run.resume=auto") == 0
     assert "changed since" not in capsys.readouterr().out
     assert len(list(run.path.glob("spec.step-*"))) == 1
+
+
+def test_a_run_keeps_the_precision_that_its_first_device_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    run = RunFolder(tmp_path / "tiny")
+    monkeypatch.setattr(run_parts, "auto_precision", lambda device: "bf16")
+    spec = begun(tmp_path)
+    assert tomli.loads(run.spec.read_text())["train"]["precision"] == "bf16"
+    # As on a device without units for bf16.
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert go_on(spec) == 0
+    assert "train.precision" not in capsys.readouterr().out
+    assert tomli.loads(run.spec.read_text())["train"]["precision"] == "bf16"
+    finished = renaissance("evaluate", str(spec), f"run.output_dir={tmp_path}")
+    assert finished.code == 0, finished.err
+    results = json.loads(run.results.read_text())
+    assert "train.precision" not in json.dumps(results)
+    # Another precision is said: the comparison takes place.
+    assert renaissance("evaluate", str(spec), f"run.output_dir={tmp_path}", "train.precision=fp32")
+    assert "train.precision" in run.results.read_text()
 
 
 def test_check_says_what_has_changed(tmp_path: Path) -> None:

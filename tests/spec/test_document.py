@@ -44,7 +44,9 @@ def test_the_run_spec_page_has_every_key() -> None:
     page = render_run_spec()
     assert "## [[data.train]]\n" in page
     assert "## [optimizer.multipliers]\n" in page
-    assert '| `precision` | "fp32" \\| "bf16" \\| "fp16" | `"fp32"` | Precision' in page
+    precision = '"auto" \\| "fp32" \\| "bf16" \\| "fp16" | `"auto"`'
+    assert f"| `precision` | {precision} | Precision" in page
+    assert '| `num_workers` | integer or "auto" | `"auto"` | Loader' in page
     assert "| `frozen` | boolean | `false` |" in page
 
 

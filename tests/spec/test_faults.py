@@ -206,7 +206,7 @@ def test_a_batch_beyond_all_bounds_is_reported_at_once(plugins: Plugins) -> None
         ),
         (
             "train.precision=fp8",
-            'train.precision: got "fp8", expected "fp32" | "bf16" | "fp16"',
+            'train.precision: got "fp8", expected "auto" | "fp32" | "bf16" | "fp16"',
         ),
         (
             "train.device=cuda0",
@@ -229,10 +229,18 @@ def test_a_batch_beyond_all_bounds_is_reported_at_once(plugins: Plugins) -> None
             'schedule.warmup_steps: got "10%" (string), expected integer or number',
         ),
         (
+            "data.num_workers=-1",
+            "data.num_workers: got -1, expected a number of at least 0",
+        ),
+        (
+            "data.num_workers=all",
+            'data.num_workers: got "all" (string), expected integer or "auto"',
+        ),
+        (
             "train.max_step=5",
             "train.max_step: unknown key; known: max_steps, max_epochs, global_batch_size, "
-            "micro_batch_size, precision, gradient_clip, gradient_checkpointing, compile, device, "
-            "log_every; did you mean 'max_steps'?",
+            "micro_batch_size, precision, tf32, gradient_clip, gradient_checkpointing, compile, "
+            "device, log_every; did you mean 'max_steps'?",
         ),
         (
             "trian.max_steps=5",

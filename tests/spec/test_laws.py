@@ -52,7 +52,7 @@ LAYERS = some(
     data=some(
         root=TEXTS,
         tokenizer=TEXTS.filter(bool),
-        num_workers=st.integers(0, 99),
+        num_workers=st.integers(0, 99) | st.just("auto"),
         transform=some(mean=THREE, std=THREE, randaugment=st.booleans()),
     ),
     objectives=st.lists(

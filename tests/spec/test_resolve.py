@@ -74,6 +74,20 @@ def test_what_depends_on_data_ranks_and_encoders(plugins: Plugins) -> None:
 
 
 @pytest.mark.parametrize(
+    ("setting", "expected"), [("auto", "bf16"), ("fp32", "fp32"), ("fp16", "fp16")]
+)
+def test_only_an_automatic_precision_depends_on_the_device(
+    plugins: Plugins, setting: str, expected: str
+) -> None:
+    facts = attrs.evolve(FACTS, precision="bf16")
+    assert resolved(plugins, f"train.precision={setting}", facts=facts).train.precision == expected
+    # Resolved once, it stays: the record says so, wherever it is read.
+    write("record.toml", spec_to_toml(resolved(plugins, f"train.precision={setting}", facts=facts)))
+    again = resolve(load_spec(["record.toml"], plugins), FACTS)
+    assert again.train.precision == expected
+
+
+@pytest.mark.parametrize(
     ("settings", "max_steps", "evaluation", "checkpoint"),
     [
         (["train.max_epochs=3"], 12, 4, 4),  # 3000 / 256 = 11.7, rounded up
