@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from renaissance.errors import SpecError
@@ -18,7 +18,9 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         for row in (titles, *rows):
             typer.echo("\t".join(row))
         return
-    table = Table(*titles, box=None, pad_edge=False)
+    # Folded, not cut short: half a name would be of no use.
+    columns = [Column(title, overflow="fold") for title in titles]
+    table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         _add_row(table, row)
     console.print(table)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from renaissance.contracts.encoder import Encoder
 from renaissance.data.collate import MicroBatch
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_parts import RunParts
@@ -104,6 +105,24 @@ def estimate(parts: RunParts, batch: MicroBatch, states_per_parameter: int) -> E
         activations=int(activations * (HALF_ACTIVATIONS if half else 1)),
     )
     return Estimate({name: count // num_samples for name, count in flops.items()}, memory)
+
+
+def training_flops(network: MultiObjective, flops: Mapping[str, int]) -> int:
+    """Return the operations of a forward and a backward pass, per sample.
+
+    Args:
+        network: The network.
+        flops: Those of a forward pass, by part of the network.
+    """
+    return sum(flops[name] * _num_passes(part) for name, part in _parts(network).items())
+
+
+def _num_passes(part: nn.Module) -> int:
+    """Return how many forward passes a forward and a backward pass of a part are worth."""
+    if any(parameter.requires_grad for parameter in part.parameters()):
+        return 3
+    # Below a frozen encoder nothing is trained, so that no gradient passes through it.
+    return 1 if isinstance(part, Encoder) else 2
 
 
 def _parts(network: MultiObjective) -> dict[str, nn.Module]:

@@ -1,5 +1,6 @@
 """`renaissance study` and `renaissance compare`, from the file to the report."""
 
+import re
 import shutil
 import signal
 import subprocess
@@ -8,9 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from support.command_line import renaissance
 from support.running import environment, write_spec
 
+from renaissance.commands import study_check
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.scores import read_scores
 from renaissance.files import read_json
@@ -142,9 +145,58 @@ def test_one_cell_is_run_by_its_name(there: Path) -> None:
 def test_check_names_what_each_run_takes_and_what_differs(there: Path) -> None:
     checked = renaissance("study", "check", "study.toml")
     assert (checked.code, checked.err) == (0, "")
-    assert "low.seed-0\t45,067\t100.0%\t4\t" in checked.out
+    rows = [line.split("\t") for line in checked.out.splitlines()]
+    assert rows[1][4:6] == ["PFLOP", "time"]
+    assert rows[2][:4] == ["low", "45,067", "100.0%", "4"]
     assert "setting\tlow\thigh\noptimizer.learning_rate\t0.003\t0.01\n" in checked.out
     assert checked.out.endswith("ok: these 2 runs can start\n")
+
+
+def test_times_are_in_proportion_to_a_measured_micro_batch(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows() -> list[list[str]]:
+        out = renaissance("study", "check", "study.toml").out
+        return [line.split("\t") for line in out.splitlines()]
+
+    measured = rows()
+    assert re.fullmatch(r"\d+ (s|min|h|d)", measured[2][5])
+    assert re.fullmatch(
+        r"time: an estimate for one process on this machine's \w+, as if all runs trained at the "
+        r"[\d.]+ GFLOP/s that were measured now for forward and backward passes of "
+        r"low.seed-0; reading data, evaluating and saving take time, too",
+        measured[4][0],
+    )
+    # A sample per second, in a study of 4 steps of 8 samples; one run is twice as long.
+    text = TEXT.replace("learning_rate=0.01", "learning_rate=0.01', 'train.max_steps=8")
+    text = text.replace('high = "', "high = ['").replace('=8" }', "=8'] }")
+    (there / "study.toml").write_text(text)
+    shutil.rmtree(there / "runs")
+    monkeypatch.setattr(study_check, "training_rate", lambda spec, flops: flops)
+    assert [row[5] for row in rows()[2:4]] == ["32 s", "64 s"]
+    # A large study on a small machine: everything else is still shown.
+    monkeypatch.setattr(study_check, "training_rate", lambda spec, flops: None)
+    unknown = rows()
+    assert [row[5] for row in unknown[2:4]] == ["?", "?"]
+    assert unknown[4][0].startswith("time: not estimated, since a sample of low.seed-0 takes ")
+    assert unknown[4][0].endswith("too much for a CPU; check the study on a machine with a GPU")
+
+    def fail(spec: object, flops: int) -> float:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(study_check, "training_rate", fail)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    assert rows()[4] == [
+        f"time: unknown, since low.seed-0 failed on this machine's {device}: out of memory"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "120 min"), (7200, "2 h"), (3e6, "35 d")],
+)
+def test_a_duration_has_few_digits(seconds: float, words: str) -> None:
+    assert study_check._duration(seconds) == words
 
 
 def test_check_names_every_fault_at_once(there: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from support.running import TINY, one_tower_spec, write_spec
 from torch.utils.flop_counter import FlopCounterMode
 
-from renaissance.engine.estimate import estimate
+from renaissance.engine.estimate import estimate, training_flops
 from renaissance.engine.run_parts import RunParts, build
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
@@ -50,3 +50,28 @@ def test_states_count_for_trained_parameters(tmp_path: Path) -> None:
             memory = estimate(parts, batch, num_states).memory
             assert memory.optimizer == 4 * num_trainable * num_states
             assert memory.gradients == 4 * num_trainable
+
+
+@pytest.mark.parametrize("frozen", [["text_encoder", "image_encoder"], ["fusion"]])
+def test_what_is_frozen_saves_the_operations_that_a_backward_pass_skips(
+    tmp_path: Path, frozen: list[str]
+) -> None:
+    def estimated(*settings: str) -> int:
+        with torch.device("meta"):
+            parts = build(load_spec([spec, *settings], plugins), 1, load_weights=False)
+            batch = parts.train[[(0, index) for index in range(8)]]
+            return training_flops(parts.network, estimate(parts, batch, 2).flops)
+
+    def counted(*settings: str) -> int:
+        parts = build(load_spec([spec, *settings], plugins), 1, load_weights=True)
+        batch = parts.train[[(0, index) for index in range(8)]]
+        with FlopCounterMode(display=False) as counter:
+            outputs = parts.network.train()(batch).values()
+            torch.autograd.backward([output.loss_sum for output in outputs])
+        return counter.get_total_flops()
+
+    spec, plugins = str(write_spec(tmp_path)), load_plugins()
+    settings = [f"model.{part}.frozen=true" for part in frozen]
+    saved = counted(*settings) / counted()
+    assert saved < 0.85
+    assert estimated(*settings) / estimated() == pytest.approx(saved, rel=0.05)
