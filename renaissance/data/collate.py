@@ -19,7 +19,7 @@ from renaissance.data.concatenation import Concatenation
 from renaissance.data.encoding import Ids, encode, input_ids, word_ids
 from renaissance.data.images import square_pixels
 from renaissance.data.open_image import ImageLimits
-from renaissance.errors import DataError
+from renaissance.errors import DataError, SpecError
 
 # Texts are padded to a multiple of this length, which suits tensor cores and vector units.
 PAD_MULTIPLE = 8
@@ -135,6 +135,7 @@ class SampleReader:
 
         Raises:
             BadSampleError: If it has no text, or one that is too long.
+            SpecError: If the special tokens alone exceed the longest text.
         """
         text, pair = sample.sample.text, sample.sample.text_pair
         if text is None:
@@ -149,6 +150,13 @@ class SampleReader:
                 "the data again, or raise the limit"
             )
             raise BadSampleError(sample.index, cause)
+        # The tokenizer does not truncate a text to less than these.
+        num_special = self.tokenizer.num_special_tokens_to_add(pair=pair is not None)
+        if self.max_text_length <= num_special:
+            raise SpecError(
+                f"data.max_text_length: got {self.max_text_length}, but {num_special} of the "
+                f"tokens are special ones that the tokenizer adds; use at least {num_special + 1}"
+            )
         return encode(self.tokenizer, text, pair)
 
     def image_key(self, sample: KeyedSample, which: int) -> Hashable:

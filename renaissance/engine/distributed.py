@@ -15,7 +15,7 @@ if dist.is_available():
     import torch.distributed.nn.functional
 from torch import Tensor
 
-from renaissance.errors import EchoedError, PeerError, RenaissanceError, RunError, describe
+from renaissance.errors import EchoedError, PeerError, RenaissanceError, SpecError, describe
 from renaissance.launch import end_with_launcher, launch_of_process
 
 TIMEOUT = timedelta(minutes=30)
@@ -35,17 +35,17 @@ def choose_device(
         world_size: Number of ranks.
 
     Raises:
-        RunError: If there is no such device for this process.
+        SpecError: If there is no such device for this process.
     """
     if device_type == "cuda" and not torch.cuda.is_available():
-        raise RunError("train.device: 'cuda', but torch finds no CUDA device; use 'auto' or 'cpu'")
+        raise SpecError("train.device: 'cuda', but torch finds no CUDA device; use 'auto' or 'cpu'")
     if device_type == "mps":
         _check_mps(world_size)
         return torch.device("mps")
     if device_type == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
-        raise RunError(
+        raise SpecError(
             f"rank {rank} needs GPU {local_rank}, but this machine has "
             f"{torch.cuda.device_count()} GPUs; start at most one process per GPU "
             "(--nproc-per-node)"
@@ -63,7 +63,7 @@ class Ranks:
         device_type: "auto", "cpu", "cuda" or "mps".
 
     Raises:
-        RunError: If there is no such device for this process.
+        SpecError: If there is no such device for this process.
         RenaissanceError: If the launcher's environment variables contradict each other.
     """
 
@@ -75,7 +75,7 @@ class Ranks:
         if use_cuda:
             torch.cuda.set_device(self.device)
         if self.world_size > 1 and not dist.is_available():
-            raise RunError(
+            raise SpecError(
                 f"this torch is built without torch.distributed, which {self.world_size} ranks "
                 "need; start one process, or install another build of torch"
             )
@@ -170,11 +170,11 @@ class Ranks:
 
 def _check_mps(world_size: int) -> None:
     if not torch.backends.mps.is_available():
-        raise RunError(
+        raise SpecError(
             "train.device: 'mps', but torch finds no Apple GPU; use 'auto', 'cuda' or 'cpu'"
         )
     if world_size > 1:
-        raise RunError(
+        raise SpecError(
             f"train.device: 'mps' is for one process, but there are {world_size}; start one, or "
             "use 'cpu'"
         )

@@ -25,6 +25,7 @@ from renaissance.data.tokenizer import (
     starts_with_class,
 )
 from renaissance.data.verification import verify_files
+from renaissance.data.workers import check_workers, count_workers
 from renaissance.engine.checkpoint import load_spec_tables
 from renaissance.engine.distributed import choose_device
 from renaissance.engine.multi_objective import MultiObjective
@@ -103,6 +104,7 @@ def build(spec: RunSpec, world_size: int, load_weights: bool) -> RunParts:
     """
     # Before reading any data: the most common fault when the number of ranks changes.
     plan = BatchPlan.of(spec.train, world_size)
+    check_workers(count_workers(spec.data.num_workers))
     train = build_datasets(spec, spec.data.train, "data.train")
     validate = (
         build_datasets(spec, spec.data.validate, "data.validate") if spec.data.validate else None

@@ -9,6 +9,9 @@ from attrs import AttrsInstance
 from renaissance.errors import quoted
 from renaissance.options import Field, non_negative, positive
 
+# What file systems allow.
+MAX_NAME_BYTES = 255
+
 
 class HasInitFrom(Protocol):
     """The part of `[model]` that `needs_init_from` reads."""
@@ -20,6 +23,12 @@ def folder_name(instance: object, attribute: Field, value: str) -> None:
     """Validator: the name of one folder."""
     if not value.strip(". ") or set(value) & set("/\\\0"):
         raise ValueError(f"got {quoted(value)}, expected the name of a folder, without slashes")
+    num_bytes = len(value.encode(errors="replace"))
+    if num_bytes > MAX_NAME_BYTES:
+        raise ValueError(
+            f"got a name of {num_bytes:,} bytes, expected at most {MAX_NAME_BYTES}, the longest "
+            "that file systems allow"
+        )
 
 
 def steps_or_fraction(instance: object, attribute: Field, value: int | float) -> None:

@@ -45,6 +45,8 @@ def structure_number(value: object, expected: Annotation) -> float:
         with contextlib.suppress(OverflowError):
             if math.isfinite(value):
                 return float(value)
+    if isinstance(value, float):
+        raise ValueError(f"got {describe_literal(value)}, expected a finite number")
     raise mismatch(value, expected)
 
 

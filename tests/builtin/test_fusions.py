@@ -364,3 +364,9 @@ def test_heads_must_divide_the_hidden_size():
     with pytest.raises(ValueError, match=r"^got 3, expected a divisor of hidden_size \(256\)"):
         Lxmert.Options(num_heads=3)
     assert Lxmert.Options(hidden_size=384, num_heads=6, mlp_ratio=0.5).intermediate_size == 192
+
+
+def test_a_number_of_layers_beyond_all_models_is_refused():
+    # Building them would take hours.
+    with pytest.raises(ValueError, match=r"^got 1,000,000, expected at most 1,000$"):
+        MergedAttention.Options(num_layers=1_000_000)

@@ -417,6 +417,10 @@ def test_an_unknown_architecture_or_config_key_names_the_nearest():
         ({"hidden_size": "big"}, "expected int, got str"),
         ({"hidden_size": 15}, "not a multiple of the number of attention heads"),
         ({"hidden_act": "gelux"}, "gelux"),
+        (
+            {"num_hidden_layers": 1_000_000},
+            "config: num_hidden_layers: got 1,000,000, expected at most 1,000",
+        ),
     ],
 )
 def test_config_values_that_make_no_model_are_refused(config, reason):

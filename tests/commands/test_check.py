@@ -128,6 +128,14 @@ def test_what_depends_on_how_a_batch_is_divided(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         (["run.output_dir={folder}/file/runs"], "run.output_dir: cannot create {folder}/file/runs"),
+        (
+            ["run.output_dir=" + "x" * 260],
+            "run.output_dir: cannot create " + "x" * 260 + "/tiny: File name too long; choose",
+        ),
+        (
+            ["run.name=" + "x" * 300],
+            "run.name: got a name of 300 bytes, expected at most 255, the longest that file",
+        ),
         (["train.device=cuda"], "train.device: 'cuda', but torch finds no CUDA device"),
         (["data.num_workers=10000"], "data.num_workers: got 10,000, more than "),
         (["train.global_batch_size=1000000000"], "train.micro_batch_size: a rank would take about"),
@@ -145,9 +153,19 @@ def test_what_cannot_start_is_not_ok(
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     given = [setting.format(folder=tmp_path) for setting in settings]
     finished = renaissance("check", str(write_spec(tmp_path)), *given)
-    assert finished.code != 0
+    assert finished.code == 2
     assert message.format(folder=tmp_path) in " ".join(finished.err.split())
     assert "ok: this run can start" not in finished.out
+
+
+def test_training_starts_no_more_workers_than_check_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    settings = [f"run.output_dir={tmp_path}", "data.num_workers=10000"]
+    finished = renaissance("train", str(write_spec(tmp_path)), *settings)
+    assert finished.code == 2
+    assert "data.num_workers: got 10,000, more than " in finished.err
 
 
 def test_where_weights_come_from(tmp_path: Path) -> None:

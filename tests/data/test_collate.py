@@ -26,7 +26,7 @@ from support.running import TINY, one_tower_spec, write_spec
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from renaissance import DataError, Sample
+from renaissance import DataError, Sample, SpecError
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.mlm import MLM
 from renaissance.data.collate import MicroBatch, RowBuilder
@@ -173,6 +173,35 @@ def test_a_text_that_is_too_long_is_a_bad_record() -> None:
     dataset.second_text = "b" * 1001
     with pytest.raises(DataError, match="given: 0: a text of 1,001 characters"):
         collator(dataset, objectives, tokenizer)[epoch_of(1)]
+
+
+@pytest.mark.parametrize(
+    ("make_tokenizer", "num_special", "num_special_of_two"),
+    [(word_pieces, 2, 3), (byte_pairs, 2, 4)],
+)
+def test_the_special_tokens_leave_room_for_a_text(
+    make_tokenizer: MakeTokenizer, num_special: int, num_special_of_two: int
+) -> None:
+    dataset = Given([("a photo of a dog", 0), ("a photo", 1)])
+
+    def length(max_text_length: int) -> int:
+        tokenizer = make_tokenizer()
+        objectives = {"itm": make(ITM, tokenizer, negatives="dataset")}
+        one = collator(dataset, objectives, tokenizer, max_text_length=max_text_length)
+        batch = one[epoch_of(2)]
+        assert batch.input_ids is not None
+        return batch.input_ids.shape[1]
+
+    assert length(num_special + 1) == num_special + 1
+    for second_text, count in ((None, num_special), ("a cat", num_special_of_two)):
+        dataset.second_text = second_text
+        for too_short in (1, count):
+            with pytest.raises(SpecError) as caught:
+                length(too_short)
+            assert str(caught.value) == (
+                f"data.max_text_length: got {too_short}, but {count} of the tokens are special "
+                f"ones that the tokenizer adds; use at least {count + 1}"
+            )
 
 
 def test_bad_records_are_left_out_and_reported() -> None:

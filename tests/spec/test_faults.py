@@ -190,7 +190,7 @@ def test_a_batch_beyond_all_bounds_is_reported_at_once(plugins: Plugins) -> None
         ),
         (
             "optimizer.learning_rate=nan",
-            "optimizer.learning_rate: got nan (number), expected number",
+            "optimizer.learning_rate: got nan, expected a finite number",
         ),
         (
             "optimizer.learning_rate=0",
@@ -218,6 +218,7 @@ def test_a_batch_beyond_all_bounds_is_reported_at_once(plugins: Plugins) -> None
             "optimizer.betas=[0.9, '1']",
             'optimizer.betas[1]: got "1" (string), expected number',
         ),
+        ("train.gradient_clip=-inf", "train.gradient_clip: got -inf, expected a finite number"),
         ("train=5", "train: got 5 (integer), expected table"),
         (
             "schedule.warmup_steps=100.0",

@@ -10,7 +10,7 @@ import torch
 from support.arrow_files import rows, spec_with_files, write_arrow
 from support.running import environment, metrics
 
-from renaissance import RunError
+from renaissance import SpecError
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.memory import peak_memory
 from renaissance.files import write_whole
@@ -70,10 +70,10 @@ def test_two_ranks_need_a_torch_with_distributed(monkeypatch: pytest.MonkeyPatch
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}.get(name, "1"))
     monkeypatch.setattr("torch.distributed.is_available", lambda: False)
-    with pytest.raises(RunError, match=r"built without torch.distributed, which 2 ranks need"):
+    with pytest.raises(SpecError, match=r"built without torch.distributed, which 2 ranks need"):
         Ranks("cpu")
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
-    with pytest.raises(RunError, match="'mps' is for one process, but there are 2"):
+    with pytest.raises(SpecError, match="'mps' is for one process, but there are 2"):
         Ranks("mps")
 
 
@@ -82,7 +82,7 @@ def test_apple_gpus_are_taken_when_asked_for(monkeypatch: pytest.MonkeyPatch) ->
     assert Ranks("mps").device == torch.device("mps")
     assert Ranks("auto").device.type != "mps"
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    with pytest.raises(RunError, match="'mps', but torch finds no Apple GPU; use 'auto'"):
+    with pytest.raises(SpecError, match="'mps', but torch finds no Apple GPU; use 'auto'"):
         Ranks("mps")
 
 

@@ -4,6 +4,9 @@ import attrs
 
 from renaissance import fraction, option, positive
 
+# More than any model has. Building a million takes hours, even without values.
+MAX_LAYERS = 1000
+
 
 def _divides_hidden_size(
     instance: "StackOptions", attribute: "attrs.Attribute[int]", value: int
@@ -13,6 +16,14 @@ def _divides_hidden_size(
         raise ValueError(f"got {value}, expected a divisor of hidden_size ({instance.hidden_size})")
 
 
+def _is_number_of_layers(
+    instance: "StackOptions", attribute: "attrs.Attribute[int]", value: int
+) -> None:
+    positive(instance, attribute, value)
+    if value > MAX_LAYERS:
+        raise ValueError(f"got {value:,}, expected at most {MAX_LAYERS:,}")
+
+
 @attrs.frozen
 class StackOptions:
     """Options of a fusion made of transformer layers."""
@@ -20,7 +31,7 @@ class StackOptions:
     hidden_size: int = option(
         256, help="Width of the fused tokens, of both modalities.", validator=positive
     )
-    num_layers: int = option(6, help="Number of layers.", validator=positive)
+    num_layers: int = option(6, help="Number of layers.", validator=_is_number_of_layers)
     num_heads: int = option(
         4, help="Attention heads; a divisor of hidden_size.", validator=_divides_hidden_size
     )

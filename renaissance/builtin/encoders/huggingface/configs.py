@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Keys that the run spec sets elsewhere, once for the whole model.
 SET_BY_DATA = {"image_size": "data.image_size"}
+# More than any model has. Building a million takes hours, even without values.
+MAX_LAYERS = 1000
 
 
 def is_local(checkpoint: str) -> bool:
@@ -57,7 +59,7 @@ def override_config(
     from transformers import PreTrainedConfig
 
     if not overrides:
-        return config
+        return _with_few_layers(where, config)
     family = config.model_type
     names = _field_names(type(config))
     # The fields that all configs share are about outputs and labels, not about the encoder.
@@ -79,10 +81,21 @@ def override_config(
     values = {key: value for key, value in config.to_dict().items() if key in names}
     values |= {synonyms.get(key, key): value for key, value in overrides.items()}
     try:
-        return type(config)(**values)
+        config = type(config)(**values)
     # The library rejects values with errors of many classes.
     except Exception as error:
         raise SpecError(f"{where}: config: refused by the {family!r} config: {error}") from error
+    return _with_few_layers(where, config)
+
+
+def _with_few_layers(where: str, config: PreTrainedConfig) -> PreTrainedConfig:
+    num_layers = getattr(config, "num_hidden_layers", None)
+    if isinstance(num_layers, int) and num_layers > MAX_LAYERS:
+        raise SpecError(
+            f"{where}: config: num_hidden_layers: got {num_layers:,}, expected at most "
+            f"{MAX_LAYERS:,}"
+        )
+    return config
 
 
 def _field_names(config_class: type[PreTrainedConfig]) -> set[str]:
