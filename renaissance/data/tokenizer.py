@@ -30,16 +30,20 @@ def load_tokenizer(
         key: The key of the run spec that names it, for messages.
 
     Raises:
-        SpecError: If there is no such tokenizer, or it is not fast, or lacks a special token, or
-            has only special tokens.
+        SpecError: If there is no such tokenizer, it is not fast, it does not pad, it adds no
+            special tokens to a text, or it has only special tokens.
     """
     tokenizer = _from_vocabulary(datasets) if source == DATASET else _from_pretrained(source, key)
     where = f"{key}: {quoted(source)}"
     if not tokenizer.is_fast:
         raise SpecError(f"{where} has no fast version (tokenizer.json); convert it first")
-    for token in ("pad_token_id", "cls_token_id", "sep_token_id"):
-        if getattr(tokenizer, token) is None:
-            raise SpecError(f"{where} has no {token}; use a tokenizer of an encoder model")
+    if tokenizer.pad_token_id is None:
+        raise SpecError(f"{where} has no pad_token_id; use a tokenizer of an encoder model")
+    if not tokenizer.num_special_tokens_to_add(pair=False):
+        raise SpecError(
+            f"{where} adds no token of its own to a text, so an empty text would have none; use a "
+            "tokenizer of an encoder model"
+        )
     # A dataset without texts, such as one of images alone, needs no words, and neither does a run
     # that has kept its tokenizer.
     is_whole = source == DATASET or (Path(source) / TOKENIZER_FILE).is_file()
@@ -62,11 +66,12 @@ def separator_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
     None for a tokenizer that gives the tokens of both texts the same type, as RoBERTa's does.
     """
     types = tokenizer.backend_tokenizer.encode("a", "a").type_ids
-    return int(tokenizer.sep_token_id) if len(set(types)) > 1 else None
+    separator: int | None = tokenizer.sep_token_id
+    return separator if len(set(types)) > 1 else None
 
 
 def starts_with_class(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Return whether texts begin with the class token; XLNet's end with it."""
+    """Return whether texts begin with the class token; XLNet's end with it, and T5 has none."""
     ids = tokenizer.backend_tokenizer.encode("a").ids
     return bool(ids[:1] == [tokenizer.cls_token_id])
 
@@ -87,12 +92,18 @@ def readable(tokenizer: PreTrainedTokenizerFast, input_ids: Tensor | None) -> li
         tokenizer: The run's tokenizer.
         input_ids: (texts, tokens), int64; None if there are no texts.
     """
-    dropped = (tokenizer.pad_token, tokenizer.cls_token, tokenizer.sep_token)
+    tokens = (
+        tokenizer.pad_token,
+        tokenizer.cls_token,
+        tokenizer.sep_token,
+        tokenizer.eos_token,
+    )
+    dropped = [token for token in tokens if token is not None]
     texts = []
     for row in [] if input_ids is None else input_ids.tolist():
         text = str(tokenizer.decode(row))
         for token in dropped:
-            text = text.replace(str(token), " ")
+            text = text.replace(token, " ")
         texts.append(" ".join(text.split()))
     return texts
 

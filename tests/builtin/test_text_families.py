@@ -1,10 +1,12 @@
 """Which text families `hf-text` takes, asked of tiny models, against the library's own output."""
 
+import math
 import warnings
 
 import pytest
 import torch
-from support.tiny_models import LAYERS, VOCAB_SIZE, context, save, texts
+from support.running import metrics, run_here, write_spec
+from support.tiny_models import LAYERS, VOCAB_SIZE, context, save, sentence_pieces, texts
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForTextEncoding, SiglipConfig
 
 from renaissance import PluginError
@@ -119,6 +121,19 @@ def test_of_a_t5_the_encoder_is_loaded(tmp_path) -> None:
     torch.testing.assert_close(
         found[attention_mask], expected.last_hidden_state[attention_mask], atol=1e-5, rtol=0
     )
+
+
+def test_a_t5_trains_with_its_own_tokenizer(tmp_path) -> None:
+    tokenizer = sentence_pieces()
+    tokenizer.save_pretrained(tmp_path / "t5")
+    config = CONFIG_MAPPING["t5"](vocab_size=len(tokenizer), **T5)
+    save(tmp_path / "t5", AutoModel.from_config(config))
+    tower = f'model.text_encoder={{type = "hf-text", checkpoint = "{tmp_path}/t5"}}'
+    settings = [tower, f'data.tokenizer="{tmp_path}/t5"', "train.max_steps=2"]
+    settings += ['objectives=[{type = "itm"}, {type = "itc"}]', "evaluate.every_steps=2"]
+    assert run_here(write_spec(tmp_path), tmp_path, *settings) == 0
+    (last,) = [line for line in metrics(tmp_path / "tiny") if line["split"] == "validate"]
+    assert math.isfinite(last["loss"])
 
 
 def test_asking_a_small_copy_draws_nothing_from_the_runs_generator(monkeypatch) -> None:

@@ -6,11 +6,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.collating import make, word_pieces
+import torch
+from support.collating import byte_pairs, make, word_pieces
+from support.tiny_models import sentence_pieces
 from transformers import BertTokenizer
 
 from renaissance.builtin.objectives.mlm import MLM
-from renaissance.data.tokenizer import count_ids, load_tokenizer, tokenizer_sha256
+from renaissance.data.encoding import encode
+from renaissance.data.tokenizer import (
+    count_ids,
+    load_tokenizer,
+    readable,
+    separator_id,
+    starts_with_class,
+    tokenizer_sha256,
+)
 from renaissance.errors import SpecError
 
 
@@ -123,3 +133,32 @@ def test_a_vocabulary_that_leaves_ids_out_needs_rows_up_to_the_largest() -> None
     mlm = make(MLM, gap)
     assert mlm.ordinary_ids.max() == len(gap) + 9
     assert len(mlm.ordinary_ids) == len(gap) - len(gap.all_special_ids)
+
+
+def test_t5s_tokenizer_has_neither_class_token_nor_separator(tmp_path: Path) -> None:
+    sentence_pieces().save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(str(tmp_path), 4, [])
+    assert (tokenizer.cls_token_id, tokenizer.sep_token_id) == (None, None)
+    assert (separator_id(tokenizer), starts_with_class(tokenizer)) == (None, False)
+    encoded = encode(tokenizer, "a photo of it")
+    assert encoded.tokens == ["\u2581a", "\u2581photo", "\u2581of", "</s>"]
+    input_ids = torch.tensor([[*encode(tokenizer, "a photo").ids, tokenizer.pad_token_id]])
+    assert readable(tokenizer, input_ids) == ["a photo"]
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason"),
+    [
+        ("pad_token", "has no pad_token_id; use a tokenizer of an encoder model"),
+        ("post_processor", "adds no token of its own to a text, so an empty text would have none"),
+    ],
+)
+def test_a_tokenizer_of_no_encoder_is_refused(tmp_path: Path, lost: str, reason: str) -> None:
+    byte_pairs().save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        content = json.loads((tmp_path / name).read_text())
+        content.pop(lost, None)
+        (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(SpecError) as caught:
+        load_tokenizer(str(tmp_path), 8, [])
+    assert f"data.tokenizer: {str(tmp_path)!r} {reason}" in str(caught.value)

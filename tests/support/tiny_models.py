@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, AutoModel, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModel, PreTrainedModel, T5Tokenizer
 
 from renaissance import Encoder, EncoderContext
 
@@ -115,6 +115,13 @@ def save(folder: Path, model: PreTrainedModel) -> PreTrainedModel:
                 buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
     model.save_pretrained(folder)
     return model.eval()
+
+
+def sentence_pieces() -> T5Tokenizer:
+    """Return a tokenizer of T5 with a few words and letters."""
+    words = ["<pad>", "</s>", "<unk>", "\u2581", "\u2581a", "\u2581photo", "\u2581of"]
+    words += "abcdefghijklmnopqrstuvwxyz"
+    return T5Tokenizer(vocab=[(word, -float(i)) for i, word in enumerate(words)], extra_ids=0)
 
 
 def context(**overrides: object) -> EncoderContext:
