@@ -237,7 +237,7 @@ class _Report:
             except OSError as error:
                 faults.append(f"cannot write: {error}")
         if faults:
-            raise RunError(f"{'; '.join(faults)}; free space, or change the place")
+            raise RunError(f"{'; '.join(faults)}; free space, or write to another folder")
 
     def _write_spec(self) -> list[Path]:
         """Write the spec of what was evaluated without training."""

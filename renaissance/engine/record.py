@@ -1,7 +1,6 @@
 """What a run folder keeps of its parts, so that the model can be built without hub or data."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from renaissance.engine.checkpoint import SPEC
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts
 from renaissance.errors import SpecError
-from renaissance.files import PARTIAL, write_whole
+from renaissance.files import PARTIAL, remove, write_whole
 from renaissance.model.build import encoders_of
 
 
@@ -59,8 +58,8 @@ def record_parts(parts: RunParts, spec_text: str, replaced: Path | None = None) 
 def _write_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Make a folder that is there whole or not at all."""
     partial = folder.with_name(folder.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
+    remove(partial)
     partial.mkdir()
     write(partial)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     partial.rename(folder)

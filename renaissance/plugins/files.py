@@ -35,7 +35,7 @@ class FileRecord:
         if run.rank != 0:
             return
         path = run.folder / RECORD_FILE
-        entries = json.loads(path.read_text()) if path.exists() else []
+        entries = _recorded(path) if path.exists() else []
         known = {(entry["path"], entry["sha256"]) for entry in entries}
         for file, sha256 in self.sha256.items():
             if (str(file), sha256) not in known:
@@ -55,10 +55,30 @@ def recorded_digests(folder: Path) -> frozenset[str] | None:
     path = folder / RECORD_FILE
     if not path.exists():
         return None
+    return frozenset(str(entry["sha256"]) for entry in _recorded(path))
+
+
+def _recorded(path: Path) -> list[dict[str, str | int]]:
+    """Return the entries of a record, each of a file, with its digest.
+
+    Raises:
+        PluginError: If the record cannot be read.
+    """
     try:
-        return frozenset(entry["sha256"] for entry in json.loads(path.read_text()))
+        return [
+            {
+                "path": str(entry["path"]),
+                "sha256": str(entry["sha256"]),
+                "from_step": int(entry["from_step"]),
+            }
+            for entry in json.loads(path.read_text())
+        ]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise PluginError(f"{path}: cannot be read: expected a list of files and sha256") from error
+        raise PluginError(
+            f"{path}: cannot be read: expected a list of files, each with path, sha256 and "
+            "from_step, as training writes it; restore it from a copy, or delete it to begin a new "
+            "one"
+        ) from error
 
 
 def load_plugin_file(path: Path, plugins: Plugins, expected: Collection[str] | None = None) -> None:

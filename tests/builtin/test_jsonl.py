@@ -105,3 +105,12 @@ def test_the_lines_are_on_disk_before_they_replace_the_file(
     monkeypatch.setattr(Path, "replace", lambda *a: (done.append("replace"), replace(*a)))
     start(tmp_path, start_step=2)
     assert done == ["fsync", "replace"]
+
+
+def test_a_device_in_place_of_the_file_is_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # It never ends.
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    log(start(tmp_path, start_step=2), tmp_path, 4)
+    assert "/metrics.jsonl: [Errno 28] No space left on device" in capsys.readouterr().out

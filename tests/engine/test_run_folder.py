@@ -166,3 +166,21 @@ def test_a_copied_run_folder_has_a_folder_in_place_of_the_link(tmp_path: Path) -
     assert run.best == tmp_path / "checkpoints" / "best"
     run.mark_best(2)
     assert run.best == run.checkpoint(2)
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "encoders"])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_what_stands_in_the_place_of_a_folder_is_replaced(
+    tmp_path: Path, name: str, is_link: bool
+) -> None:
+    spec = write_spec(tmp_path)
+    run_here(spec, tmp_path, "train.max_steps=1", "data.validate=[]")
+    folder = tmp_path / "tiny" / name
+    kept = sorted(path.relative_to(folder) for path in folder.rglob("*"))
+    shutil.rmtree(folder)
+    if is_link:
+        folder.symlink_to(tmp_path / "gone")
+    else:
+        folder.write_text("")
+    assert run_here(spec, tmp_path, "train.max_steps=2", "data.validate=[]") == 0
+    assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == kept

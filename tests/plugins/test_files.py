@@ -11,7 +11,7 @@ import tomli
 from support.command_line import renaissance
 from support.running import TINY, run_here, write_spec
 
-from renaissance import SpecError
+from renaissance import PluginError, SpecError
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
 
@@ -204,6 +204,23 @@ def test_what_a_record_extends_or_what_extends_it_is_no_way_around(
         with pytest.raises(SpecError, match=r"add --trust-plugins"):
             load_spec([str(mine)], load_plugins())
     assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "3", "[{}]", '[{"path": "a", "sha256": "b"}]', "\xff"])
+def test_a_run_does_not_overwrite_a_record_that_is_damaged(
+    folder: Path, tmp_path: Path, content: str
+) -> None:
+    settings = ["train.max_steps=2", "evaluate.every_steps=2"]
+    record = tmp_path / "tiny" / "plugins.json"
+    record.parent.mkdir()
+    record.write_text(content, "latin-1")
+    with pytest.raises(PluginError) as caught:
+        run_here(folder / "run.toml", tmp_path, *settings)
+    assert str(caught.value) == (
+        f"{record}: cannot be read: expected a list of files, each with path, sha256 and "
+        "from_step, as training writes it; restore it from a copy, or delete it to begin a new one"
+    )
+    assert record.read_text("latin-1") == content
 
 
 def test_a_file_that_the_user_names_runs_in_place_of_the_recorded_one(

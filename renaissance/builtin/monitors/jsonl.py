@@ -24,7 +24,8 @@ class JsonLines(Monitor):
         self._waiting: list[str] = []
         self._evaluated: set[tuple[float, str | None]] = set()
         path = _path(run)
-        if not path.exists():
+        # Not a device: one that never ends could be read for ever.
+        if not path.is_file():
             return
         lines = path.read_text().splitlines()
         kept = [line for line in lines if _step(line) <= run.start_step]
@@ -83,7 +84,9 @@ class JsonLines(Monitor):
                 while data:
                     data = data[file.write(data) :]
             except OSError:
-                file.truncate(end)
+                # Impossible for what is not a file.
+                with contextlib.suppress(OSError):
+                    file.truncate(end)
                 raise
         self._waiting.clear()
 
