@@ -11,13 +11,15 @@ from renaissance.commands.output import print_figures, print_line
 from renaissance.commands.this_machine import check_machine, check_memory
 from renaissance.contracts.encoder import Encoder
 from renaissance.data.preprocessor import normalization_of
-from renaissance.engine.checkpoint import load_checkpoint
+from renaissance.data.tokenizer import tokenizer_sha256
+from renaissance.engine.agreement import surroundings
 from renaissance.engine.estimate import Estimate, estimate, part_sizes
 from renaissance.engine.init_from import initialize
 from renaissance.engine.optim import parameter_groups, warmup_steps
-from renaissance.engine.resume import changes_since
+from renaissance.engine.resume import resume
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
+from renaissance.engine.train import probe_keys
 from renaissance.errors import RenaissanceError, SpecError
 from renaissance.spec.resolve import encoder_for
 from renaissance.spec.sections import ResolvedSpec, RunSpec
@@ -210,11 +212,12 @@ def _weights_lines(parts: RunParts) -> list[str]:
         # PyTorch warns that parameters copied to the meta device are lost, which is intended here.
         warnings.simplefilter("ignore")
         if last is not None and spec.run.resume == "auto":
-            state = load_checkpoint(last, network, optimizer=None)
-            changes = changes_since(last, spec)
+            RunFolder(spec.folder).check_tokenizer(tokenizer_sha256(parts.tokenizer))
+            found = surroundings(parts, parts.train[probe_keys(parts.train)])
+            state, changes = resume(last, parts, None, None, found)
             return [
                 f"weights: resumes from {last}, step {state.step:,}",
-                *(f"changed since: {n}: {old}, now {new}" for n, (old, new) in changes.items()),
+                *(f"changed since: {change}" for change in changes),
             ]
         if spec.model.init_from is not None:
             return initialize(network, Path(spec.model.init_from), spec).lines()

@@ -12,7 +12,7 @@ from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.optim import trainable_parameters
 from renaissance.engine.precision import autocast
 from renaissance.engine.run_parts import build
-from renaissance.spec.sections import RunSpec
+from renaissance.spec.sections import ResolvedSpec, RunSpec
 
 # What a CPU gets to do in a pass: a second or two of one core.
 MAX_CPU_FLOPS = 100_000_000_000
@@ -57,7 +57,7 @@ def training_rate(spec: RunSpec, flops: int) -> float | None:
 
 
 def _seconds(
-    network: MultiObjective, batch: MicroBatch, spec: RunSpec, device: torch.device
+    network: MultiObjective, batch: MicroBatch, spec: ResolvedSpec, device: torch.device
 ) -> float:
     """Return the seconds of a forward and a backward pass."""
     started = time.perf_counter()

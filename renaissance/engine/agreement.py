@@ -20,6 +20,8 @@ from renaissance.errors import SpecError, shortened
 from renaissance.spec.write import settings, spec_tables
 
 PIXELS = "pixels of the first samples"
+# How messages show a setting that is not there.
+ABSENT = "absent"
 
 
 def check_agreement(parts: RunParts, probe: MicroBatch, ranks: Ranks) -> None:
@@ -82,4 +84,4 @@ def surroundings(parts: RunParts, probe: MicroBatch) -> dict[str, str]:
 
 def shown(value: str | None) -> str:
     """Return a setting for a message."""
-    return "absent" if value is None else shortened(value)
+    return ABSENT if value is None else shortened(value)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from renaissance.engine.agreement import shown
+from renaissance.engine.agreement import ABSENT, shown
 from renaissance.engine.checkpoint import TrainState, load_checkpoint, load_spec_tables
 from renaissance.engine.run_parts import RunParts
 from renaissance.errors import CheckpointError
@@ -16,6 +16,9 @@ from renaissance.spec.write import record_tables, settings
 FREE = ("run.name", "run.output_dir", "run.resume", "monitors", "model.init_")
 # A component of another type gives other meanings to the same parameters or state.
 FIXED = ("model.", "objectives.", "optimizer.")
+# Of a model, only dropout may change, and where it came from, since that is not read again. Any
+# other key, such as the number of heads, makes another model, even if all shapes are equal.
+FREE_OF_MODEL = ("checkpoint", "random_init")
 
 # Of the surroundings: with other samples, or other words for the same ids, training is another.
 SAMPLES = ("training samples", "vocabulary")
@@ -24,8 +27,8 @@ SAMPLES = ("training samples", "vocabulary")
 def resume(
     checkpoint: Path,
     parts: RunParts,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    optimizer: torch.optim.Optimizer | None,
+    scaler: torch.amp.GradScaler | None,
     surroundings: Mapping[str, str],
 ) -> tuple[TrainState, list[str]]:
     """Load a checkpoint of the same run.
@@ -33,8 +36,8 @@ def resume(
     Args:
         checkpoint: The checkpoint.
         parts: The parts of the run.
-        optimizer: Its optimizer.
-        scaler: fp16's gradient scaler.
+        optimizer: Its optimizer; None to check alone whether the run can go on.
+        scaler: fp16's gradient scaler; None likewise.
         surroundings: What it depends on besides the spec; see `engine.agreement`.
 
     Returns:
@@ -43,19 +46,19 @@ def resume(
     Raises:
         CheckpointError: If the checkpoint is damaged, or a change cannot be right.
     """
-    changes = changes_since(checkpoint, parts.spec)
+    changes = _changes_since(checkpoint, parts.spec)
     _refuse_other_types(checkpoint, changes)
     state = load_checkpoint(checkpoint, parts.network, optimizer)
     _refuse_other_samples(checkpoint, state, parts, surroundings)
     changes |= _changes(state.surroundings, surroundings) if state.surroundings else {}
     state.surroundings = dict(surroundings)
     # Without a state, the run had another precision until now.
-    if scaler.is_enabled() and state.scaler:
+    if scaler is not None and scaler.is_enabled() and state.scaler:
         scaler.load_state_dict(state.scaler)
     return state, [f"{name}: {before}, now {now}" for name, (before, now) in changes.items()]
 
 
-def changes_since(checkpoint: Path, spec: ResolvedSpec) -> dict[str, tuple[str, str]]:
+def _changes_since(checkpoint: Path, spec: ResolvedSpec) -> dict[str, tuple[str, str]]:
     """Return the settings that were different when a checkpoint was saved: before and now."""
     before, now = (
         {path: str(value) for path, value in settings(tables)}
@@ -75,10 +78,15 @@ def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, tup
 
 def _refuse_other_types(checkpoint: Path, changes: Mapping[str, tuple[str, str]]) -> None:
     for name, (before, now) in changes.items():
-        if name.startswith(FIXED) and name.endswith(".type"):
+        key = name.rpartition(".")[2]
+        # A key that only a later version has: its default is what the run had.
+        is_new = before == ABSENT and ".config." not in name
+        is_free = "drop" in key or key in FREE_OF_MODEL or is_new
+        is_model = name.startswith("model.") and not is_free
+        if is_model or (name.startswith(FIXED) and key == "type"):
             raise CheckpointError(
-                f"{checkpoint}: the run had {name} = {before}, now it is {now}, which what was "
-                f"trained so far does not fit. {_remedy(checkpoint)}"
+                f"{checkpoint}: the run had {name} = {before}, now it is {now}, which does not fit "
+                f"what was trained so far. {_remedy(checkpoint)}"
             )
 
 
@@ -88,14 +96,14 @@ def _refuse_other_samples(
     size = parts.plan.global_batch_size
     before: dict[str, object] = {
         "seed": state.seed,
-        "num samples": state.num_samples,
+        "number of samples": state.num_samples,
         "sampling weights": state.sampling_weights,
         **{name: state.surroundings.get(name, surroundings[name]) for name in SAMPLES},
         "train.global_batch_size": state.position // state.step if state.step else size,
     }
     now: dict[str, object] = {
         "seed": parts.spec.run.seed,
-        "num samples": parts.num_samples,
+        "number of samples": parts.num_samples,
         "sampling weights": parts.stream().weights,
         **{name: surroundings[name] for name in SAMPLES},
         "train.global_batch_size": size,

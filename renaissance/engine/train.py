@@ -71,12 +71,12 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
         report = ranks.on_all_ranks(lambda: initialize(network, Path(init_from), spec))
         if ranks.is_main:
             say("\n".join(report.lines()))
-    probe = ranks.on_all_ranks(lambda: parts.train[_probe_keys(parts.train)])
+    probe = ranks.on_all_ranks(lambda: parts.train[probe_keys(parts.train)])
     check_agreement(parts, probe, ranks)
     validate = parts.validate
     if validate is not None:
         # What cannot be read at all is found now, not after an epoch.
-        ranks.on_all_ranks(lambda: validate[_probe_keys(validate)])
+        ranks.on_all_ranks(lambda: validate[probe_keys(validate)])
     with autocast(parts.spec.train.precision, ranks.device):
         unused = freeze_unused_parameters(network, probe, ranks)
     optimizer = make_optimizer(network, spec.optimizer)
@@ -140,7 +140,7 @@ def _loop(
     scaler: torch.amp.GradScaler,
     state: TrainState,
 ) -> int:
-    observers.run_started(info)
+    ranks.on_all_ranks(lambda: observers.run_started(info))
     after_step = AfterStep(parts, ranks, info, observers, optimizer, scaler)
     reason = "failed"
     stopped_by = 0
@@ -192,7 +192,7 @@ def _enter_folder(spec: RunSpec, ranks: Ranks, stack: contextlib.ExitStack) -> N
         print(message, flush=True)
 
 
-def _probe_keys(collator: Collator) -> list[tuple[int, int]]:
+def probe_keys(collator: Collator) -> list[tuple[int, int]]:
     """Return a few samples of each dataset, so that every objective has some."""
     keys: list[tuple[int, int]] = []
     start = 0

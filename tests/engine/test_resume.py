@@ -33,6 +33,10 @@ def go_on(spec: Path, *settings: str) -> int:
     [
         ("optimizer.learning_rate=1e-4", "optimizer.learning_rate: 0.003, now 0.0001"),
         ("model.fusion.dropout=0.5", "model.fusion.dropout: 0.0, now 0.5"),
+        (
+            "model.text_encoder.config.hidden_dropout_prob=0.5",
+            "model.text_encoder.config.hidden_dropout_prob: 0.0, now 0.5",
+        ),
         ("data.max_text_length=12", "data.max_text_length: 24, now 12"),
         ("objectives.0.probability=0.5", "objectives.0.probability: 0.15, now 0.5"),
         ("train.precision=fp16", "train.precision: fp32, now fp16"),
@@ -90,6 +94,28 @@ def test_check_says_what_has_changed(tmp_path: Path) -> None:
     assert "changed since: train.max_steps: 4, now 6\n" in finished.out
 
 
+@pytest.mark.parametrize(
+    ("setting", "fault"),
+    [
+        ("optimizer.type=sgd", "had optimizer.type = adamw, now it is sgd"),
+        ("run.seed=3", "had seed = 0, now it is 3"),
+        ("train.global_batch_size=4", "had train.global_batch_size = 8, now it is 4"),
+        ("data.train.0.num_samples=40", "had number of samples = 50, now it is 40"),
+        (
+            "model.text_encoder.frozen=true",
+            "had model.text_encoder.frozen = False, now it is True",
+        ),
+    ],
+)
+def test_check_refuses_what_the_run_refuses(tmp_path: Path, setting: str, fault: str) -> None:
+    spec = begun(tmp_path)
+    settings = [f"run.output_dir={tmp_path}", "evaluate.every_steps=2", "train.max_steps=6"]
+    for command in ("check", "train"):
+        finished = renaissance(command, str(spec), *settings, setting)
+        assert finished.code == 2, command
+        assert f"the run {fault}" in " ".join(finished.err.split()), command
+
+
 def test_other_data_of_the_same_size_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -126,8 +152,8 @@ def test_another_optimizer_is_refused(tmp_path: Path, before: list[str], now: li
         go_on(spec, *now)
     last = run.checkpoint(4)
     assert str(caught.value) == (
-        f"{last}: the run had optimizer.type = {types[0]}, now it is {types[1]}, which what was "
-        f"trained so far does not fit. Restore it, or choose another run.name and "
+        f"{last}: the run had optimizer.type = {types[0]}, now it is {types[1]}, which does not "
+        f"fit what was trained so far. Restore it, or choose another run.name and "
         f"model.init_from = '{last}'"
     )
     assert run.spec.read_text() == text
@@ -137,6 +163,29 @@ def test_a_component_of_another_type_is_refused(tmp_path: Path) -> None:
     spec = begun(tmp_path, "objectives.1.name=pairs")
     with pytest.raises(CheckpointError, match=r"had objectives.1.type = itm, now it is retrieval"):
         go_on(spec, "objectives.1={type='retrieval', name='pairs'}")
+
+
+@pytest.mark.parametrize(
+    ("setting", "change"),
+    [
+        ("model.fusion.num_heads=4", "model.fusion.num_heads = 2, now it is 4"),
+        (
+            "model.text_encoder.config.hidden_act=relu",
+            "model.text_encoder.config.hidden_act = absent, now it is relu",
+        ),
+        (
+            "model.image_encoder.config.num_attention_heads=4",
+            "model.image_encoder.config.num_attention_heads = 2, now it is 4",
+        ),
+    ],
+)
+def test_another_model_with_equal_shapes_is_refused(
+    tmp_path: Path, setting: str, change: str
+) -> None:
+    spec = begun(tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        go_on(spec, setting)
+    assert f"the run had {change}, which does not fit what was trained" in str(caught.value)
 
 
 def test_other_sizes_of_the_same_sum_are_refused(tmp_path: Path) -> None:
