@@ -61,9 +61,16 @@ def train(spec: Spec, trust_plugins: TrustPlugins = False, ranks: RankCount = No
     plugins = load_plugins()
     chosen = choose_components(layers, plugins, trust_plugins)
     if ranks is not None:
-        from renaissance.elastic import number_of_ranks, start_ranks
+        from renaissance.elastic import AUTO, number_of_ranks, start_ranks
 
         num_ranks = number_of_ranks(ranks, chosen.train.device)
+        if ranks == AUTO:
+            num_gpus, num_ranks = num_ranks, BatchPlan.most_ranks(chosen.train, num_ranks)
+            if num_ranks < num_gpus:
+                typer.echo(
+                    f"{num_ranks} of {num_gpus} GPUs are used: more cannot share "
+                    f"train.global_batch_size = {chosen.train.global_batch_size} equally"
+                )
         # A fault that every rank would find.
         BatchPlan.of(chosen.train, num_ranks)
         trust = ["--trust-plugins"] if trust_plugins else []

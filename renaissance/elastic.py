@@ -32,12 +32,18 @@ def number_of_ranks(ranks: str, device: str) -> int:
         device: `train.device`.
 
     Raises:
-        SpecError: If it is neither.
+        SpecError: If it is neither, or more than there are GPUs.
     """
+    available = 0 if device == "cpu" else num_gpus()
     if ranks == AUTO:
-        return (num_gpus() if device != "cpu" else 0) or 1
+        return available or 1
     if not (ranks.isascii() and ranks.isdecimal() and 0 < len(ranks) < 5 and int(ranks) > 0):
         raise SpecError(f"--ranks: got {quoted(ranks)}, expected a number of processes, or auto")
+    if 0 < available < int(ranks):
+        raise SpecError(
+            f"--ranks: got {ranks}, but this machine has {available} GPU{'s'[: available > 1]}, "
+            "and each rank needs its own; use --ranks auto, or train.device=cpu"
+        )
     return int(ranks)
 
 

@@ -17,8 +17,9 @@ RankCount = Annotated[
     str | None,
     typer.Option(
         metavar="N|auto",
-        help="Processes to start on this machine; auto: one per GPU, or one without GPUs. Without "
-        "it, this process alone runs, or is one of those that torchrun has started.",
+        help="Processes to start on this machine; auto: one per GPU (as many as can share the "
+        "batch equally), or one without GPUs. Without it, this process alone runs, or is one of "
+        "those that torchrun has started.",
     ),
 ]
 

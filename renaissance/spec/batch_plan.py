@@ -1,5 +1,6 @@
 """How the samples of a step are divided among ranks and micro-batches."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -51,6 +52,18 @@ class BatchPlan:
                 f"{shortened(', '.join(map(str, divisors(share))))}"
             )
         return BatchPlan(total, micro, share // micro, world_size)
+
+    @staticmethod
+    def most_ranks(section: TrainSection, limit: int) -> int:
+        """Return the largest number of ranks, up to a limit, that can share the global batch.
+
+        Raises:
+            SpecError: If not even one rank can take it.
+        """
+        for num_ranks in range(limit, 1, -1):
+            with contextlib.suppress(SpecError):
+                return BatchPlan.of(section, num_ranks).world_size
+        return BatchPlan.of(section, 1).world_size
 
     def __str__(self) -> str:
         return (

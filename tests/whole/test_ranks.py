@@ -36,6 +36,56 @@ def test_auto_is_one_rank_per_gpu(
     assert number_of_ranks(ranks, device) == expected
 
 
+@pytest.mark.parametrize(("num_gpus", "found"), [(1, "1 GPU"), (2, "2 GPUs")])
+def test_ranks_without_a_gpu_of_their_own_are_refused_before_any_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_gpus: int, found: str
+) -> None:
+    monkeypatch.setattr(elastic, "start_ranks", lambda *_: pytest.fail("ranks were started"))
+    monkeypatch.setattr(elastic, "num_gpus", lambda: num_gpus)
+    command = ["train", "--ranks", "4", str(write_spec(tmp_path)), "train.device=auto"]
+    assert_refused(
+        renaissance(*command),
+        f"--ranks: got 4, but this machine has {found}, and each rank needs its own; use --ranks "
+        "auto, or train.device=cpu",
+    )
+    assert number_of_ranks("4", "cpu") == 4
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "settings", "expected"),
+    [
+        (0, [], 1),
+        (1, [], 1),
+        (4, [], 4),
+        (3, [], 2),
+        (7, ["train.global_batch_size=42"], 7),
+        (8, ["train.micro_batch_size=4"], 2),
+        (5, ["train.global_batch_size=7"], 1),
+    ],
+)
+def test_auto_starts_as_many_ranks_as_can_share_the_batch(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_gpus: int,
+    settings: list[str],
+    expected: int,
+) -> None:
+    """The tiny spec has a global batch of 8."""
+    started: list[int] = []
+
+    def start(arguments: list[str], num_ranks: int) -> int:
+        started.append(num_ranks)
+        return 0
+
+    monkeypatch.setattr(elastic, "start_ranks", start)
+    monkeypatch.setattr(elastic, "num_gpus", lambda: num_gpus)
+    spec = str(write_spec(tmp_path))
+    finished = renaissance("train", "--ranks", "auto", spec, "train.device=auto", *settings)
+    assert started == [expected]
+    left_out = f"{expected} of {num_gpus} GPUs are used: more cannot share train.global_batch_size"
+    assert (left_out in finished.out) == (expected < num_gpus)
+
+
 @pytest.mark.parametrize("ranks", ["0", "-1", "two", "", "1.5", "²"])
 def test_what_is_not_a_number_of_ranks(ranks: str) -> None:
     with pytest.raises(SpecError, match=r"--ranks: got '.*', expected a number of processes, or"):

@@ -44,6 +44,21 @@ def test_a_picture_of_an_architecture_is_as_the_script_draws_it(name: str) -> No
     assert (ROOT / "docs" / "images" / name).read_text() == drawn, "stale; run: make generated"
 
 
+def test_no_command_of_a_page_asks_for_more_gpus_than_a_machine_may_have() -> None:
+    pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/README.md")]
+    pages += [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "recipes" / "README.md"]
+    fixed = [
+        f"{page.relative_to(ROOT)}: {line.strip()}"
+        for page in pages
+        for line in page.read_text().splitlines()
+        # What the page of the terminal shows was recorded without GPUs.
+        if re.search(r"--nproc-per-node \d|--ranks \d", line) and page.name != "terminal.md"
+        # These start processes only where they are told the number, or none at all.
+        if "--nnodes" not in line and " check " not in line and "starts two" not in line
+    ]
+    assert fixed == []
+
+
 @pytest.mark.parametrize(
     ("page", "objectives"),
     [
