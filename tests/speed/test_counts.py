@@ -1,0 +1,56 @@
+"""What a training step asks of a GPU, counted by benchmarks/count.py: no figure may rise."""
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import attrs
+import pytest
+
+
+def load(name: str) -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
+    spec = spec_from_file_location(f"benchmarks_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# Each is a little above what the command printed when the bound was written down.
+BOUNDS = {
+    "base": {
+        "gflop_per_sample": 283.5,
+        "kernels": 3620,
+        "mb_per_sample": 1890,
+        "activation_casts": 156,
+        "weight_casts": 478,
+        "weight_copies": 0,
+        "mask_conversions": 39,
+        "host_waits": 0,
+    },
+    "small": {
+        "gflop_per_sample": 29.1,
+        "kernels": 3410,
+        "mb_per_sample": 565,
+        "activation_casts": 142,
+        "weight_casts": 432,
+        "weight_copies": 0,
+        "mask_conversions": 39,
+        "host_waits": 0,
+    },
+}
+
+
+@pytest.mark.parametrize("model", BOUNDS)
+def test_no_figure_of_a_step_rises(model: str) -> None:
+    count = load("count")
+    figures = attrs.asdict(count.count(count.build_network(model), count.make_batch(256)))
+    too_high = {
+        name: (value, BOUNDS[model][name])
+        for name, value in figures.items()
+        if value > BOUNDS[model][name]
+    }
+    assert not too_high, "figure: (actual, bound)"
