@@ -219,7 +219,7 @@ class ImageEncoder(Encoder):
 
     def encode_image(self, pixel_values: Tensor) -> Tokens:
         states = self.model(pixel_values).last_hidden_state
-        return Tokens(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
+        return Tokens(states)
 
 
 def make_task(fusion: Fusion) -> MultiObjective:

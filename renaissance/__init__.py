@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     from renaissance.contracts.tokens import Summary as Summary
     from renaissance.contracts.tokens import Tokens as Tokens
     from renaissance.contracts.tokens import TokenUse as TokenUse
+    from renaissance.contracts.tokens import attention_bias as attention_bias
+    from renaissance.contracts.tokens import compute_dtype as compute_dtype
     from renaissance.contracts.tokens import summarize as summarize
     from renaissance.contracts.training_data import Classes as Classes
     from renaissance.contracts.training_data import Distribution as Distribution
@@ -127,6 +129,8 @@ _LAZY = {
         "Summary",
         "Tokens",
         "TokenUse",
+        "attention_bias",
+        "compute_dtype",
         "summarize",
     ),
     "renaissance.contracts.transform": ("Channels", "Transform", "TransformContext"),

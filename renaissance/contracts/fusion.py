@@ -71,4 +71,4 @@ def _select(tokens: Tokens, pairs: slice, use: TokenUse) -> Tokens | None:
     if use == "none":
         return None
     positions = slice(0, 1) if use == "first" else slice(None)
-    return Tokens(tokens.hidden_states[pairs, positions], tokens.attention_mask[pairs, positions])
+    return tokens.map(lambda part: part[pairs, positions])

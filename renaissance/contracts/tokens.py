@@ -1,7 +1,11 @@
 """Token states, and the vocabulary for how they are used."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Literal
 
+import attrs
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Modality = Literal["text", "image"]
@@ -13,8 +17,17 @@ Summary = Literal["first", "mean"]
 Role = Literal["encoder", "fusion", "head"]
 
 
-class Tokens(NamedTuple):
-    """Token states with their mask.
+# Kernels of attention read a bias whose rows begin at multiples of so many elements as it is.
+BIAS_ALIGNMENT = 8
+
+
+# Not frozen: torch.compile cannot trace how attrs sets the attributes of a frozen class.
+@attrs.define(eq=False)
+class Tokens:
+    """Token states with their mask: `Tokens(hidden_states, attention_mask)`.
+
+    Without a mask, every token is real: attention is then computed without one. Iterating yields
+    the states and the mask.
 
     Attributes:
         hidden_states: (rows, tokens, hidden).
@@ -22,13 +35,72 @@ class Tokens(NamedTuple):
     """
 
     hidden_states: Tensor
-    attention_mask: Tensor
+    _attention_mask: Tensor | None = None
+
+    @property
+    def attention_mask(self) -> Tensor:
+        """True where real, (rows, tokens), bool; made anew at each call if there is none."""
+        if self._attention_mask is not None:
+            return self._attention_mask
+        states = self.hidden_states
+        return torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether some tokens may be padding."""
+        return self._attention_mask is not None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        yield self.hidden_states
+        yield self.attention_mask
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Tokens":
+        """Return tokens with a function of the states, and of the mask if there is one."""
+        mask = self._attention_mask
+        return Tokens(function(self.hidden_states), None if mask is None else function(mask))
+
+    def with_states(self, hidden_states: Tensor) -> "Tokens":
+        """Return tokens with other states, and the same mask."""
+        return Tokens(hidden_states, self._attention_mask)
+
+    def bias(self, dtype: torch.dtype) -> Tensor | None:
+        """Return what is added to attention scores; see `attention_bias`. None without a mask."""
+        mask = self._attention_mask
+        return None if mask is None else attention_bias(mask, dtype)
+
+
+def attention_bias(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what is added to the scores of attention so that no token attends to padding.
+
+    Args:
+        attention_mask: True where real, (rows, tokens), bool.
+        dtype: That of queries and keys; see `compute_dtype`.
+
+    Returns:
+        0 where real and minus infinity elsewhere, (rows, 1, 1, tokens): the same for all heads and
+        queries. Made once per forward pass, it spares each layer the conversion of a mask.
+    """
+    num_tokens = attention_mask.shape[1]
+    is_real = F.pad(attention_mask, (0, -num_tokens % BIAS_ALIGNMENT))
+    bias = torch.zeros(is_real.shape, dtype=dtype, device=is_real.device)
+    return bias.masked_fill(~is_real, -torch.inf)[:, None, None, :num_tokens]
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the dtype in which products with a tensor are computed: autocast's, or its own."""
+    # The meta device has no autocast of its own.
+    device_type = "cpu" if tensor.is_meta else tensor.device.type
+    if torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return tensor.dtype
 
 
 def summarize(tokens: Tokens, summary: Summary) -> Tensor:
     """Return one vector per row, (rows, hidden): the first token, or the mean of the real ones."""
     if summary == "first":
         return tokens.hidden_states[:, 0]
+    if not tokens.has_mask:
+        return tokens.hidden_states.mean(1)
     is_real = tokens.attention_mask[:, :, None].to(tokens.hidden_states.dtype)
     mean: Tensor = (tokens.hidden_states * is_real).sum(1) / is_real.sum(1)
     return mean

@@ -48,4 +48,4 @@ def encode_rows(
 
 
 def _take(tokens: Tokens, rows: torch.Tensor) -> Tokens:
-    return Tokens(tokens.hidden_states[rows], tokens.attention_mask[rows])
+    return tokens.map(lambda part: part[rows])

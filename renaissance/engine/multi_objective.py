@@ -95,7 +95,7 @@ class MultiObjective(nn.Module):
         if text is None or image is None:
             return None
         text, image = (
-            Tokens(tokens.hidden_states.detach(), tokens.attention_mask) for tokens in (text, image)
+            tokens.with_states(tokens.hidden_states.detach()) for tokens in (text, image)
         )
         with torch.no_grad():
             for objective in self.named_objectives().values():

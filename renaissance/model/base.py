@@ -104,7 +104,7 @@ def _for_pooler(tokens: Tokens | None, use: TokenUse, summary: Summary) -> Token
     if tokens is None or use == "none":
         return None
     if use == "first" and summary == "mean":
-        return Tokens(summarize(tokens, summary)[:, None], tokens.attention_mask.any(1, True))
+        return Tokens(summarize(tokens, summary)[:, None])
     return tokens
 
 
@@ -140,6 +140,6 @@ def gather_pairs(
     text_states = (text.hidden_states + token_types.weight[0])[text_rows]
     image_states = image.hidden_states[image_rows] + token_types(image_types)[:, None, :]
     return (
-        Tokens(text_states, text.attention_mask[text_rows]),
-        Tokens(image_states, image.attention_mask[image_rows]),
+        text.map(lambda part: part[text_rows]).with_states(text_states),
+        image.map(lambda part: part[image_rows]).with_states(image_states),
     )

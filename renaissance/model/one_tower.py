@@ -42,20 +42,14 @@ class OneTower(VisionLanguageModel):
         """Run the joint stack over all requested pairs at once."""
         paired_text, paired_image = gather_pairs(text, image, self.token_type_embeddings, requests)
         num_text_tokens = paired_text.hidden_states.shape[1]
-        fused = self.encoder.encode_joint(
-            Tokens(
-                torch.cat([paired_text.hidden_states, paired_image.hidden_states], dim=1),
-                torch.cat([paired_text.attention_mask, paired_image.attention_mask], dim=1),
-            )
-        )
+        fused = self.encoder.encode_joint(_side_by_side(paired_text, paired_image))
         results = []
         start = 0
         for pairs in requests:
             rows = slice(start, start + len(pairs.text_rows))
-            # (pairs, text tokens + image tokens, hidden)
-            states, mask = fused.hidden_states[rows], fused.attention_mask[rows]
-            fused_text = Tokens(states[:, :num_text_tokens], mask[:, :num_text_tokens])
-            fused_image = Tokens(states[:, num_text_tokens:], mask[:, num_text_tokens:])
+            # Parts are (pairs, text tokens + image tokens, ...).
+            fused_text = _cut(fused, rows, slice(num_text_tokens))
+            fused_image = _cut(fused, rows, slice(num_text_tokens, None))
             results.append(self._pool(pairs, fused_text, fused_image))
             start = rows.stop
         return results
@@ -81,4 +75,15 @@ class OneTower(VisionLanguageModel):
 
     def _alone(self, tokens: Tokens, token_type: int) -> Tokens:
         states = tokens.hidden_states + self.token_type_embeddings.weight[token_type]
-        return self.encoder.encode_joint(Tokens(states, tokens.attention_mask))
+        return self.encoder.encode_joint(tokens.with_states(states))
+
+
+def _side_by_side(text: Tokens, image: Tokens) -> Tokens:
+    states = torch.cat([text.hidden_states, image.hidden_states], dim=1)
+    if not (text.has_mask or image.has_mask):
+        return Tokens(states)
+    return Tokens(states, torch.cat([text.attention_mask, image.attention_mask], dim=1))
+
+
+def _cut(tokens: Tokens, rows: slice, positions: slice) -> Tokens:
+    return tokens.map(lambda part: part[rows, positions])

@@ -37,8 +37,8 @@ class TwoTower(DualEncoder):
     def fuse(self, text: Tokens, image: Tokens, requests: Sequence[Pairs]) -> list[Fused]:
         """Project each row once, then fuse all requested pairs in one call."""
         # Projected before pairing, since a row may be in several pairs.
-        text = Tokens(self.text_projection(text.hidden_states), text.attention_mask)
-        image = Tokens(self.image_projection(image.hidden_states), image.attention_mask)
+        text = text.with_states(self.text_projection(text.hidden_states))
+        image = image.with_states(self.image_projection(image.hidden_states))
         paired_text, paired_image = gather_pairs(text, image, self.token_type_embeddings, requests)
         uses = [
             FusedUse(

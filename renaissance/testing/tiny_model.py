@@ -46,7 +46,7 @@ class TinyImage(Encoder):
     def encode_image(self, pixel_values: Tensor) -> Tokens:
         """Embed each patch by itself."""
         states = self.patches(pixel_values).flatten(2).transpose(1, 2)
-        return Tokens(states, states.new_ones(states.shape[:2], dtype=torch.bool))
+        return Tokens(states)
 
 
 class TinyFusion(Fusion):

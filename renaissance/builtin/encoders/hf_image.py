@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
-import torch
 from torch import Tensor
 
 from renaissance import Encoder, EncoderContext, Tokens
@@ -74,7 +73,7 @@ class HFImageEncoder(Encoder):
         if states.dim() == 4:
             # (images, hidden, height, width) -> (images, tokens, hidden)
             states = states.flatten(2).transpose(1, 2)
-        return Tokens(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
+        return Tokens(states)
 
     def fit_tensor(self, name: str, tensor: Tensor) -> Tensor | None:
         """Interpolate a position table; None for any other tensor."""

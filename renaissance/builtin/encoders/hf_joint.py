@@ -92,7 +92,7 @@ class HFJointEncoder(Encoder):
         self._options = options
 
         def run() -> Tensor:
-            return dry_run(WHERE, model, modality, context, loaded.is_pairwise)
+            return dry_run(WHERE, model, modality, context, loaded.mask_form)
 
         self.stack, expected = take_stack(WHERE, model, run)
         self.hidden_size = loaded.hidden_size
@@ -134,7 +134,7 @@ class HFJointEncoder(Encoder):
             states = self.image_embeddings(pixel_values)
         else:
             states = self.embedder(pixel_values=pixel_values).last_hidden_state
-        return Tokens(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
+        return Tokens(states)
 
     def encode_joint(self, tokens: Tokens) -> Tokens:
         """Run the stack over embedded texts, embedded images, or texts followed by images."""

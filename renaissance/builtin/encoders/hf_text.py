@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 from torch import Tensor
 
-from renaissance import Encoder, EncoderContext, Tokens
+from renaissance import Encoder, EncoderContext, Tokens, compute_dtype
 from renaissance.builtin.encoders.huggingface.attention import mask_argument
 from renaissance.builtin.encoders.huggingface.positions import resized_text_table
 from renaissance.builtin.encoders.huggingface.pretrained import (
@@ -60,7 +60,7 @@ class HFTextEncoder(Encoder):
         loaded = load_text_model("hf-text", options, context)
         self.model = loaded.model
         self.hidden_size = loaded.hidden_size
-        self.is_pairwise = loaded.is_pairwise
+        self.mask_form = loaded.mask_form
         self.text_summary = "first" if context.starts_with_class else "mean"
         self.weights_source = options.weights_source
         self._options = options
@@ -68,7 +68,8 @@ class HFTextEncoder(Encoder):
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
         """Encode texts, (texts, tokens) int64 to (texts, tokens, hidden)."""
-        mask = mask_argument(attention_mask, self.is_pairwise)
+        weight = self.model.get_input_embeddings().weight
+        mask = mask_argument(attention_mask, self.mask_form, compute_dtype(weight))
         segments = segment_argument(self.model.config, input_ids, attention_mask, self.separator_id)
         output = self.model(input_ids=input_ids, attention_mask=mask, **segments)
         return Tokens(output.last_hidden_state, attention_mask)

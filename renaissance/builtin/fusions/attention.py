@@ -3,14 +3,28 @@
 Both are post-norm: the layer norm of the sum of input and output (Devlin et al., "BERT", 2019).
 """
 
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from renaissance import Tokens
 from renaissance.builtin.fusions.dropout import Dropout
 from renaissance.builtin.fusions.options import StackOptions
 
 LAYER_NORM_EPS = 1e-12  # BERT's
+
+
+class Stream(NamedTuple):
+    """The tokens of one modality inside a fusion.
+
+    Attributes:
+        states: (pairs, tokens, hidden).
+        bias: What is added to the scores of queries that attend to them, (pairs, 1, 1, tokens);
+            None if all are real.
+    """
+
+    states: Tensor
+    bias: Tensor | None
 
 
 class Attention(nn.Module):
@@ -30,21 +44,21 @@ class Attention(nn.Module):
         self.dropout = Dropout(options.dropout)
         self.layer_norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
 
-    def forward(self, hidden_states: Tensor, context: Tokens) -> Tensor:
+    def forward(self, hidden_states: Tensor, context: Stream) -> Tensor:
         """Let states attend to a context, which may be the same states.
 
         Args:
             hidden_states: (pairs, tokens, hidden).
-            context: What they attend to, (pairs, context_tokens, hidden).
+            context: What they attend to.
 
         Returns:
             (pairs, tokens, hidden).
         """
-        if hidden_states is context.hidden_states:
+        if hidden_states is context.states:
             query, key, value = self.project(hidden_states)
         else:
-            query, key, value = self.project_apart(hidden_states, context.hidden_states)
-        return self.attend(hidden_states, query, key, value, context.attention_mask)
+            query, key, value = self.project_apart(hidden_states, context.states)
+        return self.attend(hidden_states, query, key, value, context.bias)
 
     def project(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return query, key and value of the same states, each (pairs, tokens, hidden)."""
@@ -63,7 +77,12 @@ class Attention(nn.Module):
         return query, key, value
 
     def attend(
-        self, hidden_states: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor
+        self,
+        hidden_states: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
     ) -> Tensor:
         """Attend, given the projections.
 
@@ -72,7 +91,7 @@ class Attention(nn.Module):
             query: (pairs, tokens, hidden).
             key: (pairs, context_tokens, hidden).
             value: (pairs, context_tokens, hidden).
-            mask: True where the context is real, (pairs, context_tokens), bool.
+            bias: That of the context.
 
         Returns:
             (pairs, tokens, hidden).
@@ -81,8 +100,7 @@ class Attention(nn.Module):
             self._split_heads(query),
             self._split_heads(key),
             self._split_heads(value),
-            # Broadcast over heads and queries, so that nothing is copied.
-            attn_mask=mask[:, None, None, :],
+            attn_mask=bias,
             dropout_p=self.attention_dropout if self.training else 0.0,
         )
         attended = attended.transpose(1, 2).flatten(2)

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from renaissance import Tokens, TokenUse
-from renaissance.builtin.fusions.attention import Attention, FeedForward
+from renaissance import TokenUse
+from renaissance.builtin.fusions.attention import Attention, FeedForward, Stream
 from renaissance.builtin.fusions.options import StackOptions
 from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion, select
 
@@ -29,7 +29,7 @@ class CoAttentionLayer(FusionLayer):
         self.image_stream = _Stream(options)
 
     def forward(
-        self, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
+        self, text: Stream, image: Stream, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
         """Run both streams, each on the states with which both modalities entered the layer."""
         return (
@@ -45,9 +45,9 @@ class _Stream(nn.Module):
         self.cross_attention = Attention(options)
         self.feed_forward = FeedForward(options)
 
-    def forward(self, tokens: Tokens, other: Tokens, use: TokenUse) -> Tensor:
+    def forward(self, tokens: Stream, other: Stream, use: TokenUse) -> Tensor:
         # Tokens that are not read serve as keys and values here, but need no queries.
-        states = self.self_attention(select(tokens.hidden_states, use), tokens)
+        states = self.self_attention(select(tokens.states, use), tokens)
         states = self.cross_attention(states, other)
         output: Tensor = self.feed_forward(states)
         return output

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from renaissance import Tokens, TokenUse
-from renaissance.builtin.fusions.attention import Attention, FeedForward
+from renaissance import TokenUse
+from renaissance.builtin.fusions.attention import Attention, FeedForward, Stream
 from renaissance.builtin.fusions.options import StackOptions
 from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion, select
 
@@ -30,7 +30,7 @@ class LxmertLayer(FusionLayer):
         self.image_stream = _Stream(options)
 
     def forward(
-        self, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
+        self, text: Stream, image: Stream, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
         """Cross-attend, then run the stream of each modality that is read."""
         text_states, image_states = self._cross(text, image, text_use, image_use)
@@ -40,7 +40,7 @@ class LxmertLayer(FusionLayer):
         )
 
     def _cross(
-        self, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
+        self, text: Stream, image: Stream, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
         # The self-attention that follows attends to all tokens of its modality. So if any token of
         # a modality is read, all its tokens are crossed; if none is, it only serves as context.
@@ -48,19 +48,15 @@ class LxmertLayer(FusionLayer):
         if text_use == image_use == "none":
             return None, None
         if image_use == "none":
-            return attention(text.hidden_states, image), None
+            return attention(text.states, image), None
         if text_use == "none":
-            return None, attention(image.hidden_states, text)
+            return None, attention(image.states, text)
         # The weights are shared, so each modality is projected once for both directions.
-        text_query, text_key, text_value = attention.project(text.hidden_states)
-        image_query, image_key, image_value = attention.project(image.hidden_states)
+        text_query, text_key, text_value = attention.project(text.states)
+        image_query, image_key, image_value = attention.project(image.states)
         return (
-            attention.attend(
-                text.hidden_states, text_query, image_key, image_value, image.attention_mask
-            ),
-            attention.attend(
-                image.hidden_states, image_query, text_key, text_value, text.attention_mask
-            ),
+            attention.attend(text.states, text_query, image_key, image_value, image.bias),
+            attention.attend(image.states, image_query, text_key, text_value, text.bias),
         )
 
 
@@ -70,7 +66,7 @@ class _Stream(nn.Module):
         self.self_attention = Attention(options)
         self.feed_forward = FeedForward(options)
 
-    def forward(self, states: Tensor, tokens: Tokens, use: TokenUse) -> Tensor:
-        crossed = Tokens(states, tokens.attention_mask)
+    def forward(self, states: Tensor, tokens: Stream, use: TokenUse) -> Tensor:
+        crossed = Stream(states, tokens.bias)
         output: Tensor = self.feed_forward(self.self_attention(select(states, use), crossed))
         return output

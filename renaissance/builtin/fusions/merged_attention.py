@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from renaissance import Tokens, TokenUse
-from renaissance.builtin.fusions.attention import Attention, FeedForward
+from renaissance import Tokens, TokenUse, attention_bias, compute_dtype
+from renaissance.builtin.fusions.attention import Attention, FeedForward, Stream
 from renaissance.builtin.fusions.options import StackOptions
 from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion, select
 
@@ -19,6 +19,14 @@ class MergedAttention(StackedFusion):
     def __init__(self, options: StackOptions) -> None:
         super().__init__(options, [MergedLayer(options) for _ in range(options.num_layers)])
 
+    def streams(self, text: Tokens, image: Tokens) -> tuple[Stream, Stream]:
+        """Return the streams; that of text has the bias of text and image tokens side by side."""
+        bias = None
+        if text.has_mask or image.has_mask:
+            mask = torch.cat([text.attention_mask, image.attention_mask], dim=1)
+            bias = attention_bias(mask, compute_dtype(text.hidden_states))
+        return Stream(text.hidden_states, bias), Stream(image.hidden_states, None)
+
 
 class MergedLayer(FusionLayer):
     """One transformer layer over the joint sequence."""
@@ -29,13 +37,13 @@ class MergedLayer(FusionLayer):
         self.feed_forward = FeedForward(options)
 
     def forward(
-        self, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
+        self, text: Stream, image: Stream, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
         """Run the layer over text and image tokens together."""
-        merged = Tokens(*(torch.cat(parts, dim=1) for parts in zip(text, image, strict=True)))
+        merged = Stream(torch.cat([text.states, image.states], dim=1), text.bias)
         # Only tokens that are read need queries; all serve as keys and values.
         queries = [
-            select(tokens.hidden_states, use)
+            select(tokens.states, use)
             for tokens, use in ((text, text_use), (image, image_use))
             if use != "none"
         ]
@@ -43,7 +51,7 @@ class MergedLayer(FusionLayer):
             return None, None
         is_whole = text_use == image_use == "all"
         # The same tensor, so that attention projects query, key and value in one product.
-        states = merged.hidden_states if is_whole else torch.cat(queries, dim=1)
+        states = merged.states if is_whole else torch.cat(queries, dim=1)
         states = self.feed_forward(self.self_attention(states, merged))
         parts = iter(states.split([part.shape[1] for part in queries], dim=1))
         return (

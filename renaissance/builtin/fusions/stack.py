@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from renaissance import FusedUse, Fusion, Tokens, TokenUse, initialize_linear
+from renaissance import FusedUse, Fusion, Tokens, TokenUse, compute_dtype, initialize_linear
+from renaissance.builtin.fusions.attention import Stream
 from renaissance.builtin.fusions.options import StackOptions
 
 
@@ -17,7 +18,7 @@ class FusionLayer(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
+        self, text: Stream, image: Stream, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
         """Run the layer, skipping what is not read.
 
@@ -44,9 +45,10 @@ class StackedFusion(Fusion):
 
     def forward(self, text: Tokens, image: Tokens) -> tuple[Tokens, Tokens]:
         """Run all layers, each on all tokens."""
+        streams = self.streams(text, image)
         for layer in self.layers:
-            text, image = self._run_whole(layer, text, image)
-        return text, image
+            streams = self._run_whole(layer, *streams)
+        return text.with_states(streams[0].states), image.with_states(streams[1].states)
 
     def fuse(
         self, text: Tokens, image: Tokens, uses: Sequence[FusedUse]
@@ -55,47 +57,54 @@ class StackedFusion(Fusion):
 
         It runs once per series of consecutive groups of pairs with the same use.
         """
+        streams = self.streams(text, image)
         for layer in self.layers[:-1]:
-            text, image = self._run_whole(layer, text, image)
+            streams = self._run_whole(layer, *streams)
         series = _equal_neighbours(uses)
         series_sizes = [sum(use.num_pairs for use in same) for same in series]
-        results: list[tuple[Tokens | None, Tokens | None]] = []
-        for same, part_text, part_image in zip(
-            series, _split(text, series_sizes), _split(image, series_sizes), strict=True
-        ):
-            fused = self._run(self.layers[-1], part_text, part_image, same[0].text, same[0].image)
+        fused_text: list[Tensor | None] = []
+        fused_image: list[Tensor | None] = []
+        parts = zip(*(_split_stream(stream, series_sizes) for stream in streams), strict=True)
+        for same, (part_text, part_image) in zip(series, parts, strict=True):
+            states = self._run(self.layers[-1], part_text, part_image, same[0].text, same[0].image)
             sizes = [use.num_pairs for use in same]
-            parts = [[None] * len(same) if t is None else _split(t, sizes) for t in fused]
-            results += zip(*parts, strict=True)
-        return results
+            fused_text += _split_states(states[0], sizes)
+            fused_image += _split_states(states[1], sizes)
+        return list(
+            zip(_rows(text, fused_text, uses), _rows(image, fused_image, uses), strict=True)
+        )
+
+    def streams(self, text: Tokens, image: Tokens) -> tuple[Stream, Stream]:
+        """Return what the layers take; masks become biases once, not in every layer."""
+        dtype = compute_dtype(text.hidden_states)
+        return (
+            Stream(text.hidden_states, text.bias(dtype)),
+            Stream(image.hidden_states, image.bias(dtype)),
+        )
 
     def enable_gradient_checkpointing(self) -> None:
         """Keep only each layer's input for the backward pass, and recompute the rest there."""
         self._checkpointing = True
 
-    def _run_whole(self, layer: nn.Module, text: Tokens, image: Tokens) -> tuple[Tokens, Tokens]:
-        return cast(tuple[Tokens, Tokens], self._run(layer, text, image, "all", "all"))
+    def _run_whole(self, layer: nn.Module, text: Stream, image: Stream) -> tuple[Stream, Stream]:
+        states = cast(tuple[Tensor, Tensor], self._run(layer, text, image, "all", "all"))
+        return Stream(states[0], text.bias), Stream(states[1], image.bias)
 
     def _run(
-        self, layer: nn.Module, text: Tokens, image: Tokens, text_use: TokenUse, image_use: TokenUse
-    ) -> tuple[Tokens | None, Tokens | None]:
+        self, layer: nn.Module, text: Stream, image: Stream, text_use: TokenUse, image_use: TokenUse
+    ) -> tuple[Tensor | None, Tensor | None]:
         arguments = (text, image, text_use, image_use)
+        states: tuple[Tensor | None, Tensor | None]
         if self._checkpointing and torch.is_grad_enabled():
-            text_states, image_states = checkpoint(layer, *arguments, use_reentrant=False)
+            states = checkpoint(layer, *arguments, use_reentrant=False)
         else:
-            text_states, image_states = layer(*arguments)
-        return _with_mask(text_states, text), _with_mask(image_states, image)
+            states = layer(*arguments)
+        return states
 
 
 def select(hidden_states: Tensor, use: TokenUse) -> Tensor:
     """Return the states of all tokens (the same tensor) or of the first token."""
     return hidden_states if use == "all" else hidden_states[:, :1]
-
-
-def _with_mask(states: Tensor | None, tokens: Tokens) -> Tokens | None:
-    if states is None:
-        return None
-    return Tokens(states, tokens.attention_mask[:, : states.shape[1]])
 
 
 def _equal_neighbours(uses: Sequence[FusedUse]) -> list[list[FusedUse]]:
@@ -109,9 +118,38 @@ def _equal_neighbours(uses: Sequence[FusedUse]) -> list[list[FusedUse]]:
     return series
 
 
-def _split(tokens: Tokens, sizes: list[int]) -> list[Tokens]:
+def _split_stream(stream: Stream, sizes: list[int]) -> list[Stream]:
+    biases: Sequence[Tensor | None] = [None] * len(sizes)
+    if stream.bias is not None:
+        biases = stream.bias.split(sizes)  # type: ignore[no-untyped-call]
+    states = _split_states(stream.states, sizes)
+    return [Stream(*part) for part in zip(cast(list[Tensor], states), biases, strict=True)]
+
+
+def _split_states(states: Tensor | None, sizes: list[int]) -> Sequence[Tensor | None]:
+    if states is None:
+        return [None] * len(sizes)
     if len(sizes) == 1:
-        return [tokens]
+        return [states]
     # One split rather than one slice per size: its gradient is a single concatenation.
-    parts = zip(*(part.split(sizes) for part in tokens), strict=True)  # type: ignore[no-untyped-call]
-    return [Tokens(*part) for part in parts]
+    parts: Sequence[Tensor] = states.split(sizes)  # type: ignore[no-untyped-call]
+    return parts
+
+
+def _rows(
+    tokens: Tokens, fused: Sequence[Tensor | None], uses: Sequence[FusedUse]
+) -> list[Tokens | None]:
+    """Return the fused states of each group of pairs, with their masks."""
+    results: list[Tokens | None] = []
+    start = 0
+    for states, use in zip(fused, uses, strict=True):
+        stop = start + use.num_pairs
+        results.append(None if states is None else _with_mask(states, tokens, slice(start, stop)))
+        start = stop
+    return results
+
+
+def _with_mask(states: Tensor, tokens: Tokens, pairs: slice) -> Tokens:
+    if not tokens.has_mask:
+        return Tokens(states)
+    return Tokens(states, tokens.attention_mask[pairs, : states.shape[1]])

@@ -91,7 +91,7 @@ class ITC(Objective):
         # Detached, because a view made while gradients are off still requires a gradient, which
         # module hooks (such as those that count operations) cannot handle.
         vectors = self._text_vectors if modality == "text" else self._image_vectors
-        return vectors(Tokens(tokens.hidden_states.detach(), tokens.attention_mask))
+        return vectors(tokens.with_states(tokens.hidden_states.detach()))
 
     def similarity(self, text: Tokens, image: Tokens) -> Tensor:
         """Return the cosine of every text and every image, (texts, images), float32, detached."""

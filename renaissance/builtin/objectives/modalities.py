@@ -19,6 +19,7 @@ from renaissance import (
     Tokens,
     TrainingData,
     option,
+    summarize,
 )
 
 MODALITIES_HELP = 'What it reads: ["text", "image"] together, ["text"] or ["image"].'
@@ -108,9 +109,7 @@ class Inputs:
 
 def _mean(tokens: Tokens, rows: Tensor) -> Tensor:
     """Return the mean of the real tokens of each row, (rows, hidden)."""
-    # (rows, tokens, 1)
-    is_real = tokens.attention_mask[rows, :, None].to(tokens.hidden_states.dtype)
-    return (tokens.hidden_states[rows] * is_real).sum(1) / is_real.sum(1)
+    return summarize(tokens.map(lambda part: part[rows]), "mean")
 
 
 def identify(sample: KeyedSample) -> dict[str, object]:

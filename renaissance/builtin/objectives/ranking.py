@@ -247,4 +247,4 @@ def _similarity(
 
 
 def _to(tokens: Tokens, device: torch.device) -> Tokens:
-    return Tokens(*(tensor.to(device) for tensor in tokens))
+    return tokens.map(lambda part: part.to(device))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from renaissance import EncoderContext, PluginError
-from renaissance.builtin.encoders.huggingface.attention import mask_argument
+from renaissance.builtin.encoders.huggingface.attention import MaskForm, mask_argument
 from renaissance.builtin.encoders.huggingface.segments import segment_argument
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def dry_run(
     model: PreTrainedModel,
     modality: Modality,
     context: EncoderContext,
-    is_pairwise: bool = False,
+    mask_form: MaskForm = "plain",
 ) -> Tensor:
     """Return the model's last hidden states for an example, with their autograd graph.
 
@@ -63,7 +63,7 @@ def dry_run(
         with torch.enable_grad(), torch.device("cpu"), draws:
             if modality == "text":
                 input_ids, attention_mask = example_text(context, model.device)
-                mask = mask_argument(attention_mask, is_pairwise)
+                mask = mask_argument(attention_mask, mask_form, torch.float32)
                 segments = segment_argument(
                     model.config, input_ids, attention_mask, context.separator_id
                 )

@@ -56,7 +56,7 @@ class ImageBias(nn.Module):
 
         Args:
             index: Index of the layer.
-            mask: True where attended, (rows, 1, tokens, tokens), bool.
+            mask: True where attended, (rows, 1, 1, tokens), bool.
 
         Returns:
             (rows, heads, tokens, tokens), float; for text alone, the mask unchanged.

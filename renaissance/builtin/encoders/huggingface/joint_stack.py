@@ -11,8 +11,7 @@ import attrs
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from renaissance import PluginError, Tokens
-from renaissance.builtin.encoders.huggingface.attention import pairwise_mask
+from renaissance import PluginError, Tokens, compute_dtype
 from renaissance.builtin.encoders.huggingface.image_bias import ImageBias
 
 if TYPE_CHECKING:
@@ -29,7 +28,8 @@ class JointStack(nn.Module):
     """Layers, and the final norm of a pre-norm model.
 
     Args:
-        layers: Each takes states, (rows, tokens, hidden), and a pairwise `attention_mask`.
+        layers: Each takes states, (rows, tokens, hidden), and an `attention_mask` that is added to
+            its scores, or None.
         final_norm: Applied after the last layer.
         image_bias: Relative position bias between image tokens, if the model has one.
     """
@@ -44,17 +44,23 @@ class JointStack(nn.Module):
         self.gradient_checkpointing = False
 
     def forward(self, tokens: Tokens) -> Tokens:
-        """Run the stack; every layer gets the mask."""
+        """Run the stack; every layer gets the mask, if there is one."""
         states = tokens.hidden_states
-        mask = pairwise_mask(tokens.attention_mask)
+        mask: Tensor | None
+        if self.image_bias is None:
+            mask = tokens.bias(compute_dtype(states))
+        else:
+            # Without padding, one row of biases serves all.
+            mask = (tokens if tokens.has_mask else tokens.map(lambda part: part[:1])).attention_mask
+            mask = mask[:, None, None, :]
         for index in range(len(self.layers)):
             if self.gradient_checkpointing and self.training:
                 states = checkpoint(self._run_layer, index, states, mask, use_reentrant=False)
             else:
                 states = self._run_layer(index, states, mask)
-        return Tokens(self.final_norm(states), tokens.attention_mask)
+        return tokens.with_states(self.final_norm(states))
 
-    def _run_layer(self, index: int, states: Tensor, mask: Tensor) -> Tensor:
+    def _run_layer(self, index: int, states: Tensor, mask: Tensor | None) -> Tensor:
         if self.image_bias is not None:
             mask = self.image_bias(index, mask)
         output: Tensor = self.layers[index](states, attention_mask=mask)

@@ -10,6 +10,7 @@ import attrs
 from torch import Tensor
 
 from renaissance import CheckpointError, EncoderContext, Summary, option
+from renaissance.builtin.encoders.huggingface.attention import MaskForm
 from renaissance.builtin.encoders.huggingface.building import build_model, read_model
 from renaissance.builtin.encoders.huggingface.configs import is_local, override_config, read_config
 from renaissance.builtin.encoders.huggingface.dry_run import dry_run, unused_parameters
@@ -125,13 +126,13 @@ class LoadedModel:
     Attributes:
         model: The model, in evaluation mode and float32.
         hidden_size: Width of its output.
-        is_pairwise: Whether a text model takes a pairwise attention mask.
+        mask_form: What a text model takes as its attention mask.
         image_summary: Where an image model's output has the summary of an image.
     """
 
     model: PreTrainedModel
     hidden_size: int
-    is_pairwise: bool = False
+    mask_form: MaskForm = "plain"
     image_summary: Summary = "first"
 
 
@@ -157,16 +158,16 @@ def load_text_model(where: str, options: PretrainedOptions, context: EncoderCont
     if options.architecture is not None:
         config.vocab_size = context.vocab_size
     config = override_config(where, config, options.config)
-    is_pairwise = probe_text(where, config, model_class, context)
+    mask_form = probe_text(where, config, model_class, context)
     if options.has_random_weights or not context.load_weights:
         model, missing = build_model(where, config, model_class), frozenset[str]()
     else:
         checkpoint = str(options.checkpoint)
         model, missing = read_model(where, checkpoint, config, model_class, "text_model")
     check_text_size(where, model, context)
-    states = dry_run(where, model, "text", context, is_pairwise)
+    states = dry_run(where, model, "text", context, mask_form)
     _freeze_unused(where, model, states, missing)
-    return LoadedModel(model, states.shape[-1], is_pairwise)
+    return LoadedModel(model, states.shape[-1], mask_form)
 
 
 def load_image_model(

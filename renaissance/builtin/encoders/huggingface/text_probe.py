@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from renaissance import EncoderContext, PluginError, SpecError
-from renaissance.builtin.encoders.huggingface.attention import mask_argument
+from renaissance.builtin.encoders.huggingface.attention import MaskForm, mask_argument
 from renaissance.builtin.encoders.huggingface.building import ModelClass
 from renaissance.builtin.encoders.huggingface.families import TEXT_REMEDY
 from renaissance.builtin.encoders.huggingface.sizes import count_text_positions
@@ -32,12 +32,14 @@ LONGEST_TEXT = 18
 # Relative to the largest state: far above rounding errors, far below what a padding token does.
 TOLERANCE = 1e-4
 
-Encode = Callable[[Tensor, Tensor, bool], Tensor]
+Encode = Callable[[Tensor, Tensor, MaskForm], Tensor]
+# Most economical first.
+MASK_FORMS: tuple[MaskForm, ...] = ("bias", "pairwise")
 
 
 def probe_text(
     where: str, config: PreTrainedConfig, model_class: ModelClass, context: EncoderContext
-) -> bool:
+) -> MaskForm:
     """Check that a text model encodes a text as a whole, whatever it is batched with.
 
     Args:
@@ -47,7 +49,7 @@ def probe_text(
         context: What to know about the run.
 
     Returns:
-        Whether the model takes a pairwise mask.
+        What the model takes as its attention mask.
 
     Raises:
         PluginError: If it cannot encode a plain text, encodes the same text differently each time,
@@ -60,7 +62,7 @@ def probe_text(
         fault = _fault(encode, input_ids, padding_id)
         if fault:
             raise PluginError(f"{where}: {config.model_type!r} {fault}; {TEXT_REMEDY}")
-        return _takes_pairwise_mask(encode, input_ids)
+        return _mask_form(encode, input_ids)
 
 
 def _small_copy(
@@ -83,8 +85,8 @@ def _checked(
 ) -> tuple[Encode, Tensor, int]:
     """Try to encode a text with a model."""
 
-    def encode(input_ids: Tensor, attention_mask: Tensor, is_pairwise: bool) -> Tensor:
-        mask = mask_argument(attention_mask, is_pairwise)
+    def encode(input_ids: Tensor, attention_mask: Tensor, form: MaskForm) -> Tensor:
+        mask = mask_argument(attention_mask, form, torch.float32)
         try:
             states: Tensor = model(input_ids=input_ids, attention_mask=mask).last_hidden_state
         # A family that does not accept these inputs can raise any error.
@@ -104,7 +106,7 @@ def _checked(
             f"{where}: {model.config.model_type!r} has no word embeddings, so it cannot encode a "
             f"plain text ({error}); {TEXT_REMEDY}"
         ) from error
-    encode(input_ids, torch.ones_like(input_ids, dtype=torch.bool), False)
+    encode(input_ids, torch.ones_like(input_ids, dtype=torch.bool), "plain")
     padding_id = getattr(model.config, "pad_token_id", None)
     return encode, input_ids, padding_id if isinstance(padding_id, int) else 0
 
@@ -123,38 +125,42 @@ def _example_ids(model: PreTrainedModel, context: EncoderContext) -> Tensor:
 def _fault(encode: Encode, input_ids: Tensor, padding_id: int) -> str:
     """Return what is wrong with how texts are encoded, in words; empty if nothing is."""
     is_real = torch.ones_like(input_ids, dtype=torch.bool)
-    states = encode(input_ids, is_real, False)
-    if not _is_close(encode(input_ids, is_real, False), states):
+    states = encode(input_ids, is_real, "plain")
+    if not _is_close(encode(input_ids, is_real, "plain"), states):
         return "draws at random whenever it encodes, so that equal texts get different states"
     if input_ids.shape[1] > 1:
         changed = input_ids.clone()
         # The text begins with an ordinary token and goes on with others, if there are any.
         changed[:, -1] = changed[0, 0] if changed[0, 0] != changed[0, -1] else changed[0, 1]
         # Not exactly equal: a mixture of experts sums in another order for other tokens.
-        if _is_close(encode(changed, is_real, False)[:, :-1], states[:, :-1]):
+        if _is_close(encode(changed, is_real, "plain")[:, :-1], states[:, :-1]):
             changed = input_ids.clone()
             changed[:, 0] = changed[0, 1]
-            if _is_close(encode(changed, is_real, False)[:, 1:], states[:, 1:]):
+            if _is_close(encode(changed, is_real, "plain")[:, 1:], states[:, 1:]):
                 return "has tokens that do not see each other"
             return "reads in one direction: its tokens do not see those after them"
     num_tokens = input_ids.shape[1]
     for num_padding in {1, num_tokens} if num_tokens > 1 else ():
         padded = torch.nn.functional.pad(input_ids, (0, num_padding), value=padding_id)
         mask = torch.arange(padded.shape[1])[None] < num_tokens
-        if not _is_close(encode(padded, mask, False)[:, :num_tokens], states):
+        if not _is_close(encode(padded, mask, "plain")[:, :num_tokens], states):
             return "lets padding change real tokens, so that a text depends on its micro-batch"
     return ""
 
 
-def _takes_pairwise_mask(encode: Encode, input_ids: Tensor) -> bool:
+def _mask_form(encode: Encode, input_ids: Tensor) -> MaskForm:
     num_tokens = input_ids.shape[1]
     mask = torch.arange(num_tokens)[None] < max(1, num_tokens - 2)
-    try:
-        pairwise = encode(input_ids, mask, True)
-    # The library does not promise that a model takes one.
-    except PluginError:
-        return False
-    return _is_close(pairwise[mask], encode(input_ids, mask, False)[mask])
+    expected = encode(input_ids, mask, "plain")[mask]
+    for form in MASK_FORMS:
+        try:
+            actual = encode(input_ids, mask, form)[mask]
+        # The library does not promise that a model takes it.
+        except PluginError:
+            continue
+        if _is_close(actual, expected):
+            return form
+    return "plain"
 
 
 def _is_close(actual: Tensor, expected: Tensor) -> bool:

@@ -1,0 +1,56 @@
+"""Token states and their masks."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from renaissance import Tokens, attention_bias, compute_dtype, summarize
+
+STATES = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+MASK = torch.tensor([[True, True, True], [True, False, False]])
+
+
+def test_without_a_mask_every_token_is_real():
+    tokens = Tokens(STATES)
+    assert not tokens.has_mask
+    assert torch.equal(tokens.attention_mask, torch.ones(2, 3, dtype=torch.bool))
+    assert tokens.bias(torch.float32) is None
+    torch.testing.assert_close(summarize(tokens, "mean"), STATES.mean(1))
+
+
+def test_tokens_are_states_and_mask_in_this_order():
+    tokens = Tokens(STATES, attention_mask=MASK)
+    states, mask = tokens
+    assert states is STATES
+    assert mask is MASK
+    assert tokens.has_mask
+    assert Tokens(*tokens).attention_mask is MASK
+
+
+def test_map_and_with_states_keep_the_mask_or_its_absence():
+    for tokens in (Tokens(STATES), Tokens(STATES, MASK)):
+        second = tokens.map(lambda part: part[1:])
+        assert torch.equal(second.hidden_states, STATES[1:])
+        assert torch.equal(second.attention_mask, tokens.attention_mask[1:])
+        assert second.has_mask == tokens.with_states(STATES + 1).has_mask == tokens.has_mask
+
+
+def test_a_bias_lets_no_token_attend_to_padding():
+    bias = attention_bias(MASK, torch.float32)
+    assert bias.shape == (2, 1, 1, 3)
+    # Rows begin where kernels can read them as they are.
+    assert bias.stride(0) % 8 == 0
+    query, key, value = torch.randn(3, 2, 2, 3, 4, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        F.scaled_dot_product_attention(query, key, value, attn_mask=bias),
+        F.scaled_dot_product_attention(query, key, value, attn_mask=MASK[:, None, None, :]),
+    )
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_products_are_computed_in_autocasts_dtype(device):
+    states = STATES.to(device)
+    assert compute_dtype(states) == torch.float32
+    assert compute_dtype(states.to(torch.bfloat16)) == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        assert compute_dtype(states) == torch.bfloat16
