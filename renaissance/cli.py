@@ -122,8 +122,21 @@ def evaluate(
         ),
     ] = False,
     ranks: RankCount = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="Score a diagnostic suite instead of a split: winoground, sugar-crepe, aro, "
+            "vl-checklist or valse."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the suite's files, as its authors publish it.")
+    ] = None,
 ) -> None:
     """Evaluate a trained run."""
+    if suite is not None or data is not None:
+        _evaluate_suite(run, suite, data, checkpoint, trust_plugins, ranks)
+        return
     from renaissance.commands.evaluate import EvaluationRequest, evaluate_run, read_spec
 
     request = EvaluationRequest(run, split, checkpoint, predictions, trust_plugins, controls)
@@ -135,6 +148,23 @@ def evaluate(
 
     num_ranks = number_of_ranks(ranks, read_spec(request, plugins).train.device)
     raise typer.Exit(start_ranks([*request.command(), *debug_flag()], num_ranks))
+
+
+def _evaluate_suite(
+    run: list[str],
+    suite: str | None,
+    data: Path | None,
+    checkpoint: str,
+    trust_plugins: bool,
+    ranks: str | None,
+) -> None:
+    if suite is None or data is None:
+        raise SpecError("--suite NAME and --data FOLDER belong together; give both")
+    if ranks is not None:
+        raise SpecError("--suite: runs in one process; leave out --ranks")
+    from renaissance.commands.suite import SuiteRequest, evaluate_suite
+
+    evaluate_suite(SuiteRequest(run, suite, data, checkpoint, trust_plugins))
 
 
 @app.command()

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from renaissance.contracts.dataset import Dataset
-from renaissance.contracts.objective import Objective
+from renaissance.contracts.objective import Objective, overrides
 from renaissance.contracts.splits import EncodedRows
 from renaissance.contracts.tokens import Modality
 from renaissance.data.collate import Collator, MicroBatch, SampleReader
@@ -172,6 +172,53 @@ class Model:
         if embedding is not None:
             similarity = similarity_of(embedding, image_rows, text_rows).numpy()
         return Match(probability, similarity)
+
+    def pair_scorer(self) -> str:
+        """Return the name of the objective that scores pairs: a matching one, or else `itc`.
+
+        Raises:
+            SpecError: If no objective of the run learns to compare images and texts.
+        """
+        for method in ("match_score", "embed"):
+            for name in self.network.overriding(method):
+                return name
+        raise self._cannot("compare images and texts", "itm or itc")
+
+    def score_pairs(
+        self,
+        images: Sequence[Picture],
+        texts: Sequence[str],
+        pairs: Sequence[tuple[int, int]],
+        batch_size: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Return how well chosen images and texts match; each is encoded once.
+
+        Args:
+            images: The images.
+            texts: The texts.
+            pairs: Index of an image and of a text for each pair.
+            batch_size: Images, texts or pairs in one pass through the model.
+
+        Returns:
+            For each pair the log-odds of a match, if an objective such as `itm` learns it; else the
+            cosine, (pairs,), float32.
+
+        Raises:
+            SpecError: If no objective of the run learns to compare them.
+            DataError: If an image or a text cannot be read.
+        """
+        size = batch_size or self._batch_size
+        image_rows = list(self._encode("image", images, size))
+        text_rows = list(self._encode("text", texts, size))
+        image_indices, text_indices = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).unbind(1)
+        objective = self.network.named_objectives()[self.pair_scorer()]
+        if overrides(objective, "match_score"):
+            chosen = torch.zeros(len(images), len(texts), dtype=torch.bool)
+            chosen[image_indices, text_indices] = True
+            scores = match_scores(self, objective, image_rows, text_rows, chosen, size)
+        else:
+            scores = similarity_of(objective, image_rows, text_rows)
+        return scores[image_indices, text_indices].numpy()
 
     def rank(
         self,
