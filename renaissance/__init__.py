@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from renaissance.contracts.batches import BatchBuilder as BatchBuilder
     from renaissance.contracts.batches import ObjectiveBatch as ObjectiveBatch
     from renaissance.contracts.batches import Pairs as Pairs
+    from renaissance.contracts.batches import WholeBatch as WholeBatch
     from renaissance.contracts.classification import Classification as Classification
     from renaissance.contracts.classification import accuracy as accuracy
     from renaissance.contracts.dataset import Dataset as Dataset
@@ -93,7 +94,7 @@ __version__ = version("renaissance")
 # Imported when they are asked for: most import torch, which takes seconds and 200 MiB that
 # preparing data, or `--help`, does without.
 _LAZY = {
-    "renaissance.contracts.batches": ("BatchBuilder", "ObjectiveBatch", "Pairs"),
+    "renaissance.contracts.batches": ("BatchBuilder", "ObjectiveBatch", "Pairs", "WholeBatch"),
     "renaissance.contracts.classification": ("Classification", "accuracy"),
     "renaissance.contracts.dataset": ("Dataset", "DatasetContext"),
     "renaissance.contracts.encoder": ("Encoder", "EncoderContext"),

@@ -159,14 +159,21 @@ def _division_lines(parts: RunParts) -> list[str]:
     plan, model = parts.plan, parts.network.model
     # How many samples are seen together, and by what.
     together = []
+    lines = []
     for name, objective in parts.network.named_objectives().items():
-        if objective.compares_with is not None:
+        if objective.compares_with == "global batch":
+            passes = " in two passes" if plan.grad_accum_steps > 1 else ""
+            lines.append(
+                f"candidates of '{name}': all {plan.global_batch_size:,} samples of a step"
+                f"{passes}, however it is divided"
+            )
+        elif objective.compares_with is not None:
             num_ranks = plan.world_size if objective.compares_with == "all ranks" else 1
             together.append((plan.micro_batch_size * num_ranks, f"candidates of '{name}'"))
     for name, part in model.parts().items():
         if not model.is_frozen(part) and any(isinstance(m, _BatchNorm) for m in part.modules()):
             together.append((plan.micro_batch_size, f"batch norms of {name}"))
-    return [
+    return lines + [
         f"{what}: {count:,} samples at once, of {plan.global_batch_size:,} per step; another "
         "train.micro_batch_size or number of ranks trains another model"
         for count, what in together

@@ -49,6 +49,29 @@ class Pairs:
 
 
 @attrs.frozen
+class WholeBatch:
+    """What comparing samples with the whole global batch gave, for those of one micro-batch.
+
+    Attributes:
+        gradients: Gradient of the loss sum with respect to what `Objective.compared` returned, by
+            its names, (samples, ...) each.
+        figures: What `Objective.compare` returned, by name, (samples,) each, detached.
+    """
+
+    gradients: Mapping[str, Tensor]
+    figures: Mapping[str, Tensor]
+
+    def loss_sum(self, compared: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss of the micro-batch's samples, whose gradient is that of the whole batch.
+
+        Args:
+            compared: What samples are compared by, with gradient.
+        """
+        linear = torch.stack([(compared[n] * g).sum() for n, g in self.gradients.items()]).sum()
+        return self.figures["loss"].sum() + linear - linear.detach()
+
+
+@attrs.frozen
 class ObjectiveBatch:
     """What one objective collates from the samples of a micro-batch.
 
@@ -58,12 +81,15 @@ class ObjectiveBatch:
         tensors: Labels and indices. Select with index tensors rather than boolean masks: shapes
             then do not depend on the data, which `check` and `torch.compile` require.
         identifiers: Names of the targets in `predictions`, such as question ids.
+        whole: Set by the engine for an objective that compares with the global batch, where that
+            has several micro-batches.
     """
 
     num_targets: int
     pairs: Pairs | None = None
     tensors: Mapping[str, Tensor] = attrs.field(factory=dict)
     identifiers: tuple[object, ...] = ()
+    whole: WholeBatch | None = None
 
     @property
     def fused_pairs(self) -> Pairs:

@@ -95,9 +95,10 @@ class Objective(nn.Module, Component, ABC):
         compatible_heads: Types of objectives whose parameters it can start from, for
             `model.init_from`.
         compares_with: With whose samples of a micro-batch it compares a sample, or replaces a part
-            of it: those of its own rank, or of all ranks. None if it looks at each sample alone.
-            What it learns then depends on how a global batch is divided, as `check` says. Set it
-            per instance if it depends on the options.
+            of it: those of its own rank, or of all ranks. What it learns then depends on how a
+            global batch is divided, as `check` says. "global batch": with those of all
+            micro-batches of a step, by `compared` and `compare`. None if it looks at each sample
+            alone. Set it per instance if it depends on the options.
         default_head: Registered name of the head to use if the run spec names none; None for an
             objective without a head, for which the run spec must not name one.
     """
@@ -107,7 +108,7 @@ class Objective(nn.Module, Component, ABC):
     unimodal: frozenset[Modality] = frozenset()
     compatible_heads: ClassVar[tuple[str, ...]] = ()
     default_head: ClassVar[str | None] = None
-    compares_with: Literal["rank", "all ranks"] | None = None
+    compares_with: Literal["rank", "all ranks", "global batch"] | None = None
 
     @abstractmethod
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
@@ -161,6 +162,27 @@ class Objective(nn.Module, Component, ABC):
                 (texts, images), without gradient; None if no objective of the run learns one.
         """
         return batch.pairs
+
+    def compared(self, batch: ObjectiveBatch, features: Features) -> dict[str, Tensor]:
+        """Return what samples are compared by, (samples, ...) each.
+
+        For objectives that compare with the global batch. The loss may depend on parameters only
+        through these tensors, so that a learned scale is among them, repeated for every sample.
+        The engine calls this for each micro-batch without gradient, then `compare`, and last
+        `forward` for each micro-batch, whose loss is then `batch.whole.loss_sum(compared)`.
+        """
+        raise NotImplementedError
+
+    def compare(self, compared: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compare the samples of this rank with those of all ranks.
+
+        Args:
+            compared: What `compared` returned, of all this rank's samples of a step.
+
+        Returns:
+            Figures of the samples by name, (samples,) each; "loss" is one.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:

@@ -11,7 +11,7 @@ from tokenizers import Encoding
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from renaissance.contracts.batches import ObjectiveBatch, Pairs
+from renaissance.contracts.batches import ObjectiveBatch, Pairs, WholeBatch
 from renaissance.contracts.objective import Objective
 from renaissance.contracts.samples import KeyedSample
 from renaissance.contracts.transform import Transform
@@ -76,7 +76,7 @@ def map_leaves(kind: type[Leaf], function: Callable[[Leaf], object], value: T) -
         return function(value)  # type: ignore[return-value]
     if isinstance(value, Mapping):
         return {k: map_leaves(kind, function, v) for k, v in value.items()}  # type: ignore[return-value]
-    if isinstance(value, MicroBatch | ObjectiveBatch | Pairs):
+    if isinstance(value, MicroBatch | ObjectiveBatch | Pairs | WholeBatch):
         fields = attrs.fields_dict(type(value))
         return attrs.evolve(
             value, **{name: map_leaves(kind, function, getattr(value, name)) for name in fields}

@@ -4,7 +4,7 @@
                     window.safetensors, if it was saved between two log lines
 
 It is written under another name, flushed to disk, then renamed. Nothing is pickled. Randomness is a
-function of (seed, step, rank), so there is no generator state to save.
+function of (seed, step, rank, micro-batch), so there is no generator state to save.
 """
 
 import contextlib

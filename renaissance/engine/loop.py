@@ -23,6 +23,7 @@ from renaissance.engine.optim import learning_rate, set_learning_rates, trainabl
 from renaissance.engine.precision import autocast
 from renaissance.engine.run_parts import RunParts
 from renaissance.engine.signals import StopRequest, largest_signal
+from renaissance.engine.whole_batch import compare_whole_batch
 from renaissance.errors import DataError
 from renaissance.randomness import keyed_seed
 
@@ -99,13 +100,18 @@ class Loop:
         peak = spec.optimizer.learning_rate
         rate = learning_rate(step, self.parts.total_steps, peak, spec.schedule)
         rates = set_learning_rates(self.optimizer, rate)
-        # Dropout is a function of (seed, step, rank): resuming needs no generator state.
-        torch.manual_seed(keyed_seed(spec.run.seed, "step", step, self.ranks.rank))
+        # Dropout is a function of the seed and of these: resuming needs no generator state.
+        place = (step, self.ranks.rank)
+        seeds = [keyed_seed(spec.run.seed, "step", *place, i) for i in range(len(micro_batches))]
+        micro_batches = compare_whole_batch(
+            self.parts.network, micro_batches, seeds, spec.train.precision, device
+        )
         outputs: list[dict[str, ObjectiveOutput]] = []
         buffers = self._buffers()
         total_loss = torch.zeros((), device=device)
         for index, micro_batch in enumerate(micro_batches):
             batch = micro_batch.to(device)
+            torch.manual_seed(seeds[index])
             # Gradients add up in place; ranks exchange them once per step, with the last.
             with exchange(self.module, is_last=index + 1 == len(micro_batches)):
                 with autocast(spec.train.precision, device, training=True):

@@ -40,7 +40,7 @@ from renaissance import (
     Tokens,
 )
 from renaissance.builtin.encoders.hf_image import HFImageEncoder
-from renaissance.builtin.objectives.contrastive_loss import LOSSES, compare
+from renaissance.builtin.objectives.contrastive_loss import LOSSES, losses_and_accuracies
 from renaissance.builtin.objectives.itc import ACCURACIES, ITC
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.poolers.double import Double
@@ -146,7 +146,7 @@ def test_the_sigmoid_loss_is_that_of_siglip() -> None:
             return_loss=True,
         )
     to_image, to_text = output.logits_per_text, output.logits_per_image
-    found = compare(to_image, to_text, torch.eye(3).bool(), "sigmoid")["loss"]
+    found = losses_and_accuracies(to_image, to_text, torch.eye(3).bool(), "sigmoid")["loss"]
     torch.testing.assert_close(found.mean(), output.loss)
 
 

@@ -117,6 +117,10 @@ def test_what_depends_on_how_a_batch_is_divided(tmp_path: Path) -> None:
     (itc,) = [line for line in divided.splitlines() if "candidates of 'itc'" in line]
     assert itc.startswith("candidates of 'itc': 12 samples at once, of 24 per step; another train.")
     assert "candidates of 'itm': 3 samples at once, of 24 per step" in divided
+    settings = [*more, "objectives.0.candidates=global", "train.micro_batch_size=3"]
+    assert "candidates of 'itc': all 24 samples of a step in two passes, however it is divided" in (
+        renaissance("check", str(spec), *settings).out
+    )
     assert "'mlm'" not in divided
     save_model(tmp_path / "resnet", "resnet")
     resnet = [f"model.image_encoder={{type='hf-image', checkpoint='{tmp_path}/resnet'}}"]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from support.asserting import assert_same_figures, assert_same_weights
+from support.running import TINY, metrics, run_here, torchrun, torchrun_command, weights, write_spec
 from support.running import environment as environment_of
-from support.running import metrics, run_here, torchrun, torchrun_command, weights, write_spec
 
 from renaissance.data.loader import MicroBatchLoader
 from renaissance.data.order import SampleStream, TrainingOrder
@@ -36,6 +36,22 @@ def test_batch_may_be_divided_in_any_way(tmp_path: Path) -> None:
     for name in ("accumulated", "ranks", "both"):
         assert_same_figures(tmp_path / "whole" / "tiny", tmp_path / name / "tiny", 1e-5)
         assert_same_weights(tmp_path / "whole" / "tiny", tmp_path / name / "tiny", 10, 1e-5)
+
+
+def test_global_candidates_do_not_depend_on_the_division(tmp_path: Path) -> None:
+    itc = '[[objectives]]\ntype = "itc"\nprojection_size = 8\ncandidates = "global"\n\n'
+    text = TINY.replace("[optimizer]", f"{itc}[optimizer]")
+    spec = write_spec(tmp_path, text.replace("global_batch_size = 8", "global_batch_size = 64"))
+    settings = ["optimizer.type=sgd", "optimizer.learning_rate=0.05", "train.max_steps=3"]
+    settings += ["evaluate.every_steps=3", "train.log_every=1"]
+    assert run_here(spec, tmp_path / "whole", *settings) == 0
+    settings.append("train.micro_batch_size=8")
+    assert run_here(spec, tmp_path / "accumulated", *settings) == 0
+    result = torchrun(2, str(spec), f"run.output_dir={tmp_path / 'both'}", *settings)
+    assert result.returncode == 0, result.stderr
+    for name in ("accumulated", "both"):
+        assert_same_figures(tmp_path / "whole" / "tiny", tmp_path / name / "tiny", 1e-5)
+        assert_same_weights(tmp_path / "whole" / "tiny", tmp_path / name / "tiny", 3, 1e-5)
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from renaissance.builtin.objectives.contrastive_loss import LossName, compare
+from renaissance.builtin.objectives.contrastive_loss import LossName, losses_and_accuracies
 
 # Samples that are compared with each other: few enough to be cheap in any split, as many as in
 # the usual test of 1,000 images.
@@ -65,13 +65,13 @@ class Contrast(Metric):  # type: ignore[misc]
             keys: Key of each sample's image, (samples,), int64.
             text: Unit vectors of the texts, (samples, size).
             image: Unit vectors of the images, (samples, size).
-            scale: What the cosines are multiplied by.
-            bias: What is then added.
+            scale: What the cosines are multiplied by, (samples,), all equal.
+            bias: What is then added, likewise.
         """
         self.indices.append(indices)
         self.keys.append(keys)
         self.vectors.append(torch.stack([text, image], dim=1))
-        self.scale, self.bias = scale, bias
+        self.scale, self.bias = scale.max(), bias.max()
 
     def compute(self) -> dict[str, float]:
         """Return the figures; empty without samples."""
@@ -88,6 +88,7 @@ class Contrast(Metric):  # type: ignore[misc]
             text, image = vectors[block].unbind(1)
             logits = self.scale * text @ image.T + self.bias
             positives = keys[block][:, None] == keys[block]
-            for name, value in compare(logits, logits.T, positives, self._loss).items():
+            figures = losses_and_accuracies(logits, logits.T, positives, self._loss)
+            for name, value in figures.items():
                 sums[name] = sums.get(name, 0.0) + float(value.double().sum())
         return {name: value / len(order) for name, value in sums.items()}

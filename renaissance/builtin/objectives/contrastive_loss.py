@@ -50,7 +50,7 @@ LOSSES: Mapping[LossName, ContrastiveLoss] = {
 }
 
 
-def compare(
+def losses_and_accuracies(
     to_image: Tensor, to_text: Tensor, positives: Tensor, loss: LossName
 ) -> dict[str, Tensor]:
     """Return each sample's loss, and whether its nearest neighbours are right, (samples,) each.

@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 import torch
@@ -29,7 +29,11 @@ from renaissance import (
     summarize,
 )
 from renaissance.builtin.objectives.all_ranks import gather_samples
-from renaissance.builtin.objectives.contrastive_loss import LOSSES, LossName, compare
+from renaissance.builtin.objectives.contrastive_loss import (
+    LOSSES,
+    LossName,
+    losses_and_accuracies,
+)
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -41,13 +45,13 @@ CONTRAST = "contrast"
 class ITC(Objective):
     """Image-text contrastive learning, before fusion.
 
-    In training, each sample is compared with the samples of its micro-batch on all ranks; in
-    evaluation, with 1,000 consecutive samples of the split, whatever the micro-batches are.
+    In training, each sample is compared with the samples of its micro-batch on all ranks, or with
+    the whole global batch; in evaluation, with 1,000 consecutive samples of the split, whatever
+    the micro-batches are.
     """
 
     requires = frozenset({"text", "image"})
     unimodal = frozenset({"text", "image"})
-    compares_with = "all ranks"
 
     @attrs.frozen
     class Options:
@@ -59,6 +63,12 @@ class ITC(Objective):
             help="softmax: choose the right image among the candidates, and the right text, as "
             "CLIP does. sigmoid: say of each candidate whether it is right, as SigLIP does.",
         )
+        candidates: Literal["micro", "global"] = option(
+            "micro",
+            help="What a sample is compared with in training. micro: the samples of its "
+            "micro-batch, on all ranks. global: those of the whole global batch, however it is "
+            "divided; with several micro-batches this takes a second pass through the encoders.",
+        )
 
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
@@ -67,6 +77,7 @@ class ITC(Objective):
         self.text_projection = nn.Linear(sizes.text, size, bias=False)
         self.image_projection = nn.Linear(sizes.image, size, bias=False)
         self.apply(initialize_linear)
+        self.compares_with = "global batch" if options.candidates == "global" else "all ranks"
         self.loss = options.loss
         start = LOSSES[options.loss]
         # The logarithm is learned, so that the scale stays positive.
@@ -99,37 +110,55 @@ class ITC(Objective):
         with _full_precision(texts):
             return texts @ self.embed(image, "image").transpose(0, 1)
 
-    def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
-        """Compare this rank's texts with all images, and its images with all texts.
-
-        In evaluation, where ranks may have different numbers of micro-batches, this compares only
-        those of the micro-batch; `metrics` then has the figures that count.
-        """
-        tensors = batch.tensors
-        # (samples, projection)
-        text = self._text_vectors(features.text)[tensors["text_rows"]]
-        image = self._image_vectors(features.image)[tensors["image_rows"]]
-        keys = tensors["image_keys"]
-        all_text, all_image, all_keys = text, image, keys
-        if self.training and dist.is_available() and dist.is_initialized():
-            all_text, all_image, all_keys = gather_samples(text, image, keys)
+    def compared(self, batch: ObjectiveBatch, features: Features) -> dict[str, Tensor]:
+        """Return the vectors and image keys of the samples, and the scale and bias for each."""
+        rows = batch.tensors
         with torch.no_grad():
             # CLIP's limit. It is applied to the parameter itself: if only the value in use were
             # clamped, a parameter beyond the limit would get no gradient and stay there.
             self.log_scale.clamp_(max=math.log(LOSSES[self.loss].max_scale))
         scale = self.log_scale.exp()
         bias = torch.zeros_like(scale) if self.bias is None else self.bias
+        num_samples = len(rows["image_keys"])
+        return {
+            # (samples, projection)
+            "text": self._text_vectors(features.text)[rows["text_rows"]],
+            "image": self._image_vectors(features.image)[rows["image_rows"]],
+            "keys": rows["image_keys"],
+            "scale": scale.expand(num_samples),
+            "bias": bias.expand(num_samples),
+        }
+
+    def compare(self, compared: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compare this rank's texts with all images, and its images with all texts.
+
+        In evaluation ranks may have different numbers of micro-batches, so each is alone.
+        """
+        text, image, keys = compared["text"], compared["image"], compared["keys"]
+        all_text, all_image, all_keys = text, image, keys
+        if self.training and dist.is_available() and dist.is_initialized():
+            all_text, all_image, all_keys = gather_samples(text, image, keys)
         # All samples with the same image count as positives.
         positives = keys[:, None] == all_keys
+        scale, bias = compared["scale"][:, None], compared["bias"][:, None]
         with _full_precision(text):
             to_image = scale * text @ all_image.transpose(0, 1) + bias
             to_text = scale * image @ all_text.transpose(0, 1) + bias
-        figures = compare(to_image, to_text, positives, self.loss)
-        compared = {"text": text, "image": image, "scale": scale, "bias": bias}
-        vectors = {name: tensor.detach() for name, tensor in compared.items()}
-        predictions = {name: figure.detach() for name, figure in figures.items()}
+        return losses_and_accuracies(to_image, to_text, positives, self.loss)
+
+    def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
+        """Compare the samples, unless they were compared with the whole batch already.
+
+        In evaluation, this compares only those of the micro-batch; `metrics` has the figures that
+        count.
+        """
+        compared = self.compared(batch, features)
+        if batch.whole is not None:
+            return ObjectiveOutput(batch.whole.loss_sum(compared), batch.whole.figures)
+        figures = self.compare(compared)
+        predictions = figures if self.training else {**figures, **compared}
         return ObjectiveOutput(
-            figures["loss"].sum(), {**predictions, **({} if self.training else vectors)}
+            figures["loss"].sum(), {name: value.detach() for name, value in predictions.items()}
         )
 
     def metrics(self) -> "dict[str, Metric]":
@@ -150,9 +179,8 @@ class ITC(Objective):
         """Add one micro-batch."""
         given = output.predictions
         if CONTRAST in metrics:
-            vectors = [given[name] for name in ("text", "image", "scale", "bias")]
-            keys, indices = batch.tensors["image_keys"], batch.tensors["indices"]
-            metrics[CONTRAST].update(indices, keys, *vectors)
+            vectors = [given[name] for name in ("keys", "text", "image", "scale", "bias")]
+            metrics[CONTRAST].update(batch.tensors["indices"], *vectors)
             return
         for name in ACCURACIES:
             metrics[name].update(given[name].float())
