@@ -18,13 +18,14 @@ from renaissance.contracts.objective import Objective
 from renaissance.data.collate import MicroBatch
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
+from renaissance.spec.sections import Precision
 
 
 def compare_whole_batch(
     network: MultiObjective,
     micro_batches: Sequence[MicroBatch],
     seeds: Sequence[int],
-    precision: str,
+    precision: Precision,
     device: torch.device,
 ) -> list[MicroBatch]:
     """Run the first pass for the objectives that compare with the global batch.
