@@ -9,6 +9,7 @@ import numpy as np
 
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.scores import Scores, read_scores
+from renaissance.errors import did_you_mean, quoted
 from renaissance.study.cells import Cell, Variant
 from renaissance.study.results import read_figures
 from renaissance.study.statistics import Array, Difference, holm, paired_difference
@@ -103,9 +104,15 @@ def with_holm(rows: Sequence[Row]) -> list[Row]:
 
 
 def unmeasured(study: Study, rows: Sequence[Row]) -> list[str]:
-    """Return the metrics of the report that no run has measured so far."""
-    measured = {row.metric for row in rows}
-    return [metric for metric in study.section.report.metrics if metric not in measured]
+    """Return the metrics of the report that no run has measured so far, and what to do."""
+    in_table = {row.metric for row in rows}
+    known = sorted({result.metric for result in study.results()})
+    return [
+        f"study.report.metrics: no run has measured {quoted(metric)}; correct it, or run the study "
+        f"again; measured so far: {', '.join(known) or 'nothing'}{did_you_mean(metric, known)}"
+        for metric in study.section.report.metrics
+        if metric not in in_table
+    ]
 
 
 def difference_of(

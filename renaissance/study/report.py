@@ -15,19 +15,20 @@ from renaissance.study.comparison import Row, unmeasured
 from renaissance.study.pictures import draw_bars, draw_curves
 from renaissance.study.results import read_figures
 from renaissance.study.running import CellJob, evaluation, training
-from renaissance.study.states import failure_of, progress_of
+from renaissance.study.states import LOG, failure_of, progress_of
 from renaissance.study.study import Study
 from renaissance.study.table import notes_of, to_csv, to_latex, to_markdown
 
 STATE = "state.json"
 
 
-def write_report(study: Study, rows: Sequence[Row]) -> list[Path]:
+def write_report(study: Study, rows: Sequence[Row], warnings: Sequence[str]) -> list[Path]:
     """Write the report beside the runs.
 
     Args:
         study: The study.
         rows: The rows of its table.
+        warnings: What is wrong with runs that are in the table.
 
     Returns:
         The files.
@@ -41,7 +42,7 @@ def write_report(study: Study, rows: Sequence[Row]) -> list[Path]:
         "table.md": to_markdown(rows),
         "table.csv": to_csv(rows),
         "table.tex": to_latex(rows),
-        "report.md": "\n".join(_page(study, rows)) + "\n",
+        "report.md": "\n".join(_page(study, rows, warnings)) + "\n",
     }
     for name, text in texts.items():
         write_whole(folder / name, text)
@@ -55,17 +56,19 @@ def write_report(study: Study, rows: Sequence[Row]) -> list[Path]:
 
 
 def gaps(study: Study, rows: Sequence[Row]) -> list[str]:
-    """Return the runs and the metrics that the table lacks, and why."""
-    lines = [f"no run has measured {metric}" for metric in unmeasured(study, rows)]
+    """Return the metrics and the runs that the table lacks, why, and what to do about it."""
+    lines = unmeasured(study, rows)
     for cell in study.cells():
-        progress = progress_of(cell, study.section.report.split)
-        if progress.state != "finished":
-            why = failure_of(cell.folder)
-            lines.append(f"{cell.name}: {progress.state}{f': {why}' if why else ''}")
+        state = progress_of(cell, study.section.report.split).state
+        if state == "failed":
+            why = f"{failure_of(cell.folder)}; see {cell.folder / LOG}, and"
+            lines.append(f"{cell.name}: failed: {why} run the study again")
+        elif state != "finished":
+            lines.append(f"{cell.name}: {state}; run the study again")
     return lines
 
 
-def _page(study: Study, rows: Sequence[Row]) -> Iterator[str]:
+def _page(study: Study, rows: Sequence[Row], warnings: Sequence[str]) -> Iterator[str]:
     section = study.section
     num_seeds = len(section.seeds)
     yield f"# {section.name}"
@@ -83,7 +86,7 @@ def _page(study: Study, rows: Sequence[Row]) -> Iterator[str]:
         yield "Not in the table:\n"
         yield from (f"- {line}" for line in missing)
         yield ""
-    notes = notes_of(rows)
+    notes = [*warnings, *notes_of(rows)]
     if notes:
         yield "Read with care:\n"
         yield from (f"- {note}" for note in notes)

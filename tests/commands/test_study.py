@@ -95,6 +95,8 @@ def test_a_finished_run_of_another_spec_is_named(there: Path) -> None:
     reported = renaissance("study", "report", "study.toml")
     assert reported.code == 0
     assert "warning: high.seed-0: finished with optimizer.learning_rate" in reported.out
+    page = (there / "runs/tiny/report/report.md").read_text()
+    assert f"- {done.err.removeprefix('error: ')}" in page
 
 
 def test_the_report_is_printed_and_written(there: Path) -> None:
@@ -107,6 +109,18 @@ def test_the_report_is_printed_and_written(there: Path) -> None:
     assert "only 21 samples: the interval is too narrow" in reported.out
     assert "one seed: the interval does not know what another seed would change" in reported.out
     assert (there / "runs/tiny/report/bars.png").stat().st_size > 1000
+
+
+def test_a_report_of_metrics_that_nothing_measured_names_those_there_are(there: Path) -> None:
+    text = TEXT.replace('["itm/accuracy", "mlm/accuracy"]', '["itm/acuracy"]')
+    (there / "study.toml").write_text(text)
+    reported = renaissance("study", "report", "study.toml")
+    assert reported.code == 2
+    assert reported.err == (
+        "error: study.report.metrics: no run has measured 'itm/acuracy'; correct it, or run the "
+        "study again; measured so far: itm/accuracy, itm/loss, loss, mlm/accuracy, mlm/loss; did "
+        "you mean 'itm/accuracy'?\n"
+    )
 
 
 def test_a_failed_cell_does_not_stop_the_others(there: Path) -> None:
@@ -127,7 +141,7 @@ def test_a_failed_cell_does_not_stop_the_others(there: Path) -> None:
     assert "high.seed-0\tfailed\t\ttrain ended" in renaissance("study", "list", "study.toml").out
     reported = renaissance("study", "report", "study.toml")
     assert reported.code == 0
-    assert "missing: high.seed-0: failed: train ended with 2" in reported.out
+    assert f"missing: high.seed-0: failed: {reason}, and run the study again\n" in reported.out
     assert "high\titm/accuracy\t0 of 1\t-" in reported.out
 
 

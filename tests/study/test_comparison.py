@@ -89,11 +89,24 @@ def test_a_variant_without_results_is_a_gap(tmp_path: Path) -> None:
     assert len(large.missing) == 3
 
 
+def test_without_the_baseline_the_others_are_still_shown(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    for seed in range(3):
+        write_scored(study.folder / f"large.seed-{seed}", [1.0, 0.0, 1.0, 1.0])
+    baseline, large = compare_variants(study)
+    assert baseline.is_baseline
+    assert baseline.missing == ("small.seed-0", "small.seed-1", "small.seed-2")
+    assert (large.mean, large.missing, large.difference) == (0.75, (), None)
+
+
 def test_a_metric_that_nothing_measured_is_named(tmp_path: Path) -> None:
-    text = STUDY.replace('"itm/accuracy"', '"itm/accuracy", "vqa/accuracy"')
+    text = STUDY.replace('"itm/accuracy"', '"itm/accuracy", "itm/acuracy"')
     study = write_study(tmp_path, text)
     write_scored(study.folder / "small.seed-0", [1.0, 0.0])
-    assert unmeasured(study, compare_variants(study)) == ["vqa/accuracy"]
+    assert unmeasured(study, compare_variants(study)) == [
+        "study.report.metrics: no run has measured 'itm/acuracy'; correct it, or run the study "
+        "again; measured so far: itm/accuracy, itm/loss; did you mean 'itm/accuracy'?"
+    ]
 
 
 def test_controls_have_rows_of_their_own(tmp_path: Path) -> None:

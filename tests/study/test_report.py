@@ -20,7 +20,10 @@ def test_a_report_is_made_of_what_there_is(tmp_path: Path) -> None:
     failed.parent.mkdir()
     failed.write_text('{"command": "train", "code": 2}')
     rows = compare_variants(study)
-    names = [path.name for path in write_report(study, rows)]
+    names = [
+        path.name
+        for path in write_report(study, rows, ["large.seed-0: finished with x = 1, now 2"])
+    ]
     assert names == [
         "table.md",
         "table.csv",
@@ -30,13 +33,15 @@ def test_a_report_is_made_of_what_there_is(tmp_path: Path) -> None:
         "curves.png",
         "bars.png",
     ]
+    log = study.folder / "large.seed-1" / "study.log"
     assert gaps(study, rows) == [
-        "small.seed-2: absent",
-        "large.seed-1: failed: train ended with 2",
-        "large.seed-2: absent",
+        "small.seed-2: absent; run the study again",
+        f"large.seed-1: failed: train ended with 2; see {log}, and run the study again",
+        "large.seed-2: absent; run the study again",
     ]
     page = (study.folder / "report" / "report.md").read_text()
-    assert "- large.seed-1: failed: train ended with 2" in page
+    assert "- large.seed-1: failed: train ended with 2; see " in page
+    assert "- large.seed-0: finished with x = 1, now 2\n" in page
     assert "| small.seed-0 | step-00000002 | `0123` |" in page
     assert "    renaissance train 'run.name=\"small.seed-0\"'" in page
     assert "- renaissance 9\n" in page
