@@ -62,6 +62,7 @@ HUB: dict[str, tuple[str, dict[str, object]]] = {
     "google-bert/bert-base-uncased": ("bert", TEXT),
     "huawei-noah/TinyBERT_General_4L_312D": ("bert", TEXT),
     "nreimers/MiniLM-L6-H384-uncased": ("bert", TEXT),
+    "sentence-transformers/all-MiniLM-L6-v2": ("bert", TEXT),
     "FacebookAI/roberta-base": ("roberta", {**TEXT, "max_position_embeddings": 514}),
     "distilbert/distilbert-base-uncased": ("distilbert", {"dim": 16, "n_layers": 1, "n_heads": 2}),
     "facebook/deit-tiny-patch16-224": ("vit", PATCHES),
@@ -155,10 +156,12 @@ def write_data(root: Path) -> None:
         "labels": [1] * 3,
     }
     coco = [f"coco_caption_karpathy_{split}" for split in ("train", "restval", "val")]
-    f30k = [f"f30k_caption_karpathy_{split}" for split in ("train", "val")]
+    flickr = [
+        f"{name}_caption_karpathy_{s}" for name in ("f30k", "flickr8k") for s in ("train", "val")
+    ]
     boxed = ("refcoco_unc", "refcoco+_unc", "refcocog_umd")
     tables = {
-        **dict.fromkeys([*coco, *f30k, "vg", "sbu_0", "conceptual_caption_train_0"], captions),
+        **dict.fromkeys([*coco, *flickr, "vg", "sbu_0", "conceptual_caption_train_0"], captions),
         **dict.fromkeys([f"vqav2_{s}" for s in ("train", "trainable_val", "rest_val")], questions),
         **dict.fromkeys(["nlvr2_train", "nlvr2_dev"], pairs),
         **dict.fromkeys(["snli_train", "snli_dev"], entailment),
@@ -239,8 +242,9 @@ def test_the_study_of_the_paper_passes_check_within_a_minute(there: Path) -> Non
     assert time.monotonic() - start < 60
 
 
-def test_the_study_of_shapes_varies_nothing_but_what_it_names(there: Path) -> None:
-    checked = renaissance("study", "check", "recipe:studies/shapes")
+@pytest.mark.parametrize("name", ["shapes", "flickr8k"])
+def test_a_study_varies_nothing_but_what_it_names(there: Path, name: str) -> None:
+    checked = renaissance("study", "check", f"recipe:studies/{name}")
     assert checked.code == 0, checked.err
     differing = checked.out.partition("what differs:\n")[2].splitlines()[1:-1]
     assert [line.split("\t")[0] for line in differing] == [
