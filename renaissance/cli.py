@@ -83,14 +83,23 @@ def train(spec: Spec, trust_plugins: TrustPlugins = False, ranks: RankCount = No
 @app.command()
 def check(
     spec: Spec,
-    ranks: Annotated[int, typer.Option(min=1, help="Processes that the run will have.")] = 1,
+    ranks: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Processes that the run will have; auto: as many as train --ranks auto starts "
+            "here.",
+        ),
+    ] = "1",
     trust_plugins: TrustPlugins = False,
 ) -> None:
     """Validate a run spec, and estimate what the run will take."""
     layers = _read(spec)
     from renaissance.commands.check import check_run
+    from renaissance.elastic import number_of_ranks
 
-    check_run(choose_components(layers, load_plugins(), trust_plugins), ranks)
+    chosen = choose_components(layers, load_plugins(), trust_plugins)
+    check_run(chosen, number_of_ranks(ranks, chosen.train.device))
 
 
 @app.command()

@@ -72,7 +72,7 @@ def write_package(folder: Path, name: str, kinds: Sequence[str]) -> list[str]:
     return [
         *(f"wrote {package / path}" for path in written),
         f"next: pip install -e {package} && pytest {package} && "
-        f"renaissance check {package / 'run.toml'} && torchrun -m renaissance "
+        f"renaissance check {package / 'run.toml'} && renaissance train "
         f"{package / 'run.toml'}",
     ]
 

@@ -39,7 +39,7 @@ installed component.
 
 ## Files and overrides
 
-    torchrun -m renaissance base.toml encoders/swin.toml train.max_steps=50
+    renaissance train base.toml encoders/swin.toml train.max_steps=50
 
 - Several files are merged; later ones win. A file can name the files that go beneath it:
   `extends = ["base.toml"]`, relative to itself. A file that is named twice is read once, at its

@@ -108,6 +108,19 @@ def test_the_arithmetic_of_steps_and_ranks(tmp_path: Path) -> None:
     assert "evaluated: after every 5 steps and the last step" in lines
 
 
+@pytest.mark.parametrize(("num_gpus", "expected"), [(0, 1), (4, 4)])
+def test_auto_is_as_many_ranks_as_training_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_gpus: int, expected: int
+) -> None:
+    monkeypatch.setattr("renaissance.elastic.num_gpus", lambda: num_gpus)
+    settings = ["train.device=auto", "--ranks", "auto"]
+    output = renaissance("check", str(write_spec(tmp_path)), *settings).out
+    assert f"x {expected} (ranks)" in output
+    refused = renaissance("check", str(write_spec(tmp_path)), "--ranks", "none")
+    assert refused.code == 2
+    assert "--ranks: got 'none', expected a number of processes, or auto" in refused.err
+
+
 def test_what_depends_on_how_a_batch_is_divided(tmp_path: Path) -> None:
     spec = write_spec(tmp_path)
     more = ["objectives=[{type='itc'}, {type='itm'}, {type='mlm'}]", "train.global_batch_size=24"]

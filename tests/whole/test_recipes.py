@@ -39,7 +39,7 @@ FRAGMENTS = sorted(
 )
 # Commands in the text, and rows of the tables of names: the arguments of `check`.
 COMMANDS = [
-    line.split(maxsplit=2 if "check" in line else 5)[-1]
+    line.split(maxsplit=2 if "check" in line else 4)[-1]
     for line in README.splitlines()
     if line.startswith("    ")
 ]
