@@ -4,13 +4,15 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from renaissance.contracts.monitor import Evaluation, RunInfo, StepReport
-from renaissance.engine.checkpoint import TrainState, save_checkpoint
+from renaissance.engine.checkpoint import TrainState, take_snapshot, write_snapshot
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import evaluate
 from renaissance.engine.memory import peak_memory
@@ -59,6 +61,12 @@ class AfterStep:
         self._without_targets: set[str] = set()
         # The checkpoint that the run resumes from; a run that starts needs none of its first step.
         self._saved_step = info.start_step
+        # The step whose checkpoint is being written, and the one that observers do not know yet.
+        self._saving: int | None = None
+        self._untold: int | None = None
+        # On rank 0: one thread, which writes one checkpoint at a time.
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[Path] | None = None
         self._begin_window()
 
     def __call__(
@@ -88,16 +96,50 @@ class AfterStep:
             self._log(state, book, rates, gradient_norm)
         if not save_now:
             return
+        self.settle()
         # First: an evaluation that fails must not cost the steps since the last checkpoint.
-        is_saved = self._save(state)
+        self._begin_save(state)
+        is_last = state.step == self.parts.total_steps
         if evaluate_now:
-            self._evaluate(state, is_saved, request.is_made)
-        if not is_saved and state.step == self.parts.total_steps:
-            is_saved = self._save(state, must=True)
-        self._prune()
-        if is_saved:
-            self._report_saved(state)
+            self._evaluate(state, request.is_made)
+        if evaluate_now or is_last:
+            self.settle()
+        if is_last and not self._is_saved(state):
+            self._begin_save(state)
+            self.settle(must=True)
         self._begin_window()
+
+    @property
+    def is_written(self) -> bool:
+        """Whether a checkpoint that this rank has been writing is there, or has failed."""
+        return self._writing is not None and self._writing.done()
+
+    def settle(self, must: bool = False) -> None:
+        """Wait for the checkpoint that is being written, delete old ones, and tell the observers.
+
+        Every rank must call it.
+
+        Raises:
+            CheckpointError: If it cannot be written, but `must`.
+        """
+        self._end_save(must)
+        if self._untold is not None:
+            step, self._untold = self._untold, None
+            self._prune()
+            self._report_saved(step)
+
+    def close(self) -> None:
+        """Wait for the checkpoint that this rank is writing; the other ranks may be gone."""
+        self._writer.shutdown()
+        if self._writing is None or self._saving is None:
+            return
+        try:
+            folder = self._writing.result()
+        except CheckpointError as error:
+            say(f"warning: {error}")
+            return
+        self._try(lambda: self._folder.keep(self.spec.checkpoint.keep_last))
+        self.observers.checkpoint_saved(self.info, self._saving, folder)
 
     def resume(self, state: TrainState) -> None:
         """Finish what was due after the step that the run resumes from; every rank must call it.
@@ -111,8 +153,8 @@ class AfterStep:
             found = self._folder.best_after(state.step) if self.ranks.is_main else None
             found = json.loads(self.ranks.gather_text(json.dumps(found))[0])
             if found is None:
-                self._evaluate(state, is_saved=True)
-                self._report_saved(state)
+                self._evaluate(state)
+                self._report_saved(state.step)
             else:
                 state.best = found["best"]
         self._prune()
@@ -124,12 +166,11 @@ class AfterStep:
         Raises:
             CheckpointError: If it cannot be saved, but `must`.
         """
-        if state.step == self._saved_step:
+        self.settle()
+        if self._is_saved(state):
             return  # Nothing has changed since.
-        is_saved = self._save(state, gather_window(book, self.ranks), must)
-        self._prune()
-        if is_saved:
-            self._report_saved(state)
+        self._begin_save(state, gather_window(book, self.ranks))
+        self.settle(must)
 
     def restore(self, state: TrainState, book: MetricBook) -> None:
         """Continue the window of the checkpoint that the run resumes from, if it has one."""
@@ -185,7 +226,6 @@ class AfterStep:
     def _evaluate(
         self,
         state: TrainState,
-        is_saved: bool,
         is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """Evaluate a step; mark its checkpoint, if it is saved, if it is the best so far."""
@@ -194,6 +234,8 @@ class AfterStep:
             self.parts.network, validate, self.spec, self.ranks, is_stopping=is_stopping
         )
         self.last_evaluation = result.metrics
+        self._end_save()
+        is_saved = self._is_saved(state)
         best_before = state.best
         improved = self._is_best(state, result.metrics)
         evaluation = Evaluation(
@@ -240,20 +282,31 @@ class AfterStep:
             state.best = value
         return improved
 
-    def _save(
-        self, state: TrainState, window: Mapping[str, Tensor] = NO_WINDOW, must: bool = False
-    ) -> bool:
-        """Save; return whether it worked. A full disk ends no run that can still be saved later."""
+    def _begin_save(self, state: TrainState, window: Mapping[str, Tensor] = NO_WINDOW) -> None:
+        """Begin to write a checkpoint of the step, beside whatever comes next."""
         state.scaler = self.scaler.state_dict()
         folder = self._folder.checkpoint(state.step)
         network, spec_text = self.parts.network, self.info.spec_text
 
-        def write() -> float:
-            if not self.ranks.is_main:
-                return 1
+        def begin() -> None:
             check_finite(network, state.step)
+            snapshot = take_snapshot(network, self.optimizer, state, spec_text, window)
+            self._writing = self._writer.submit(write_snapshot, folder, snapshot)
+
+        # A failure on rank 0 must stop the other ranks too.
+        self._on_main(begin)
+        self._saving = state.step
+
+    def _end_save(self, must: bool = False) -> None:
+        """Wait until it is written. A full disk ends no run that can still be saved later."""
+        if self._saving is None:
+            return
+        writing, self._writing = self._writing, None
+
+        def end() -> float:
             try:
-                save_checkpoint(folder, network, self.optimizer, state, spec_text, window)
+                if writing is not None:
+                    writing.result()
             except CheckpointError as error:
                 if must:
                     raise
@@ -261,12 +314,13 @@ class AfterStep:
                 return 0
             return 1
 
-        # A failure on rank 0 must stop the other ranks too.
-        num_written = self.ranks.sum([self.ranks.on_all_ranks(write)])[0]
-        is_saved = num_written == self.ranks.world_size
-        if is_saved:
-            self._saved_step = state.step
-        return is_saved
+        num_written = self.ranks.sum([self.ranks.on_all_ranks(end)])[0]
+        if num_written == self.ranks.world_size:
+            self._saved_step = self._untold = self._saving
+        self._saving = None
+
+    def _is_saved(self, state: TrainState) -> bool:
+        return state.step == self._saved_step
 
     def _prune(self) -> None:
         keep_last = self.spec.checkpoint.keep_last
@@ -282,10 +336,10 @@ class AfterStep:
             return False
         return True
 
-    def _report_saved(self, state: TrainState) -> None:
+    def _report_saved(self, step: int) -> None:
         """Tell the observers, once the link to the best is as it should be."""
-        folder = self._folder.checkpoint(state.step)
-        self._on_main(lambda: self.observers.checkpoint_saved(self.info, state.step, folder))
+        folder = self._folder.checkpoint(step)
+        self._on_main(lambda: self.observers.checkpoint_saved(self.info, step, folder))
 
     def _on_main(self, function: Callable[[], object]) -> None:
         self.ranks.on_all_ranks(lambda: function() if self.ranks.is_main else None)

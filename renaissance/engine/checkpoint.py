@@ -21,16 +21,15 @@ import attrs
 import tomli
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from renaissance.engine.snapshot import Snapshot
 from renaissance.engine.tensors import (
     aliases,
     first_few,
     load_optimizer,
     read_tensors,
-    save_optimizer,
-    without_aliases,
+    write_tensors,
 )
 from renaissance.errors import CheckpointError, quoted
 from renaissance.files import PARTIAL, flush_to_disk, remove, sha256_of
@@ -86,15 +85,37 @@ def save_checkpoint(
     spec_text: str,
     window: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Path:
-    """Write a checkpoint; call on one rank.
+    """Write a checkpoint, and wait until it is there: see `take_snapshot` and `write_snapshot`."""
+    return write_snapshot(folder, take_snapshot(model, optimizer, state, spec_text, window))
+
+
+def take_snapshot(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    state: TrainState,
+    spec_text: str,
+    window: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Snapshot:
+    """Copy what a checkpoint holds, so that training can go on while it is written.
 
     Args:
-        folder: The folder to write; one that exists is replaced.
         model: The network (model and objectives).
         optimizer: Its optimizer, or None to leave its state out.
         state: How far the run is.
         spec_text: The resolved spec, TOML.
         window: The figures of the log window that the checkpoint cuts short.
+    """
+    versions = {name: version(name) for name in ("renaissance", "torch", "transformers")}
+    record = json.dumps({**attrs.asdict(state), "versions": versions}, indent=1)
+    return Snapshot.of(model, optimizer, record, spec_text, window)
+
+
+def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
+    """Write a checkpoint; call on one rank, in any thread.
+
+    Args:
+        folder: The folder to write; one that exists is replaced.
+        snapshot: What to write.
 
     Returns:
         The folder.
@@ -106,9 +127,7 @@ def save_checkpoint(
     try:
         remove(partial)
         partial.mkdir(parents=True)
-        if window:
-            save_file(dict(window), partial / WINDOW)
-        _write_files(partial, model, optimizer, state, spec_text)
+        _write_files(partial, snapshot)
         for path in partial.iterdir():
             flush_to_disk(path)
         flush_to_disk(partial)
@@ -139,7 +158,7 @@ def copy_checkpoint(source: Path, folder: Path, spec_text: str) -> None:
     for name in (MODEL, STATE):
         shutil.copyfile(source / name, folder / name)
     (folder / SPEC).write_text(spec_text, encoding="utf-8")
-    _write_manifest(folder)
+    _write_manifest(folder, {name: sha256_of(folder / name) for name in (MODEL, STATE, SPEC)})
 
 
 def model_sha256(folder: Path) -> str:
@@ -296,28 +315,25 @@ def _read_state(path: Path) -> TrainState:
     return TrainState(**values)
 
 
-def _write_files(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer | None,
-    state: TrainState,
-    spec_text: str,
-) -> None:
-    tensors = without_aliases(model.state_dict())
-    save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, folder / MODEL)
-    if optimizer is not None:
-        save_optimizer(folder / OPTIMIZER, model, optimizer)
-    versions = {name: version(name) for name in ("renaissance", "torch", "transformers")}
-    record = {**attrs.asdict(state), "versions": versions}
-    (folder / STATE).write_text(json.dumps(record, indent=1))
-    (folder / SPEC).write_text(spec_text, encoding="utf-8")
-    _write_manifest(folder)
+def _write_files(folder: Path, snapshot: Snapshot) -> None:
+    snapshot.wait()
+    # Hashed while they are written: the digest is that of the tensors, whatever the disk does.
+    digests = {MODEL: write_tensors(folder / MODEL, snapshot.model, {})}
+    if snapshot.optimizer is not None:
+        metadata = {"optimizer": snapshot.optimizer_type}
+        digests[OPTIMIZER] = write_tensors(folder / OPTIMIZER, snapshot.optimizer, metadata)
+    if snapshot.window:
+        digests[WINDOW] = write_tensors(folder / WINDOW, snapshot.window, {})
+    for name, text in ((STATE, snapshot.state), (SPEC, snapshot.spec_text)):
+        (folder / name).write_text(text, encoding="utf-8")
+        digests[name] = sha256_of(folder / name)
+    _write_manifest(folder, digests)
 
 
-def _write_manifest(folder: Path) -> None:
-    files = sorted(path for path in folder.iterdir() if path.name in (*REQUIRED, *OPTIONAL))
+def _write_manifest(folder: Path, digests: Mapping[str, str]) -> None:
     manifest = {
-        path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in files
+        name: {"size": (folder / name).stat().st_size, "sha256": digests[name]}
+        for name in sorted(digests)
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 

@@ -162,9 +162,11 @@ class Loop:
         names = list(self.objectives)
         bad = {i: text for batch in batches for i, text in batch.bad_samples.items()}
         counts = [sum(batch.num_targets(name) for batch in batches) for name in names]
-        own = [*counts, len(bad), float(error is not None)]
+        own = [*counts, len(bad), float(error is not None), float(self.after_step.is_written)]
         totals = self.ranks.sum([*own, *request.one_hot()])
-        *_, num_bad, num_errors = totals[: len(own)]
+        *_, num_bad, num_errors, is_written = totals[: len(own)]
+        if is_written:
+            self.after_step.settle()
         if num_errors:
             self.after_step.save(self.state, self.book, must=False)
             self.ranks.on_all_ranks(lambda: _raise(error))

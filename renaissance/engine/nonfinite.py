@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -30,11 +31,10 @@ def check_finite(network: nn.Module, step: int) -> None:
     Raises:
         RunError: If it has not.
     """
-    names = [
-        name
-        for name, value in network.named_parameters()
-        if value.requires_grad and not value.isfinite().all()
-    ]
+    trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    # Read all at once: the host waits for the device only once.
+    finite = torch.stack([value.isfinite().all() for value in trained.values()]).tolist()
+    names = [name for name, is_finite in zip(trained, finite, strict=True) if not is_finite]
     # Before the first step, they are what the run was given.
     if step and names:
         raise RunError(

@@ -1,16 +1,39 @@
 """Tensors by name, as a checkpoint stores them: tied ones once, optimizer state by parameter."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from renaissance.errors import CheckpointError
 
 MAX_NAMED = 5
+# Bytes that are hashed and written at once.
+CHUNK = 16 * 2**20
+# https://huggingface.co/docs/safetensors/index#format
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.complex64: "C64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -51,20 +74,83 @@ def without_aliases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if name not in tied}
 
 
-def save_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write an optimizer's state by "<parameter>/<entry>", independent of its groups' order.
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Write a safetensors file; other threads of this process run meanwhile.
+
+    Args:
+        path: The file.
+        tensors: Contiguous tensors on the CPU, by name.
+        metadata: What the file says about itself.
+
+    Returns:
+        The SHA-256 digest of what was to be written, in hexadecimal.
 
     Raises:
         OSError: If it cannot be written.
+        SafetensorError: If a tensor has a type that safetensors lacks.
     """
+    # In the order of `save_file`, which keeps tensors of each size aligned.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        if tensor.dtype not in DTYPES:
+            raise SafetensorError(f"{name}: safetensors has no {tensor.dtype}")
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for part in (len(text).to_bytes(8, "little"), text):
+            digest.update(part)
+            file.write(part)
+        # `save_file` would hold Python's lock, and with it the training, until it is done.
+        for name in names:
+            data: memoryview[int] = tensors[name].reshape(-1).view(torch.uint8).numpy().data
+            for begin in range(0, len(data), CHUNK):
+                digest.update(data[begin : begin + CHUNK])
+                file.write(data[begin : begin + CHUNK])
+    return digest.hexdigest()
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return an optimizer's state by "<parameter>/<entry>", independent of its groups' order."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    tensors = {
-        f"{names[id(parameter)]}/{entry}": torch.as_tensor(value).detach().cpu().contiguous()
+    return {
+        f"{names[id(parameter)]}/{entry}": torch.as_tensor(value)
         for parameter, entries in optimizer.state.items()
         for entry, value in entries.items()
         if value is not None
     }
-    save_file(tensors, path, metadata={"optimizer": type(optimizer).__name__})
+
+
+def save_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Write an optimizer's state.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    tensors = {n: to_host(t) for n, t in optimizer_tensors(model, optimizer).items()}
+    write_tensors(path, tensors, {"optimizer": type(optimizer).__name__})
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """Return a contiguous copy in the host's memory.
+
+    One of a CUDA device is filled when the work that is queued on its current stream is done.
+    """
+    tensor = tensor.detach()
+    if not tensor.is_cuda:
+        return tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
+    # Into pinned memory, so that the host need not wait.
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
 
 
 def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,13 +25,20 @@ from renaissance.builtin.monitors.jsonl import JsonLines
 from renaissance.builtin.objectives.mlm import MLM
 from renaissance.engine import after_step
 from renaissance.engine.after_step import AfterStep
-from renaissance.engine.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from renaissance.engine.checkpoint import (
+    TrainState,
+    is_checkpoint,
+    load_checkpoint,
+    take_snapshot,
+    write_snapshot,
+)
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import SplitResult
 from renaissance.engine.loop import Loop
 from renaissance.engine.observers import Observers
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.signals import StopRequest
+from renaissance.engine.snapshot import Snapshot
 from renaissance.errors import CheckpointError, DataError
 from renaissance.plugins.loading import new_manager
 from renaissance.testing.made_up_run import make_run_info
@@ -99,13 +107,13 @@ def test_a_signal_after_a_save_does_not_save_again(
 ) -> None:
     saved: list[int] = []
 
-    def save(folder: Path, model: Any, optimizer: Any, state: TrainState, *more: Any) -> Path:
+    def save(model: Any, optimizer: Any, state: TrainState, *more: Any) -> Snapshot:
         saved.append(state.step)
         # Heeded before the next step.
         os.kill(os.getpid(), signal.SIGTERM)
-        return save_checkpoint(folder, model, optimizer, state, *more)
+        return take_snapshot(model, optimizer, state, *more)
 
-    monkeypatch.setattr(after_step, "save_checkpoint", save)
+    monkeypatch.setattr(after_step, "take_snapshot", save)
     settings = ["data.validate=[]", "checkpoint.every_steps=2", "train.max_steps=6"]
     run = train(tmp_path, *settings, is_stopped=True)
     assert saved == [2]
@@ -118,6 +126,116 @@ def test_a_signal_after_a_save_does_not_save_again(
     train(tmp_path, *settings, is_stopped=True)
     assert train(tmp_path / "fresh", *settings, is_stopped=True).checkpoints() == []
     assert saved == [2]
+
+
+def write_slowly(monkeypatch: pytest.MonkeyPatch, until: int) -> list[tuple[int, int, bool]]:
+    """Let no checkpoint be written before a step is done.
+
+    Returns:
+        Where reports of saved checkpoints go: its step, the step that was done by then, and whether
+        it is there.
+    """
+    is_done, steps = threading.Event(), [0]
+    reports: list[tuple[int, int, bool]] = []
+    step = Loop._step
+
+    def count(self: Loop, *arguments: Any) -> Any:
+        result = step(self, *arguments)
+        steps[0] = self.state.step + 1
+        if steps[0] >= until:
+            is_done.set()
+        return result
+
+    def write(folder: Path, snapshot: Snapshot) -> Path:
+        assert is_done.wait(60)
+        return write_snapshot(folder, snapshot)
+
+    def report(self: Observers, run: RunInfo, step: int, folder: Path) -> None:
+        reports.append((step, steps[0], is_checkpoint(folder)))
+
+    monkeypatch.setattr(Loop, "_step", count)
+    monkeypatch.setattr(after_step, "write_snapshot", write)
+    monkeypatch.setattr(Observers, "checkpoint_saved", report)
+    return reports
+
+
+BESIDE = ["data.validate=[]", "checkpoint.every_steps=4", "checkpoint.keep_last=9"]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tmp_path / "whole", *BESIDE, "train.max_steps=8")
+    reports = write_slowly(monkeypatch, until=7)
+    run = train(tmp_path, *BESIDE, "train.max_steps=8")
+    # Told of the fourth step's checkpoint before the next save at the latest, and once it is there.
+    assert [report[0] for report in reports] == [4, 8]
+    assert reports[0][1] in (7, 8)
+    assert all(is_there for *_, is_there in reports)
+    for step in (4, 8):
+        for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
+            files = [each.checkpoint(step) / name for each in (run, whole)]
+            assert files[0].read_bytes() == files[1].read_bytes()
+    assert run.metrics.read_text() == whole.metrics.read_text()
+
+
+def test_a_signal_waits_for_the_checkpoint_that_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = write_slowly(monkeypatch, until=6)
+    step = Loop._step
+
+    def stop(self: Loop, *arguments: Any) -> Any:
+        if self.state.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Loop, "_step", stop)
+    run = train(tmp_path, *BESIDE, "train.max_steps=8", is_stopped=True)
+    assert reports == [(4, 6, True), (6, 6, True)]
+    monkeypatch.undo()
+    train(tmp_path, *BESIDE, "train.max_steps=8")
+    whole = train(tmp_path / "whole", *BESIDE, "train.max_steps=8")
+    assert run.metrics.read_text() == whole.metrics.read_text()
+    files = [each.checkpoint(8) / "model.safetensors" for each in (run, whole)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_checkpoint_that_is_being_written_outlives_a_run_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = write_slowly(monkeypatch, until=5)
+    step = Loop._step
+
+    def fail(self: Loop, *arguments: Any) -> Any:
+        if self.state.step == 5:
+            raise DataError("photo.jpg: cut short")
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Loop, "_step", fail)
+    with pytest.raises(DataError, match=r"photo\.jpg: cut short"):
+        train(tmp_path, *BESIDE, "train.max_steps=8")
+    assert reports == [(4, 5, True)]
+
+
+def test_a_failure_beside_training_is_told_or_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error: Exception = CheckpointError("cannot write the checkpoint: no space")
+
+    def write(folder: Path, snapshot: Snapshot) -> Path:
+        if folder.name == "step-00000004":
+            raise error
+        return write_snapshot(folder, snapshot)
+
+    monkeypatch.setattr(after_step, "write_snapshot", write)
+    run = train(tmp_path / "full", *BESIDE, "train.max_steps=8")
+    assert f"warning: {error}; the run goes on, and saves again" in capsys.readouterr().out
+    assert run.checkpoints() == [run.checkpoint(8)]
+    error = ValueError("a defect")
+    with pytest.raises(ValueError, match="a defect"):
+        train(tmp_path / "defect", *BESIDE, "train.max_steps=8")
+    assert RunFolder(tmp_path / "defect/tiny").checkpoints() == []
 
 
 def fill_disk(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
@@ -223,7 +341,7 @@ class Book:
         self.compute, self.reset = lambda: {"loss": 1.0}, lambda: None
 
 
-def live(folder: Path, *monitors: Monitor) -> None:
+def live(folder: Path, *monitors: Monitor, evaluate_every: int = 1) -> None:
     """Live the life of a run from its last checkpoint, with a network whose weight is the step."""
     run = RunFolder(folder)
     run.create()
@@ -235,7 +353,7 @@ def live(folder: Path, *monitors: Monitor) -> None:
     parts: Any = SimpleNamespace(
         network=network,
         spec=SimpleNamespace(
-            evaluate=SimpleNamespace(every_steps=1),
+            evaluate=SimpleNamespace(every_steps=evaluate_every),
             checkpoint=SimpleNamespace(
                 every_steps=1, keep_last=1, best_metric="loss", best_mode="min"
             ),
@@ -253,13 +371,18 @@ def live(folder: Path, *monitors: Monitor) -> None:
     observers.run_started(info)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     after = AfterStep(parts, Ranks("cpu"), info, observers, optimizer, scaler)
-    after.resume(state)
     book: Any = Book()
-    while state.step < len(LOSSES):
-        state.step += 1
-        state.position += 8
-        network.weight.data.fill_(state.step)
-        after(state, book, {"head": 0.1}, 1.0, 0.0, StopRequest())
+    try:
+        after.resume(state)
+        while state.step < len(LOSSES):
+            if after.is_written:
+                after.settle()
+            state.step += 1
+            state.position += 8
+            network.weight.data.fill_(state.step)
+            after(state, book, {"head": 0.1}, 1.0, 0.0, StopRequest())
+    finally:
+        after.close()
 
 
 @pytest.fixture
@@ -305,6 +428,27 @@ def test_the_best_is_the_best_whenever_the_run_is_killed(tmp_path: Path) -> None
             ).read_bytes(), operation
         shutil.rmtree(run.path)
     assert operation > 100
+
+
+@pytest.mark.usefixtures("scripted")
+def test_a_kill_beside_training_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    """Training and the thread that writes are under way at once, and in any order."""
+    live(tmp_path / "whole", evaluate_every=3)
+    whole = RunFolder(tmp_path / "whole")
+    for operation in itertools.count(step=2):
+        run = RunFolder(tmp_path / str(operation))
+        if not is_killed(run.path, operation, lambda: live(run.path, evaluate_every=3)):  # noqa: B023
+            break
+        if run.last is not None:
+            weight = torch.nn.Linear(1, 1, bias=False)
+            step = load_checkpoint(run.last, weight, None).step
+            assert (int(weight.weight), run.last.name) == (step, f"step-{step:08d}")
+        live(run.path, evaluate_every=3)
+        assert run.metrics.read_text() == whole.metrics.read_text(), operation
+        names = [sorted(p.name for p in (r.path / "checkpoints").iterdir()) for r in (run, whole)]
+        assert names[0] == names[1], operation
+        shutil.rmtree(run.path)
+    assert operation > 80
 
 
 class Bests(Monitor):

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from support.full_disk import full_disk
 from support.kills import is_killed
 from torch import Tensor, nn
@@ -21,9 +22,11 @@ from renaissance.engine.checkpoint import (
     load_checkpoint,
     load_spec_tables,
     save_checkpoint,
+    take_snapshot,
+    write_snapshot,
 )
 from renaissance.engine.run_folder import RunFolder
-from renaissance.engine.tensors import read_tensors
+from renaissance.engine.tensors import read_tensors, write_tensors
 from renaissance.files import remove
 
 FILES = ["model.safetensors", "optimizer.safetensors", "spec.toml", "state.json"]
@@ -102,6 +105,53 @@ def test_the_manifest_lists_every_file_with_its_digest(tmp_path: Path) -> None:
     for name, entry in manifest.items():
         data = (folder / name).read_bytes()
         assert entry == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def test_tensors_are_written_as_safetensors_writes_them(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        name: torch.randint(0, 2, shape, generator=generator).to(dtype)
+        for name, shape, dtype in (
+            ("b.half", (3, 5), torch.bfloat16),
+            ("a.flag", (7,), torch.bool),
+            ("step", (), torch.float32),
+            ("empty", (0, 4), torch.float16),
+            ("ids", (2, 2), torch.int64),
+            ("bytes", (9,), torch.uint8),
+            ("ä", (1,), torch.float64),
+            # More than is hashed at once.
+            ("long", (5_000_000,), torch.float32),
+        )
+    }
+    for metadata in ({}, {"optimizer": "AdamW"}):
+        digest = write_tensors(tmp_path / "ours", tensors, metadata)
+        assert digest == hashlib.sha256((tmp_path / "ours").read_bytes()).hexdigest()
+        loaded = load_file(tmp_path / "ours")
+        assert loaded.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            assert loaded[name].dtype == tensor.dtype
+            assert torch.equal(loaded[name], tensor)
+        save_file(tensors, tmp_path / "theirs", metadata or None)
+        sizes = [(tmp_path / name).stat().st_size for name in ("ours", "theirs")]
+        assert abs(sizes[0] - sizes[1]) < 200  # Their headers differ in spaces.
+        with safe_open(tmp_path / "ours", "pt") as file:
+            assert (file.metadata() or {}) == metadata
+    with pytest.raises(SafetensorError, match=r"odd: safetensors has no torch\.complex128"):
+        write_tensors(tmp_path / "ours", {"odd": torch.zeros(1, dtype=torch.complex128)}, {})
+
+
+def test_training_on_does_not_change_what_is_being_saved(tmp_path: Path) -> None:
+    network = Network(tied=True)
+    optimizer = trained(network)
+    expected = save_checkpoint(tmp_path / "a", network, optimizer, TrainState(step=2), "[run]\n")
+    state = TrainState(step=2)
+    snapshot = take_snapshot(network, optimizer, state, "[run]\n")
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    state.bad_samples.append(7)
+    actual = write_snapshot(tmp_path / "b", snapshot)
+    for name in [*FILES, "manifest.json"]:
+        assert (actual / name).read_bytes() == (expected / name).read_bytes(), name
 
 
 def test_a_full_disk_leaves_no_half_checkpoint(
