@@ -41,6 +41,7 @@ from transformers import PreTrainedTokenizerFast
 
 from renaissance import ObjectiveBatch, Pairs
 from renaissance.data.collate import MicroBatch
+from renaissance.engine.bf16_copies import Bf16Copies, following_modules
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_parts import build
 from renaissance.plugins.loading import load_plugins
@@ -334,8 +335,11 @@ def count(network: MultiObjective, batch: MicroBatch) -> Counts:
     """Count one forward and backward pass."""
     operations = _Operations(len(batch.indices))
     batch = batch.to(torch.device("meta"))
+    copies = Bf16Copies(following_modules(network))
     with ExitStack() as stack:
         stack.enter_context(operations)
+        copies.refresh()
+        stack.enter_context(copies.in_use())
         with _CudaAutocast(), torch.autocast("cpu", torch.bfloat16):
             outputs = network(batch)
             losses = [

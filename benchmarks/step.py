@@ -58,6 +58,7 @@ from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.mlm import MLM
 from renaissance.builtin.poolers.double import Double
 from renaissance.data.collate import MicroBatch
+from renaissance.engine.bf16_copies import Bf16Copies, following_modules
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
 from renaissance.model.two_tower import TwoTower
@@ -287,15 +288,19 @@ def our_step(
     network: MultiObjective, batch: MicroBatch, device: torch.device, bf16: bool
 ) -> Callable[[], None]:
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, fused=True)
+    copies = Bf16Copies(following_modules(network) if bf16 else [])
 
     def step() -> None:
         optimizer.zero_grad()
-        with autocast("bf16" if bf16 else "fp32", device, training=True):
-            outputs = network(batch)
-        losses = [
-            output.loss_sum / batch.objectives[name].num_targets for name, output in outputs.items()
-        ]
-        torch.stack(losses).sum().backward()
+        copies.refresh()
+        with copies.in_use():
+            with autocast("bf16" if bf16 else "fp32", device, training=True):
+                outputs = network(batch)
+            losses = [
+                output.loss_sum / batch.objectives[name].num_targets
+                for name, output in outputs.items()
+            ]
+            torch.stack(losses).sum().backward()
         optimizer.step()
 
     return step

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from renaissance.contracts.tokens import TokenUse as TokenUse
     from renaissance.contracts.tokens import attention_bias as attention_bias
     from renaissance.contracts.tokens import compute_dtype as compute_dtype
+    from renaissance.contracts.tokens import own_precision as own_precision
     from renaissance.contracts.tokens import summarize as summarize
     from renaissance.contracts.training_data import Classes as Classes
     from renaissance.contracts.training_data import Distribution as Distribution
@@ -132,6 +133,7 @@ _LAZY = {
         "TokenUse",
         "attention_bias",
         "compute_dtype",
+        "own_precision",
         "summarize",
     ),
     "renaissance.contracts.transform": ("Channels", "Transform", "TransformContext"),

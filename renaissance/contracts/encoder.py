@@ -52,6 +52,9 @@ class Encoder(nn.Module, Component, ABC):
             such as a class token; "mean" otherwise.
         image_summary: Where that of an image is.
         weights_source: Where its weights come from, in words, for `renaissance check`.
+        follows_dtype: Whether it computes in the dtype of its parameters, embedding tables apart,
+            and returns it. In training with `train.precision = "bf16"`, it is then given bf16
+            copies of them and bf16 input; see `train.residual`. Else it runs under autocast.
     """
 
     modalities: ClassVar[frozenset[Modality]]
@@ -59,6 +62,7 @@ class Encoder(nn.Module, Component, ABC):
     text_summary: Summary = "first"
     image_summary: Summary = "first"
     weights_source: str = "random"
+    follows_dtype: bool = False
 
     @classmethod
     def checkpoint_of(cls, options: Any) -> str | None:

@@ -30,9 +30,13 @@ class Fusion(nn.Module, Component, ABC):
 
     Attributes:
         hidden_size: Width of both modalities, in and out.
+        follows_dtype: Whether it computes in the dtype of its parameters, embedding tables apart,
+            and returns it. In training with `train.precision = "bf16"`, it is then given bf16
+            copies of them and bf16 input; see `train.residual`. Else it runs under autocast.
     """
 
     hidden_size: int
+    follows_dtype: bool = False
 
     @abstractmethod
     def forward(self, text: Tokens, image: Tokens) -> tuple[Tokens, Tokens]:

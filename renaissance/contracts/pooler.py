@@ -19,11 +19,15 @@ class Pooler(nn.Module, Component, ABC):
         text_use: Which text tokens it needs; others may not be computed. "first" is a single token,
             the text's summary: the mean of its tokens where the encoder has no class token.
         image_use: Which image tokens it needs.
+        follows_dtype: Whether it computes in the dtype of its parameters, embedding tables apart,
+            and returns it. In training with `train.precision = "bf16"`, it is then given bf16
+            copies of them and bf16 input; see `train.residual`. Else it runs under autocast.
     """
 
     output_size: int
     text_use: ClassVar[TokenUse] = "all"
     image_use: ClassVar[TokenUse] = "all"
+    follows_dtype: bool = False
 
     @abstractmethod
     def forward(self, text: Tokens | None, image: Tokens | None) -> Tensor:

@@ -1,6 +1,7 @@
 """Token states, and the vocabulary for how they are used."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import attrs
@@ -88,11 +89,29 @@ def attention_bias(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
     """Return the dtype in which products with a tensor are computed: autocast's, or its own."""
-    # The meta device has no autocast of its own.
-    device_type = "cpu" if tensor.is_meta else tensor.device.type
+    device_type = _autocast_device(tensor)
     if torch.is_autocast_enabled(device_type):
         return torch.get_autocast_dtype(device_type)
     return tensor.dtype
+
+
+def _autocast_device(tensor: Tensor) -> str:
+    # The meta device has no autocast of its own.
+    return "cpu" if tensor.is_meta else tensor.device.type
+
+
+def own_precision(weight: Tensor) -> AbstractContextManager[object]:
+    """Return a context without autocast for a module whose parameters are not fp32.
+
+    It then computes in the dtype of its parameters, and so do its layer norms, which autocast
+    computes in fp32; see `train.residual`. Inputs must have that dtype too.
+
+    Args:
+        weight: One of the module's parameters, other than an embedding table.
+    """
+    if weight.dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(_autocast_device(weight), enabled=False)
 
 
 def summarize(tokens: Tokens, summary: Summary) -> Tensor:
@@ -101,6 +120,8 @@ def summarize(tokens: Tokens, summary: Summary) -> Tensor:
         return tokens.hidden_states[:, 0]
     if not tokens.has_mask:
         return tokens.hidden_states.mean(1)
-    is_real = tokens.attention_mask[:, :, None].to(tokens.hidden_states.dtype)
-    mean: Tensor = (tokens.hidden_states * is_real).sum(1) / is_real.sum(1)
+    is_real = tokens.attention_mask[:, :, None]
+    total = (tokens.hidden_states * is_real).sum(1)
+    # bf16 cannot count beyond 256.
+    mean: Tensor = total / is_real.sum(1).to(total.dtype)
     return mean

@@ -13,6 +13,7 @@ from renaissance.data.loader import MicroBatchLoader, StoppedWaitingError
 from renaissance.data.order import TrainingOrder
 from renaissance.data.workers import count_workers
 from renaissance.engine.after_step import AfterStep
+from renaissance.engine.bf16_copies import bf16_copies
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.data_parallel import exchange, wrap
 from renaissance.engine.distributed import Ranks
@@ -20,7 +21,7 @@ from renaissance.engine.messages import say
 from renaissance.engine.metrics import MetricBook, weighted_loss
 from renaissance.engine.nonfinite import stop_not_finite
 from renaissance.engine.optim import learning_rate, set_learning_rates, trainable_parameters
-from renaissance.engine.precision import autocast
+from renaissance.engine.precision import autocast, training_kernels
 from renaissance.engine.run_parts import RunParts
 from renaissance.engine.signals import StopRequest, largest_signal
 from renaissance.engine.whole_batch import compare_whole_batch
@@ -56,6 +57,7 @@ class Loop:
         self.optimizer, self.scaler = optimizer, scaler
         self.state, self.after_step = state, after_step
         self.module = wrap(parts.network, ranks.world_size)
+        self.copies = bf16_copies(parts.network, parts.spec.train)
         self.parameters = trainable_parameters(parts.network)
         self.objectives = parts.network.named_objectives()
         self.book = MetricBook(self.objectives, self.spec.loss_weights, ranks.device)
@@ -108,13 +110,19 @@ class Loop:
         )
         outputs: list[dict[str, ObjectiveOutput]] = []
         buffers = self._buffers()
+        self.copies.refresh()
         total_loss = torch.zeros((), device=device)
         for index, micro_batch in enumerate(micro_batches):
             batch = micro_batch.to(device)
             torch.manual_seed(seeds[index])
             # Gradients add up in place; ranks exchange them once per step, with the last.
-            with exchange(self.module, is_last=index + 1 == len(micro_batches)):
-                with autocast(spec.train.precision, device, training=True):
+            is_last = index + 1 == len(micro_batches)
+            with (
+                self.copies.in_use(),
+                exchange(self.module, is_last),
+                training_kernels(spec.train.precision, device),
+            ):
+                with autocast(spec.train.precision, device):
                     output = self.module(batch)
                 loss = weighted_loss(output, num_targets, spec.loss_weights)
                 # DDP divides by the number of ranks; num_targets counts those of all ranks.

@@ -1,7 +1,7 @@
 """The precision of a run: `train.precision`."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -36,12 +36,23 @@ def autocast(precision: Precision, device: torch.device, training: bool = False)
         training: Whether a backward pass will follow.
     """
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-        if training and dtype is not None and device.type == "cpu":
-            with _attention_as_matrix_products():
-                yield
-        else:
-            yield
+    kernels = training_kernels(precision, device) if training else nullcontext()
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None), kernels:
+        yield
+
+
+def training_kernels(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """Return a context with the kernels that are the fastest in training.
+
+    Backward must be inside too if activations are recomputed there.
+
+    Args:
+        precision: "fp32", "bf16" or "fp16".
+        device: Where the run computes.
+    """
+    if precision == "fp32" or device.type != "cpu":
+        return nullcontext()
+    return _attention_as_matrix_products()
 
 
 @contextmanager

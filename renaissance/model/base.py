@@ -120,6 +120,13 @@ def new_token_types(hidden_size: int) -> nn.Embedding:
     return embeddings
 
 
+def token_type(token_types: nn.Embedding, index: int, tokens: Tokens) -> Tensor:
+    """Return one token type embedding, (hidden,)."""
+    # By the embedding itself, whose output may have another dtype than its table.
+    row: Tensor = token_types(torch.full((), index, device=tokens.hidden_states.device))
+    return row
+
+
 def gather_pairs(
     text: Tokens, image: Tokens, token_types: nn.Embedding, requests: Sequence[Pairs]
 ) -> tuple[Tokens, Tokens]:
@@ -130,15 +137,20 @@ def gather_pairs(
     """
     text_rows = torch.cat([pairs.text_rows for pairs in requests])
     image_rows = torch.cat([pairs.image_rows for pairs in requests])
-    image_types = torch.cat(
-        [
-            torch.ones_like(pairs.image_rows) if pairs.image_types is None else pairs.image_types
-            for pairs in requests
-        ]
-    )
     # All texts have the same type, so it is added before rows are repeated.
-    text_states = (text.hidden_states + token_types.weight[0])[text_rows]
-    image_states = image.hidden_states[image_rows] + token_types(image_types)[:, None, :]
+    text_states = (text.hidden_states + token_type(token_types, 0, text))[text_rows]
+    if all(pairs.image_types is None for pairs in requests):
+        image_states = (image.hidden_states + token_type(token_types, 1, image))[image_rows]
+    else:
+        image_types = torch.cat(
+            [
+                torch.ones_like(pairs.image_rows)
+                if pairs.image_types is None
+                else pairs.image_types
+                for pairs in requests
+            ]
+        )
+        image_states = image.hidden_states[image_rows] + token_types(image_types)[:, None, :]
     return (
         text.map(lambda part: part[text_rows]).with_states(text_states),
         image.map(lambda part: part[image_rows]).with_states(image_states),

@@ -10,7 +10,7 @@ from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.features import Fused, ModelSizes
 from renaissance.contracts.pooler import Pooler
 from renaissance.contracts.tokens import Role, Tokens
-from renaissance.model.base import VisionLanguageModel, gather_pairs, new_token_types
+from renaissance.model.base import VisionLanguageModel, gather_pairs, new_token_types, token_type
 
 
 class OneTower(VisionLanguageModel):
@@ -56,11 +56,11 @@ class OneTower(VisionLanguageModel):
 
     def text_features(self, text: Tokens) -> Tokens:
         """Run the joint stack over texts alone."""
-        return self._alone(text, token_type=0)
+        return self._alone(text, 0)
 
     def image_features(self, image: Tokens) -> Tokens:
         """Run the joint stack over images alone."""
-        return self._alone(image, token_type=1)
+        return self._alone(image, 1)
 
     def roles(self) -> Mapping[Role, Sequence[nn.Module]]:
         """Count token types and pooler, which are new, as fusion."""
@@ -73,8 +73,8 @@ class OneTower(VisionLanguageModel):
         """Return the modules of the tower."""
         return dict(self.named_children())
 
-    def _alone(self, tokens: Tokens, token_type: int) -> Tokens:
-        states = tokens.hidden_states + self.token_type_embeddings.weight[token_type]
+    def _alone(self, tokens: Tokens, index: int) -> Tokens:
+        states = tokens.hidden_states + token_type(self.token_type_embeddings, index, tokens)
         return self.encoder.encode_joint(tokens.with_states(states))
 
 

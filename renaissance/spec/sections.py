@@ -199,6 +199,12 @@ class TrainSection:
         help="Let matrix products and convolutions of fp32 on a CUDA device round their inputs to "
         "TF32, which is several times faster.",
     )
+    residual: Literal["bf16", "fp32"] = option(
+        "bf16",
+        help="For precision bf16: the dtype of the states between layers in training, and of the "
+        "copies of the parameters, which are made once per step. Losses, gradients and the "
+        "optimizer are always fp32. fp32: as under autocast alone, slower.",
+    )
     gradient_clip: float | None = option(
         None, help="Norm that gradients are clipped to.", validator=positive
     )

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import attrs
 from torch import Tensor
 
-from renaissance import Encoder, EncoderContext, Tokens
+from renaissance import Encoder, EncoderContext, Tokens, own_precision
 from renaissance.builtin.encoders.huggingface.positions import (
     antialias_of,
     resized_image_table,
 )
+from renaissance.builtin.encoders.huggingface.precision import FOLLOWING_FAMILIES, first_weight
 from renaissance.builtin.encoders.huggingface.pretrained import (
     PretrainedOptions,
     enable_checkpointing,
@@ -65,11 +66,14 @@ class HFImageEncoder(Encoder):
         self.image_size = context.image_size
         self.image_summary = loaded.image_summary
         self.weights_source = options.weights_source
+        self.follows_dtype = self.model.config.model_type in FOLLOWING_FAMILIES
         self._options = options
 
     def encode_image(self, pixel_values: Tensor) -> Tokens:
         """Encode images; every token is real."""
-        states = self.model(pixel_values=pixel_values).last_hidden_state
+        weight = first_weight(self.model)
+        with own_precision(weight):
+            states = self.model(pixel_values=pixel_values.to(weight.dtype)).last_hidden_state
         if states.dim() == 4:
             # (images, hidden, height, width) -> (images, tokens, hidden)
             states = states.flatten(2).transpose(1, 2)

@@ -6,7 +6,16 @@ import attrs
 import torch
 from torch import Tensor
 
-from renaissance import Encoder, EncoderContext, PluginError, SpecError, Tokens, option, positive
+from renaissance import (
+    Encoder,
+    EncoderContext,
+    PluginError,
+    SpecError,
+    Tokens,
+    option,
+    own_precision,
+    positive,
+)
 from renaissance.builtin.encoders.huggingface.dry_run import (
     Modality,
     dry_run,
@@ -24,6 +33,7 @@ from renaissance.builtin.encoders.huggingface.positions import (
     resized_image_table,
     resized_text_table,
 )
+from renaissance.builtin.encoders.huggingface.precision import FOLLOWING_FAMILIES, first_weight
 from renaissance.builtin.encoders.huggingface.pretrained import (
     PretrainedOptions,
     load_image_model,
@@ -90,6 +100,7 @@ class HFJointEncoder(Encoder):
         model, config = loaded.model, loaded.model.config
         self.weights_source = options.weights_source
         self._options = options
+        self.follows_dtype = config.model_type in FOLLOWING_FAMILIES
 
         def run() -> Tensor:
             return dry_run(WHERE, model, modality, context, loaded.mask_form)
@@ -120,25 +131,30 @@ class HFJointEncoder(Encoder):
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
         """Embed texts, (texts, tokens) int64 to (texts, tokens, hidden)."""
-        if self.text_embeddings is not None:
-            return Tokens(self.text_embeddings(input_ids), attention_mask)
-        segments = segment_argument(
-            self.embedder.config, input_ids, attention_mask, self.separator_id
-        )
-        states = self.embedder(input_ids=input_ids, **segments).last_hidden_state
+        with own_precision(first_weight(self.stack)):
+            if self.text_embeddings is not None:
+                return Tokens(self.text_embeddings(input_ids), attention_mask)
+            segments = segment_argument(
+                self.embedder.config, input_ids, attention_mask, self.separator_id
+            )
+            states = self.embedder(input_ids=input_ids, **segments).last_hidden_state
         return Tokens(states, attention_mask)
 
     def encode_image(self, pixel_values: Tensor) -> Tokens:
         """Embed images, (images, 3, height, width) to (images, tokens, hidden)."""
-        if self.image_embeddings is not None:
-            states = self.image_embeddings(pixel_values)
-        else:
-            states = self.embedder(pixel_values=pixel_values).last_hidden_state
+        weight = first_weight(self.stack)
+        pixel_values = pixel_values.to(weight.dtype)
+        with own_precision(weight):
+            if self.image_embeddings is not None:
+                states = self.image_embeddings(pixel_values)
+            else:
+                states = self.embedder(pixel_values=pixel_values).last_hidden_state
         return Tokens(states)
 
     def encode_joint(self, tokens: Tokens) -> Tokens:
         """Run the stack over embedded texts, embedded images, or texts followed by images."""
-        fused: Tokens = self.stack(tokens)
+        with own_precision(first_weight(self.stack)):
+            fused: Tokens = self.stack(tokens)
         return fused
 
     def fit_tensor(self, name: str, tensor: Tensor) -> Tensor | None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import attrs
 from torch import Tensor
 
-from renaissance import Encoder, EncoderContext, Tokens, compute_dtype
+from renaissance import Encoder, EncoderContext, Tokens, compute_dtype, own_precision
 from renaissance.builtin.encoders.huggingface.attention import mask_argument
 from renaissance.builtin.encoders.huggingface.positions import resized_text_table
+from renaissance.builtin.encoders.huggingface.precision import FOLLOWING_FAMILIES, first_weight
 from renaissance.builtin.encoders.huggingface.pretrained import (
     PretrainedOptions,
     enable_checkpointing,
@@ -63,15 +64,17 @@ class HFTextEncoder(Encoder):
         self.mask_form = loaded.mask_form
         self.text_summary = "first" if context.starts_with_class else "mean"
         self.weights_source = options.weights_source
+        self.follows_dtype = self.model.config.model_type in FOLLOWING_FAMILIES
         self._options = options
         self.separator_id = context.separator_id
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
         """Encode texts, (texts, tokens) int64 to (texts, tokens, hidden)."""
-        weight = self.model.get_input_embeddings().weight
+        weight = first_weight(self.model)
         mask = mask_argument(attention_mask, self.mask_form, compute_dtype(weight))
         segments = segment_argument(self.model.config, input_ids, attention_mask, self.separator_id)
-        output = self.model(input_ids=input_ids, attention_mask=mask, **segments)
+        with own_precision(weight):
+            output = self.model(input_ids=input_ids, attention_mask=mask, **segments)
         return Tokens(output.last_hidden_state, attention_mask)
 
     def fit_tensor(self, name: str, tensor: Tensor) -> Tensor | None:

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from renaissance import FusedUse, Fusion, Tokens, TokenUse, compute_dtype, initialize_linear
+from renaissance import (
+    FusedUse,
+    Fusion,
+    Tokens,
+    TokenUse,
+    compute_dtype,
+    initialize_linear,
+    own_precision,
+)
 from renaissance.builtin.fusions.attention import Stream
 from renaissance.builtin.fusions.options import StackOptions
 
@@ -34,6 +42,7 @@ class StackedFusion(Fusion):
     Weights are initialized like BERT's, scaled to the width (`initialize_linear`).
     """
 
+    follows_dtype = True
     Options = StackOptions
 
     def __init__(self, options: StackOptions, layers: Sequence[FusionLayer]) -> None:
@@ -45,9 +54,10 @@ class StackedFusion(Fusion):
 
     def forward(self, text: Tokens, image: Tokens) -> tuple[Tokens, Tokens]:
         """Run all layers, each on all tokens."""
-        streams = self.streams(text, image)
-        for layer in self.layers:
-            streams = self._run_whole(layer, *streams)
+        with own_precision(self._weight):
+            streams = self.streams(text, image)
+            for layer in self.layers:
+                streams = self._run_whole(layer, *streams)
         return text.with_states(streams[0].states), image.with_states(streams[1].states)
 
     def fuse(
@@ -57,6 +67,12 @@ class StackedFusion(Fusion):
 
         It runs once per series of consecutive groups of pairs with the same use.
         """
+        with own_precision(self._weight):
+            return self._fuse(text, image, uses)
+
+    def _fuse(
+        self, text: Tokens, image: Tokens, uses: Sequence[FusedUse]
+    ) -> list[tuple[Tokens | None, Tokens | None]]:
         streams = self.streams(text, image)
         for layer in self.layers[:-1]:
             streams = self._run_whole(layer, *streams)
@@ -73,6 +89,11 @@ class StackedFusion(Fusion):
         return list(
             zip(_rows(text, fused_text, uses), _rows(image, fused_image, uses), strict=True)
         )
+
+    @property
+    def _weight(self) -> Tensor:
+        # All have one dtype.
+        return next(self.parameters())
 
     def streams(self, text: Tokens, image: Tokens) -> tuple[Stream, Stream]:
         """Return what the layers take; masks become biases once, not in every layer."""

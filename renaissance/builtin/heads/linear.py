@@ -9,6 +9,8 @@ from renaissance import Head, fraction, initialize_linear, option
 class Linear(Head):
     """Dropout, then one linear layer."""
 
+    follows_dtype = True
+
     @attrs.frozen
     class Options:
         """Options of the linear head."""

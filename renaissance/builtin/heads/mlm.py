@@ -4,7 +4,7 @@ import attrs
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from renaissance import Head, initialize_linear
+from renaissance import Head, initialize_linear, own_precision
 
 
 class MLMHead(Head):
@@ -12,6 +12,8 @@ class MLMHead(Head):
 
     The output size is the size of the vocabulary.
     """
+
+    follows_dtype = True
 
     @attrs.frozen
     class Options:
@@ -26,5 +28,7 @@ class MLMHead(Head):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Return the logits, (..., output_size)."""
-        logits: Tensor = self.decoder(self.layer_norm(F.gelu(self.dense(hidden_states))))
+        states = self.dense(hidden_states)
+        with own_precision(self.dense.weight):
+            logits: Tensor = self.decoder(self.layer_norm(F.gelu(states)))
         return logits

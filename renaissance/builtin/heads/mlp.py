@@ -4,7 +4,7 @@ import attrs
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from renaissance import Head, initialize_linear
+from renaissance import Head, initialize_linear, own_precision
 
 
 class MLP(Head):
@@ -12,6 +12,8 @@ class MLP(Head):
 
     The classification head of ViLT (Kim et al., 2021) and METER (Dou et al., 2022).
     """
+
+    follows_dtype = True
 
     @attrs.frozen
     class Options:
@@ -26,5 +28,7 @@ class MLP(Head):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Return the logits, (..., output_size)."""
-        logits: Tensor = self.decoder(F.gelu(self.layer_norm(self.dense(hidden_states))))
+        states = self.dense(hidden_states)
+        with own_precision(self.dense.weight):
+            logits: Tensor = self.decoder(F.gelu(self.layer_norm(states)))
         return logits

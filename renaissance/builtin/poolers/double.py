@@ -16,6 +16,7 @@ class Double(Pooler):
 
     text_use = "first"
     image_use = "first"
+    follows_dtype = True
 
     @attrs.frozen
     class Options:

@@ -11,6 +11,8 @@ from renaissance.builtin.poolers.dense import DenseTanh, needed
 class Mean(Pooler):
     """Mean of the real tokens of each modality, each through its own dense layer, concatenated."""
 
+    follows_dtype = True
+
     @attrs.frozen
     class Options:
         """Nothing to set."""

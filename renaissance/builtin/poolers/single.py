@@ -16,6 +16,7 @@ class Single(Pooler):
 
     text_use = "first"
     image_use = "none"
+    follows_dtype = True
 
     @attrs.frozen
     class Options:

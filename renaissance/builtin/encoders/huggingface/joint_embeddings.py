@@ -79,7 +79,7 @@ class TextEmbeddings(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Embed texts: (texts, tokens) int64 to (texts, tokens, hidden)."""
-        positions = self.position_embeddings.weight[: input_ids.shape[1]]
-        states = self.word_embeddings(input_ids) + positions
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        states = self.word_embeddings(input_ids) + self.position_embeddings(positions)
         embedded: Tensor = self.dropout(self.norm(states))
         return embedded
