@@ -15,7 +15,7 @@ from renaissance.hub import upload
 from renaissance.inference.loading import HUB_NAME, load
 from renaissance.inference.model import Model
 
-Form = Literal["hf"]
+Form = Literal["hf", "torch", "onnx"]
 
 
 @attrs.frozen
@@ -91,4 +91,16 @@ def _huggingface(model: Model, run: RunFolder, folder: Path, request: ExportRequ
     return lines
 
 
-EXPORTERS: Mapping[Form, Exporter] = {"hf": _huggingface}
+def _torch(model: Model, run: RunFolder, folder: Path, request: ExportRequest) -> list[str]:
+    from renaissance.export.programs import export_torch
+
+    return export_torch(model, folder)
+
+
+def _onnx(model: Model, run: RunFolder, folder: Path, request: ExportRequest) -> list[str]:
+    from renaissance.export.programs import export_onnx
+
+    return export_onnx(model, folder)
+
+
+EXPORTERS: Mapping[Form, Exporter] = {"hf": _huggingface, "torch": _torch, "onnx": _onnx}

@@ -119,10 +119,11 @@ def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")],
     output: Annotated[Path, typer.Option(help="Folder to write, new or empty.")],
     to: Annotated[
-        Literal["hf"],
+        Literal["hf", "torch", "onnx"],
         typer.Option(
             help="hf: a folder that renaissance.load reads, with a model card, and with each tower "
-            "as a folder that transformers loads."
+            "as a folder that transformers loads. torch: torch.export programs. onnx: ONNX files. "
+            "The latter two are of the text encoder, the image encoder and the pair scorer."
         ),
     ] = "hf",
     push: Annotated[

@@ -11,6 +11,7 @@ from renaissance.inference.model import Model
 
 # Of different lengths, so that there is padding.
 TEXTS = ("a dog", "two people on a red bench under a tree", "a photo of the sea at night")
+NUM_ROWS = len(TEXTS)
 SEED = 20
 # Of the outputs of another program; ours must be equal to the bit.
 TOLERANCE = 1e-4
@@ -31,7 +32,7 @@ class Probe:
     pixel_values: Tensor
 
     @classmethod
-    def of(cls, model: Model, num_rows: int = len(TEXTS)) -> "Probe":
+    def of(cls, model: Model, num_rows: int = NUM_ROWS) -> "Probe":
         """Return inputs for a model: `TEXTS` in turn, and as many random images."""
         texts = [TEXTS[row % len(TEXTS)] for row in range(num_rows)]
         rows = [model.tokenizer(text)["input_ids"] for text in texts]

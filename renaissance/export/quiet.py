@@ -1,20 +1,28 @@
-"""Silence of transformers, whose warnings and progress bars say nothing about an export."""
+"""Silence of the libraries, whose warnings and progress bars say nothing about an export."""
 
+import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence warnings and progress bars."""
-    verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    verbosity = transformers_logging.get_verbosity()
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    disabled = logging.root.manager.disable
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        logging.set_verbosity(verbosity)
+        logging.disable(disabled)
+        transformers_logging.set_verbosity(verbosity)
         if had_bars:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()

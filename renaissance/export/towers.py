@@ -106,11 +106,15 @@ def _export_image(model: Model, name: str, plain: PreTrainedModel, folder: Path)
         # (images, hidden, height, width) -> (images, tokens, hidden)
         states = states.flatten(2).transpose(1, 2)
     check_close(name, states, ours)
-    return attrs.evolve(tower, note=_export_processor(model, folder))
+    return attrs.evolve(tower, note=write_processor(model, folder))
 
 
-def _export_processor(model: Model, folder: Path) -> str:
-    """Write the image processor, if there is one that does the same; return what is to be said."""
+def write_processor(model: Model, folder: Path) -> str:
+    """Write the image processor, if there is one that does the same; return what is to be said.
+
+    Raises:
+        RunError: If its pixels differ from the model's.
+    """
     choice = model.spec.data.transform
     context = TransformContext(model.spec.data.image_size, False, choice.mean)
     transform = choice.build(context)

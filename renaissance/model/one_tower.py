@@ -46,7 +46,7 @@ class OneTower(VisionLanguageModel):
         results = []
         start = 0
         for pairs in requests:
-            rows = slice(start, start + len(pairs.text_rows))
+            rows = slice(start, start + pairs.text_rows.shape[0])
             # Parts are (pairs, text tokens + image tokens, ...).
             fused_text = _cut(fused, rows, slice(num_text_tokens))
             fused_image = _cut(fused, rows, slice(num_text_tokens, None))

@@ -42,7 +42,7 @@ class TwoTower(DualEncoder):
         paired_text, paired_image = gather_pairs(text, image, self.token_type_embeddings, requests)
         uses = [
             FusedUse(
-                num_pairs=len(pairs.text_rows),
+                num_pairs=pairs.text_rows.shape[0],
                 text=_use("text", self.pooler.text_use, self.text_summary, pairs),
                 image=_use("image", self.pooler.image_use, self.image_summary, pairs),
             )
