@@ -74,6 +74,7 @@ def register_objectives(register: Register) -> None:
     from renaissance.builtin.objectives.retrieval import Retrieval
     from renaissance.builtin.objectives.snli_ve import SNLIVE
     from renaissance.builtin.objectives.vqa import VQA
+    from renaissance.builtin.objectives.zero_shot import ZeroShot
 
     register("mlm", MLM)
     register("itm", ITM)
@@ -85,6 +86,7 @@ def register_objectives(register: Register) -> None:
     register("refcoco", RefCOCO)
     register("classification", LabelClassification)
     register("regression", Regression)
+    register("zero-shot", ZeroShot)
 
 
 @hookimpl

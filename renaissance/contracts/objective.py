@@ -99,6 +99,8 @@ class Objective(nn.Module, Component, ABC):
             global batch is divided, as `check` says. "global batch": with those of all
             micro-batches of a step, by `compared` and `compare`. None if it looks at each sample
             alone. Set it per instance if it depends on the options.
+        learns: False for an objective that only evaluates whole splits: `collate` and `forward`
+            are not called, and it needs no training data.
         default_head: Registered name of the head to use if the run spec names none; None for an
             objective without a head, for which the run spec must not name one.
     """
@@ -108,6 +110,7 @@ class Objective(nn.Module, Component, ABC):
     unimodal: frozenset[Modality] = frozenset()
     compatible_heads: ClassVar[tuple[str, ...]] = ()
     default_head: ClassVar[str | None] = None
+    learns: ClassVar[bool] = True
     compares_with: Literal["rank", "all ranks", "global batch"] | None = None
 
     @abstractmethod

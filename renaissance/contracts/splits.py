@@ -9,7 +9,7 @@ from torch import Tensor
 
 from renaissance.contracts.batches import Pairs
 from renaissance.contracts.features import Fused
-from renaissance.contracts.tokens import Tokens
+from renaissance.contracts.tokens import Modality, Tokens
 
 
 @attrs.frozen
@@ -51,12 +51,27 @@ class SplitEvaluator(Protocol):
         """Return the identifier of each sample's first image, without decoding images."""
         ...
 
+    def labels(self, name: str) -> Iterator[tuple[str, object]]:
+        """Yield where each sample comes from, and its label of a name; None if it has none."""
+        ...
+
     def encode_texts(self, indices: Sequence[int]) -> EncodedRows:
         """Encode the plain texts of samples, one row per index, on this rank alone."""
         ...
 
     def encode_images(self, indices: Sequence[int]) -> EncodedRows:
         """Encode the first images of samples, one row per index, on this rank alone."""
+        ...
+
+    def encode_given_texts(self, texts: Sequence[str]) -> EncodedRows:
+        """Encode texts that are not in the split, such as names of classes, on this rank alone."""
+        ...
+
+    def embed(self, rows: EncodedRows, modality: Modality) -> Tensor | None:
+        """Return the unit vectors of rows by the first objective that learns them, if any does.
+
+        They are (rows, size), float32, on the CPU.
+        """
         ...
 
     def fuse(self, text: Tokens, image: Tokens, pairs: Pairs) -> Fused:

@@ -74,6 +74,16 @@ class TrainingData(Protocol):
         """
         ...
 
+    def names(self, file: Path) -> tuple[str, ...]:
+        """Return the classes that a file names: one per line, or a JSON list.
+
+        Unlike `classes`, this does not look at the data.
+
+        Raises:
+            DataError: If it does not name two distinct classes or more.
+        """
+        ...
+
     def distribution(self, label: str) -> Distribution:
         """Return the mean and the standard deviation of a label that is a number.
 
@@ -104,6 +114,10 @@ class NoTrainingData:
     def classes(self, label: str, **question: object) -> Classes:
         """Raise an error."""
         raise _no_data(label)
+
+    def names(self, file: Path) -> tuple[str, ...]:
+        """Raise an error."""
+        raise _no_data(str(file))
 
     def distribution(self, label: str) -> Distribution:
         """Raise an error."""

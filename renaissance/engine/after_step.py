@@ -203,7 +203,7 @@ class AfterStep:
 
     def _report_without_targets(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         """Say, once per objective, that the samples have nothing for it to learn from."""
-        for name in self.spec.loss_weights:
+        for name in [choice.name for choice in self.spec.objectives if choice.learns]:
             if f"{name}/loss" not in metrics and name not in self._without_targets:
                 self._without_targets.add(name)
                 say(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from renaissance.contracts.samples import KeyedSample
 from renaissance.contracts.splits import EncodedRows
 from renaissance.contracts.tokens import Modality, Tokens
 from renaissance.data.collate import RowBuilder, SampleReader
@@ -33,9 +34,21 @@ def encode_rows(
     Raises:
         DataError: If a sample cannot be read.
     """
+    samples = [reader.sample(0, index) for index in indices]
+    return encode_samples(network, reader, modality, samples, precision, device)
+
+
+def encode_samples(
+    network: MultiObjective,
+    reader: SampleReader,
+    modality: Modality,
+    samples: Sequence[KeyedSample],
+    precision: str,
+    device: torch.device,
+) -> EncodedRows:
+    """Encode the texts or the first images of samples that have been read; see `encode_rows`."""
     builder = RowBuilder(reader)
     row_of = builder.text if modality == "text" else builder.image
-    samples = [reader.sample(0, index) for index in indices]
     rows = torch.tensor([row_of(s) for s in samples], dtype=torch.int64, device=device)
     batch = builder.micro_batch(samples, {}, {}).to(device)
     with torch.no_grad(), autocast(precision, device):

@@ -100,7 +100,7 @@ def evaluate(
     """
     was_training = network.training
     network.eval()
-    book = MetricBook(network.named_objectives(), spec.loss_weights, ranks.device)
+    book = MetricBook(network.learning_objectives(), spec.loss_weights, ranks.device)
 
     def run() -> _Outputs | None:
         try:

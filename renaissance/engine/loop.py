@@ -59,7 +59,7 @@ class Loop:
         self.module = wrap(parts.network, ranks.world_size)
         self.copies = bf16_copies(parts.network, parts.spec.train)
         self.parameters = trainable_parameters(parts.network)
-        self.objectives = parts.network.named_objectives()
+        self.objectives = parts.network.learning_objectives()
         self.book = MetricBook(self.objectives, self.spec.loss_weights, ranks.device)
         self.after_step.restore(state, self.book)
         self.skipped_steps = 0

@@ -47,6 +47,10 @@ class MultiObjective(nn.Module):
         """Return the objectives by name, typed as such."""
         return {n: o for n, o in self.objectives.items() if isinstance(o, Objective)}
 
+    def learning_objectives(self) -> dict[str, Objective]:
+        """Return those that have a loss, by name; the others only evaluate whole splits."""
+        return {n: o for n, o in self.named_objectives().items() if o.learns}
+
     def overriding(self, method: str) -> dict[str, Objective]:
         """Return the objectives that override a method of the contract, by name."""
         return {n: o for n, o in self.named_objectives().items() if overrides(o, method)}

@@ -113,8 +113,9 @@ def build(spec: RunSpec, world_size: int, load_weights: bool) -> RunParts:
     tokenizer = build_tokenizer(resolved, lambda: train)
     answers = _training_answers(spec, train)
     network = build_network(resolved, tokenizer, load_weights, answers)
-    for datasets in [train, *([validate] if validate else [])]:
-        check_provides(network.named_objectives(), datasets)
+    check_provides(network.learning_objectives(), train)
+    if validate:
+        check_provides(network.named_objectives(), validate)
     _check_shares(train, plan)
     _check_best_metric(resolved, network)
     warnings = [*answers.warnings(), *(answers.check(validate) if validate else [])]
@@ -250,7 +251,7 @@ def make_collator(
 ) -> Collator:
     """Make what turns sample indices into micro-batches."""
     reader = make_reader(spec, tokenizer, datasets, training)
-    return Collator(reader, network.named_objectives(), spec.data.max_bad_samples > 0)
+    return Collator(reader, network.learning_objectives(), spec.data.max_bad_samples > 0)
 
 
 def make_reader(

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from renaissance.contracts.tokens import Modality
 from renaissance.contracts.training_data import Classes, Distribution
+from renaissance.data.class_file import read_class_file
 from renaissance.data.concatenation import Concatenation
 from renaissance.engine.labels import (
     Question,
@@ -80,6 +81,13 @@ class ObjectiveData:
         return Classes(
             tuple(counts), tuple(counts.values()), found["num_samples"], found["multi_label"]
         )
+
+    def names(self, file: Path) -> tuple[str, ...]:
+        """Return the classes that a file names."""
+        found = self._answer(
+            self.record, self._stored, "names", lambda: list(read_class_file(file))
+        )
+        return tuple(found)
 
     def distribution(self, label: str) -> Distribution:
         """Return the mean and the standard deviation of a label."""

@@ -9,12 +9,13 @@ from torch import Tensor
 from renaissance.contracts.batches import Pairs
 from renaissance.contracts.features import Fused
 from renaissance.contracts.objective import Objective
+from renaissance.contracts.samples import KeyedSample, Sample
 from renaissance.contracts.splits import EncodedRows
 from renaissance.contracts.tokens import Modality, Tokens
 from renaissance.data.collate import Collator
 from renaissance.data.loader import StoppedWaitingError
 from renaissance.engine.distributed import Ranks
-from renaissance.engine.encode_rows import encode_rows
+from renaissance.engine.encode_rows import encode_rows, encode_samples
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
 from renaissance.engine.progress import progress
@@ -114,6 +115,13 @@ class WholeSplit:
             ids.append(reader.sample(0, index).image_ids[0])
         return ids
 
+    def labels(self, name: str) -> Iterator[tuple[str, object]]:
+        """Yield where each sample comes from, and its label."""
+        for index in self._indices:
+            self._go_on()
+            sample = self._collator.reader.sample(0, index)
+            yield sample.source, sample.labels.get(name)
+
     def encode_texts(self, indices: Sequence[int]) -> EncodedRows:
         """Encode the texts of samples, one row per index."""
         return self._encode("text", indices)
@@ -132,6 +140,25 @@ class WholeSplit:
             self._precision,
             self.device,
         )
+
+    def encode_given_texts(self, texts: Sequence[str]) -> EncodedRows:
+        """Encode texts that are not in the split."""
+        self._go_on()
+        samples = [
+            KeyedSample(Sample(text, source=f"text {text!r}"), 0, 0, index)
+            for index, text in enumerate(texts)
+        ]
+        reader = self._collator.reader
+        return encode_samples(self._network, reader, "text", samples, self._precision, self.device)
+
+    def embed(self, rows: EncodedRows, modality: Modality) -> Tensor | None:
+        """Return the unit vectors that an objective learns, or None."""
+        for objective in self._network.overriding("embed").values():
+            if rows.features is not None:
+                with autocast(self._precision, self.device):
+                    vectors = objective.embed(rows.features, modality)
+                return None if vectors is None else vectors.cpu()
+        return None
 
     def fuse(self, text: Tokens, image: Tokens, pairs: Pairs) -> Fused:
         """Fuse pairs of encoded rows."""

@@ -116,6 +116,12 @@ def _(section: RunSpec, registry: Registry | None) -> None:
             "every objective has weight 0, so nothing would be trained; give one a weight above 0",
             "objectives",
         )
+    if objectives and registry is not None and not any(o.learns for o in objectives):
+        faults.add(
+            "every objective only evaluates, so nothing would be trained; add one that learns, "
+            "such as itc",
+            "objectives",
+        )
     # A name defaults to the component's type, so names are known only once components are.
     names = [objective.name for objective in objectives or ()] if registry is not None else []
     for index, name in enumerate(names):
@@ -128,11 +134,12 @@ def _(section: RunSpec, registry: Registry | None) -> None:
                 "name",
             )
     if names and hasattr(section, "data"):
-        _check_routes(section.data, names, faults)
+        learning = [objective.name for objective in objectives or () if objective.learns]
+        _check_routes(section.data, names, learning, faults)
     faults.raise_any()
 
 
-def _check_routes(data: DataSection, names: list[str], faults: Faults) -> None:
+def _check_routes(data: DataSection, names: list[str], learning: list[str], faults: Faults) -> None:
     """Check that datasets name objectives of this run, and that every objective has a dataset."""
     for split in ("train", "validate"):
         datasets: tuple[DatasetChoice, ...] = getattr(data, split, ())
@@ -144,7 +151,7 @@ def _check_routes(data: DataSection, names: list[str], faults: Faults) -> None:
                         f"{shortened(', '.join(names))}",
                         *("data", split, index, "objectives"),
                     )
-        for name in names:
+        for name in learning if split == "train" else names:
             if datasets and all(d.objectives and name not in d.objectives for d in datasets):
                 faults.add(
                     f"no dataset is for objective {quoted(name)}; add it to the objectives of a "

@@ -170,6 +170,11 @@ class ObjectiveChoice(Choice):
         default_text="the objective's default",
     )
 
+    @property
+    def learns(self) -> bool:
+        """Whether it has a loss, and does not only evaluate."""
+        return cast("type[Objective]", self.registration.component).learns
+
     def build(self, context: "ObjectiveContext") -> "Objective":
         """Make the objective with its head."""
         return cast("Objective", self._make(context))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from renaissance.contracts.batches import ObjectiveBatch, Pairs
 from renaissance.contracts.monitor import Guess
-from renaissance.contracts.objective import Objective, ObjectiveOutput, PanelEntry
+from renaissance.contracts.objective import Objective, ObjectiveOutput, PanelEntry, overrides
 from renaissance.contracts.samples import Sample
 from renaissance.data.collate import MicroBatch, map_tensors
 from renaissance.testing.contract_check import ContractCheck, ViolationError, require
@@ -61,6 +61,11 @@ def check_objective(
         objective = surroundings.make()
         _check_attributes(objective)
     check.stop_if_broken()
+    if not objective.learns:
+        with check.part("learns"):
+            _check_only_evaluates(objective)
+        check.stop_if_broken()
+        return
     for name, check_part in (("collation", _check_collation), ("loss", _check_loss)):
         with check.part(name):
             check_part(surroundings, objective)
@@ -110,6 +115,20 @@ def _check_attributes(objective: Objective) -> None:
     require(
         objective.unimodal <= {"text", "image"},
         f"unimodal is {set(objective.unimodal)!r}, expected some of 'text', 'image'",
+    )
+
+
+def _check_only_evaluates(objective: Objective) -> None:
+    names = [name for name, _ in objective.named_parameters()]
+    require(
+        not names,
+        f"learns is False, but it has parameters, which nothing trains: {', '.join(names)}; remove "
+        "them, or set learns = True",
+    )
+    require(
+        overrides(objective, "evaluate_split"),
+        "learns is False, so only evaluate_split could measure anything; override it, or set "
+        "learns = True",
     )
 
 

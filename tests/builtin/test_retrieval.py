@@ -28,7 +28,8 @@ from torch import nn
 
 from renaissance import Features, Guess, ObjectiveBatch, Pairs, SpecError
 from renaissance.builtin.objectives.itm import ITM
-from renaissance.builtin.objectives.ranking import Scores, recall, score_split
+from renaissance.builtin.objectives.ranking import score_split
+from renaissance.builtin.objectives.recall import Cosines, FusedScores, Numbering, recall
 from renaissance.builtin.objectives.retrieval import Retrieval
 from renaissance.contracts.features import Fused
 from renaissance.data.collate import Collator, RowBuilder
@@ -178,6 +179,37 @@ def test_recall_is_that_of_brute_force(tmp_path: Path, tower: str) -> None:
     assert found["image_to_text_median_rank"] > 1
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("tower", ["two", "one"])
+def test_recall_by_similarity_alone_is_that_of_brute_force(tmp_path: Path, tower: str) -> None:
+    spec, task, collate = build(tmp_path, tower, "itc")
+    _, similarity = brute_force(task, collate)
+    assert far_apart(similarity)
+    found = by_similarity(spec, task, collate)
+    assert found == pytest.approx(figures(-similarity, IMAGES))
+    assert 0 < found["text_to_image_r1"] < 1
+    # In training it is measured only if that is wanted.
+    split = WholeSplit(task, collate, "itc", spec, Ranks("cpu"), is_final=False)
+    assert task.named_objectives()["itc"].evaluate_split(split) == {}
+
+
+@torch.no_grad()
+def by_similarity(spec: ResolvedSpec, task: MultiObjective, collate: Collator) -> dict[str, float]:
+    return task.named_objectives()["itc"].evaluate_split(split_of(spec, task, collate))
+
+
+def test_cosines_are_the_same_every_time_and_nan_is_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("renaissance.builtin.objectives.recall.IMAGES_AT_ONCE", 2)
+    images, texts = torch.randn(2, 5, 4, generator=seeded(1))
+    images[3] = torch.nan
+    numbering = Numbering(torch.arange(5), torch.arange(5), [])
+    scores = Cosines(numbering, images, texts)
+    first, second = (torch.stack(list(scores.rows())) for _ in range(2))
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first[:3], images[:3] @ texts.T)
+    assert (first[3] == -torch.inf).all()
+
+
 @pytest.mark.parametrize("tower", ["two", "one"])
 @pytest.mark.parametrize("size", [1, 2, 100])
 def test_a_shortlist_is_ranked_anew_and_the_rest_stays_behind(
@@ -222,7 +254,7 @@ def tied_recall(ranks: Ranks) -> dict[str, float]:
     image_of = torch.tensor([distinct(IMAGES).index(image) for image in IMAGES])
     own = torch.arange(ranks.rank, len(distinct(IMAGES)), ranks.world_size)
     gathering: Any = Gathering()
-    return recall(Scores(tied_scores()[own], own, image_of), gathering)
+    return recall(FusedScores(Numbering(image_of, own, []), tied_scores()[own]), gathering)
 
 
 def test_equal_scores_rank_in_the_order_of_the_split() -> None:
@@ -299,17 +331,19 @@ def evaluated(folder: Path, tower: str, size: int) -> dict[str, float]:
     return evaluate(*build(folder, tower, *others, shortlist=size))
 
 
-def one_image(folder: Path) -> dict[str, float]:
+def one_image(folder: Path) -> list[dict[str, float]]:
     """One image alone: a second rank has none."""
     spec, task, _ = build(folder, "two", "itc", shortlist=1)
     pairs = [("a photo of two", 7), ("one umbrella", 7)]
     objectives = task.named_objectives()
-    return evaluate(spec, task, collator(Given(pairs), objectives, word_pieces(), False, 24))
+    collate = collator(Given(pairs), objectives, word_pieces(), False, 24)
+    return [evaluate(spec, task, collate), by_similarity(spec, task, collate)]
 
 
 def results(folder: Path, ranks: Ranks) -> str:
     found = [evaluated(folder / str(ranks.rank), *case) for case in CASES]
-    return repr([*found, one_image(folder / str(ranks.rank)), tied_recall(ranks)])
+    found.append(by_similarity(*build(folder / str(ranks.rank), "two", "itc")))
+    return repr([*found, *one_image(folder / str(ranks.rank)), tied_recall(ranks)])
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from renaissance import (
     ObjectiveBatch,
     ObjectiveContext,
     ObjectiveOutput,
+    SplitEvaluator,
     Tokens,
     accuracy,
     initialize_linear,
@@ -34,6 +35,7 @@ from renaissance.builtin.objectives.contrastive_loss import (
     LossName,
     losses_and_accuracies,
 )
+from renaissance.builtin.objectives.recall import cosines_of, recall
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -69,6 +71,11 @@ class ITC(Objective):
             "micro-batch, on all ranks. global: those of the whole global batch, however it is "
             "divided; with several micro-batches this takes a second pass through the encoders.",
         )
+        recall_in_training: bool = option(
+            False,
+            help="Measure recall by similarity at each evaluation during training, too; "
+            "`renaissance evaluate` always does.",
+        )
 
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
@@ -77,6 +84,7 @@ class ITC(Objective):
         self.text_projection = nn.Linear(sizes.text, size, bias=False)
         self.image_projection = nn.Linear(sizes.image, size, bias=False)
         self.apply(initialize_linear)
+        self.recall_in_training = options.recall_in_training
         self.compares_with = "global batch" if options.candidates == "global" else "all ranks"
         self.loss = options.loss
         start = LOSSES[options.loss]
@@ -184,6 +192,15 @@ class ITC(Objective):
             return
         for name in ACCURACIES:
             metrics[name].update(given[name].float())
+
+    def evaluate_split(self, split: SplitEvaluator) -> dict[str, float]:
+        """Return recall at 1, 5 and 10 and the median rank in both directions, by similarity.
+
+        As in `retrieval`, the candidates are the texts of all samples and their distinct images.
+        """
+        if not len(split) or not (split.is_final or self.recall_in_training):
+            return {}
+        return recall(cosines_of(split, self.embed, self.text_projection.out_features), split)
 
     def _text_vectors(self, text: Tokens) -> Tensor:
         return _project(self.text_projection, summarize(text, self.text_summary))

@@ -1,4 +1,4 @@
-"""Recall over a whole split: scoring all its images with all its texts, on all ranks.
+"""Scoring all images of a split with all its texts by fusing them, on all ranks.
 
 Each text and each image is encoded once; pairs of encoded rows are fused in large batches. The
 images are divided among the ranks; every rank has all texts.
@@ -12,26 +12,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from renaissance import EncodedRows, Pairs, SpecError, SplitEvaluator, Tokens
+from renaissance.builtin.objectives.recall import FusedScores, Numbering
 
-RECALL_AT = (1, 5, 10)
 CPU = torch.device("cpu")
 
 Score = Callable[[Tensor], Tensor]
-
-
-@attrs.frozen
-class Scores:
-    """Scores of this rank's images with all texts.
-
-    Attributes:
-        values: (rank's images, texts), CPU.
-        own_images: Indices of this rank's images, (rank's images,), int64.
-        image_of: Index of each text's image, (texts,), int64.
-    """
-
-    values: Tensor
-    own_images: Tensor
-    image_of: Tensor
 
 
 @attrs.frozen
@@ -55,7 +40,9 @@ class Block:
         return Block(self.indices, moved)
 
 
-def score_split(split: SplitEvaluator, score: Score, batch_size: int, shortlist: int) -> Scores:
+def score_split(
+    split: SplitEvaluator, score: Score, batch_size: int, shortlist: int
+) -> FusedScores:
     """Score this rank's images with all texts; every rank must call it.
 
     Args:
@@ -69,22 +56,14 @@ def score_split(split: SplitEvaluator, score: Score, batch_size: int, shortlist:
     Raises:
         SpecError: If a shortlist is set and no objective learns a similarity.
     """
-    image_ids = split.image_ids()
-    # Images are numbered by first occurrence. Any sample of an image can stand for it.
-    index_of = {image_id: index for index, image_id in enumerate(dict.fromkeys(image_ids))}
-    sample_of = {image_id: index for index, image_id in enumerate(image_ids)}
-    image_of = torch.tensor([index_of[image_id] for image_id in image_ids])
-    own_ids = list(index_of)[split.rank :: split.world_size]
-    own_images = torch.tensor([index_of[image_id] for image_id in own_ids], dtype=torch.int64)
-    images: Iterable[Block] = _blocks(
-        split, split.encode_images, [sample_of[image_id] for image_id in own_ids]
-    )
+    numbering = Numbering.of(split)
+    images: Iterable[Block] = _blocks(split, split.encode_images, numbering.samples)
     texts = _blocks(split, split.encode_texts, range(len(split)))
-    shape = (len(own_images), len(image_of))
+    shape = (len(numbering.own_images), len(numbering.image_of))
     if not shortlist:
         groups = _by_length(texts, batch_size)
         chosen = torch.ones(shape, dtype=torch.bool)
-        return Scores(_fuse(split, score, batch_size, images, groups, chosen), own_images, image_of)
+        return FusedScores(numbering, _fuse(split, score, batch_size, images, groups, chosen))
     # Only for its error, which every rank must raise, even one without images.
     _similarity(split, shortlist, split.encode_texts([0]), split.encode_images([0]))
     # Needed twice: once for all similarities, and then for fusing.
@@ -98,44 +77,7 @@ def score_split(split: SplitEvaluator, score: Score, batch_size: int, shortlist:
     lowest = split.gather(fused.masked_fill(~chosen, torch.inf).amin(1)).min().double()
     highest = split.gather(similarity.amax(1)).max().double()
     behind = similarity.double() - highest + lowest - 1
-    return Scores(torch.where(chosen, fused.double(), behind), own_images, image_of)
-
-
-def recall(scores: Scores, split: SplitEvaluator) -> dict[str, float]:
-    """Return recall at 1, 5 and 10 and the median rank in both directions.
-
-    Every rank must call it. Recall at k is the share of images (or texts) with a true text (or
-    image) among the first k. A position is 1, plus 1 for each greater score and for each equal
-    score of an earlier text or image. An image's position is that of the best of its texts.
-    """
-    values, image_of = scores.values, scores.image_of
-    row_of = torch.full((int(image_of.max()) + 1,), -1)
-    row_of[scores.own_images] = torch.arange(len(scores.own_images))
-    # Each text's score with its true image, which only one rank has.
-    own_texts = (row_of[image_of] >= 0).nonzero()[:, 0]
-    true_scores = values.new_empty(len(image_of))
-    own_scores = values[row_of[image_of[own_texts]], own_texts]
-    true_scores[split.gather(own_texts)] = split.gather(own_scores)
-    image_ranks = torch.zeros(len(values), dtype=torch.int64)
-    num_ahead = torch.zeros(len(image_of), dtype=torch.int64)
-    for row, image in zip(range(len(values)), scores.own_images, strict=True):
-        row_values = values[row]
-        # Images with an equal score and a lower index are ahead of a text's true image.
-        equal_before = (row_values == true_scores) & (image < image_of)
-        num_ahead += (row_values > true_scores) | equal_before
-        texts = (image_of == image).nonzero()[:, 0]
-        best = texts[row_values[texts].argmax()]  # the first if several are equal
-        equal_before = row_values[:best] == row_values[best]
-        image_ranks[row] = 1 + (row_values > row_values[best]).sum() + equal_before.sum()
-    ranks = {
-        "image_to_text": split.gather(image_ranks),
-        "text_to_image": 1 + split.gather(num_ahead[None]).sum(0),
-    }
-    results: dict[str, float] = {}
-    for direction, positions in ranks.items():
-        results |= {f"{direction}_r{k}": float((positions <= k).double().mean()) for k in RECALL_AT}
-        results[f"{direction}_median_rank"] = float(positions.double().quantile(0.5))
-    return results
+    return FusedScores(numbering, torch.where(chosen, fused.double(), behind))
 
 
 def _blocks(

@@ -28,7 +28,8 @@ from renaissance import (
     option,
     positive,
 )
-from renaissance.builtin.objectives.ranking import recall, score_split
+from renaissance.builtin.objectives.ranking import score_split
+from renaissance.builtin.objectives.recall import recall
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
