@@ -43,7 +43,7 @@ def encode_samples(
     reader: SampleReader,
     modality: Modality,
     samples: Sequence[KeyedSample],
-    precision: str,
+    precision: Precision,
     device: torch.device,
 ) -> EncodedRows:
     """Encode the texts or the first images of samples that have been read; see `encode_rows`."""
