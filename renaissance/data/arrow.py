@@ -1,5 +1,6 @@
 """Memory-mapped Arrow tables, and an index of the captions in them."""
 
+import bisect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,19 +46,18 @@ class ArrowTable:
         self._columns: dict[str, list[ArrowArray]] = {
             name: [] for name in (*columns, *optional_columns)
         }
-        batch_rows, batch_files = [0], []
+        # First row of each batch, and the end. For one row, a list is faster than an array.
+        self._batch_starts = [0]
+        self._batch_files: list[int] = []
         self._files = [MappedArrowFile(path, columns, optional_columns) for path in self.paths]
         check_sizes(self.paths)
         for file, mapped in enumerate(self._files):
             for batch in mapped.batches:
-                batch_rows.append(batch.num_rows)
-                batch_files.append(file)
+                self._batch_starts.append(self._batch_starts[-1] + batch.num_rows)
+                self._batch_files.append(file)
                 for name, arrays in self._columns.items():
                     has_column = name in batch.schema.names
                     arrays.append(batch.column(name) if has_column else None)
-        # First row of each batch, and the end: (batches + 1,), int64.
-        self._batch_starts = np.cumsum(batch_rows, dtype=np.int64)
-        self._batch_files = np.array(batch_files, dtype=np.int64)
         if len(self) == 0:
             raise DataError(
                 f"{', '.join(map(str, self.paths))}: no rows; expected at least one. "
@@ -65,7 +65,7 @@ class ArrowTable:
             )
 
     def __len__(self) -> int:
-        return int(self._batch_starts[-1])
+        return self._batch_starts[-1]
 
     def __reduce__(self) -> tuple[type["ArrowTable"], tuple[object, ...]]:
         return type(self), self._arguments
@@ -86,7 +86,7 @@ class ArrowTable:
         if array is None:
             return None
         self.require_whole(batch)
-        scalar = array[row - int(self._batch_starts[batch])]
+        scalar = array[row - self._batch_starts[batch]]
         if not is_binary(array.type):
             try:
                 scalar.validate(full=True)
@@ -108,7 +108,7 @@ class ArrowTable:
     def source(self, row: int) -> str:
         """Return the file name and the row in that file, for messages."""
         file = self._batch_files[self._batch_of(row)]
-        first_batch = np.searchsorted(self._batch_files, file)
+        first_batch = self._batch_files.index(file)
         return f"{self.paths[file].name}: row {row - self._batch_starts[first_batch]}"
 
     def check_type(self, name: str, accepts: Callable[[ArrowType], bool], expected: str) -> None:
@@ -132,8 +132,8 @@ class ArrowTable:
     def _batch_of(self, row: int) -> int:
         if not 0 <= row < len(self):
             raise IndexError(f"row: got {row}, expected 0 <= row < {len(self)}")
-        # side="right" skips empty batches.
-        return int(np.searchsorted(self._batch_starts, row, side="right")) - 1
+        # From the right, which skips empty batches.
+        return bisect.bisect_right(self._batch_starts, row) - 1
 
 
 class CaptionIndex:

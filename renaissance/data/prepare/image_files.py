@@ -47,9 +47,13 @@ def read_image(file: ImageFile, max_bytes: int) -> bytes:
     size = max_bytes if file.size is None else min(file.size, max_bytes)
     if is_address(file.path):
         return read_address(file.path, file.offset, file.offset + size)
-    with open(file.path, "rb", buffering=0) as opened:
-        available = os.fstat(opened.fileno()).st_size - file.offset
-        return os.pread(opened.fileno(), max(0, min(size, available)), file.offset)
+    # A file object would take a third of the time of reading a small image.
+    descriptor = os.open(file.path, os.O_RDONLY)
+    try:
+        available = os.fstat(descriptor).st_size - file.offset
+        return os.pread(descriptor, max(0, min(size, available)), file.offset)
+    finally:
+        os.close(descriptor)
 
 
 def image_fault(data: bytes, limits: ImageLimits) -> str | None:

@@ -43,7 +43,7 @@ class TableFile:
     @property
     def name(self) -> str:
         """The file name, for messages."""
-        return PurePosixPath(self.path).name
+        return self.path.rpartition("/")[2]
 
     @property
     def folder(self) -> str:

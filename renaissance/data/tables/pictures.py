@@ -114,17 +114,16 @@ class ImageColumn:
     def _path(self, value: object, row: int) -> str:
         if isinstance(value, dict):
             value = value.get("path")
-        where = f"{self._table.source(row)}: column {self._column!r}"
         if not isinstance(value, str) or not value.strip():
             raise DataError(
-                f"{where} is {quoted(value)}; expected {EXPECTED}. Complete it, or leave out rows "
-                'without an image with on_empty = "skip"'
+                f"{self._where(row)} is {quoted(value)}; expected {EXPECTED}. Complete it, or "
+                'leave out rows without an image with on_empty = "skip"'
             )
         table = self._table.file_of(row)
         path = self._find(value, table)
         if path is not None:
             return path
-        tried = self._candidates(value, table)
+        where, tried = self._where(row), self._candidates(value, table)
         if WINDOWS_DRIVE.match(tried[-1]) or WINDOWS_DRIVE.match(value.replace("\\", "/")):
             raise DataError(
                 f"{where} is {quoted(value)}, a path of another computer; expected one relative to "
@@ -134,6 +133,9 @@ class ImageColumn:
             f"{where} is {quoted(value)}: no such file; expected {' or '.join(tried)}. Paths are "
             "relative to the table, or else to data.root"
         )
+
+    def _where(self, row: int) -> str:
+        return f"{self._table.source(row)}: column {self._column!r}"
 
     def _find(self, written: str, table: TableFile) -> str | None:
         candidates = self._candidates(written, table)

@@ -36,6 +36,9 @@ CONVERTERS: dict[Format, Callable[[TableFile, Path], int]] = {
     "tar": write_tar_index,
 }
 
+# Columns that say where a row is, and what they say.
+PLACES = ((LINE, "line"), (KEY, "key"))
+
 
 class Table:
     """The rows of one or several files.
@@ -65,6 +68,8 @@ class Table:
         # First row of each file, and the end.
         self._starts = [0, *itertools.accumulate(map(len, self._rows))]
         self._json = [_json_columns(schema) for schema in schemas]
+        # Where each file says where its rows are.
+        self._places = [next((p for p in PLACES if p[0] in s.names), None) for s in schemas]
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -75,16 +80,19 @@ class Table:
 
     def where(self, row: int) -> str:
         """Return where a row is in its file: its line, its key, or its index."""
-        file, row = self._locate(row)
-        for column, name in ((LINE, "line"), (KEY, "key")):
-            scalar = self._rows[file].value(column, row)
-            if scalar is not None:
-                return f"{name} {scalar.as_py()}"
-        return f"row {row}"
+        return self._where(*self._locate(row))
 
     def source(self, row: int) -> str:
         """Return file name and place of a row, for messages."""
-        return f"{self.file_of(row).name}: {self.where(row)}"
+        file, row = self._locate(row)
+        return f"{self.files[file].name}: {self._where(file, row)}"
+
+    def _where(self, file: int, row: int) -> str:
+        place = self._places[file]
+        if place is None:
+            return f"row {row}"
+        column, name = place
+        return f"{name} {self._rows[file].value(column, row).as_py()}"
 
     def value(self, column: str, row: int) -> Any:
         """Return the value of a cell; one of a csv or tsv file is a text, or None if it is empty.
