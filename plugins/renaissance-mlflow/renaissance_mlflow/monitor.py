@@ -22,7 +22,7 @@ STATUS = {"finished": "FINISHED", "failed": "FAILED"}
 
 
 class MLflow(Monitor):
-    """Sends a run to MLflow: its figures, spec and picture panel."""
+    """Sends a run to MLflow: its figures, spec and pictures."""
 
     @attrs.frozen
     class Options:
@@ -67,13 +67,18 @@ class MLflow(Monitor):
         self._tracked.log(report.step, report.figures())
 
     def evaluated(self, run: RunInfo, evaluation: Evaluation) -> None:
-        """Send an evaluation, with its picture panel."""
+        """Send an evaluation, with its pictures."""
         is_new = self._tracked.log(evaluation.step, evaluation.figures())
-        if is_new and self._options.panel and evaluation.panel:
+        if not is_new:
+            return
+        pictures = dict(evaluation.pictures)
+        if self._options.panel and evaluation.panel:
+            pictures["panel"] = draw_panel(evaluation.panel)
+        for name, picture in pictures.items():
             self._tracked.client.log_image(
                 self._tracked.id,
-                draw_panel(evaluation.panel),
-                key=allowed_name(f"{evaluation.split}/panel"),
+                picture,
+                key=allowed_name(f"{evaluation.split}/{name}"),
                 step=evaluation.step,
             )
 

@@ -20,6 +20,7 @@ from support.running import TINY, metrics, run_here, write_spec
 
 from renaissance import Evaluation, RunInfo, SpecError, StepReport, draw_panel
 from renaissance.builtin.monitors.jsonl import JsonLines
+from renaissance.confusion_matrix import draw_confusion_matrix
 from renaissance.testing import check_monitor
 from renaissance.testing.made_up_run import (
     make_evaluation,
@@ -129,6 +130,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from renaissance.builtin.monitors.jsonl import JsonLines
+from renaissance.confusion_matrix import draw_confusion_matrix
 from renaissance.testing.made_up_run import make_evaluation, make_run_info, make_step_report
 from renaissance_mlflow import MLflow
 
@@ -235,6 +237,21 @@ def test_the_panel(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(path)), expected)
     play(tmp_path / "without", 0, 2, panel=False)
     assert set(artifacts(tmp_path / "without")) == {"spec.toml"}
+
+
+def test_pictures_of_metrics(tmp_path: Path) -> None:
+    picture = draw_confusion_matrix([[3, 1], [0, 5]], ["cat", "dog"])
+    evaluation = attrs.evolve(make_evaluation(2), pictures={"classification/confusion": picture})
+    run = make_run_info(tmp_path)
+    # A resumed run does not send again what comes again.
+    for _ in range(2):
+        monitor = MLflow(MLflow.Options(panel=False))
+        monitor.run_started(run)
+        monitor.evaluated(run, evaluation)
+        monitor.run_finished(run, "finished", {"step": 2, "metrics": {}})
+    (path,) = [path for name, path in artifacts(tmp_path).items() if name.endswith("png")]
+    assert path.name.startswith("validate~classification~confusion+step+2+")
+    assert np.array_equal(np.asarray(Image.open(path)), np.asarray(picture))
 
 
 def test_the_best_checkpoint_is_uploaded_if_asked_for(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class WandB(Monitor):
-    """Sends a run to Weights & Biases: its figures, spec and picture panel."""
+    """Sends a run to Weights & Biases: its figures, spec and pictures."""
 
     @attrs.frozen
     class Options:
@@ -73,10 +73,12 @@ class WandB(Monitor):
         self._send("train", report.step, report.figures())
 
     def evaluated(self, run: RunInfo, evaluation: Evaluation) -> None:
-        """Send an evaluation, with its picture panel."""
+        """Send an evaluation, with its pictures."""
         import wandb
 
         content: dict[str, Any] = dict(evaluation.figures())
+        for name, picture in evaluation.pictures.items():
+            content[f"{evaluation.split}/{name}"] = wandb.Image(picture)
         if self._options.panel and evaluation.panel:
             content[f"{evaluation.split}/panel"] = wandb.Image(draw_panel(evaluation.panel))
         self._send(evaluation.split, evaluation.step, content)

@@ -19,6 +19,7 @@ from support.running import TINY, metrics, run_here, write_spec
 
 from renaissance import SpecError, draw_panel
 from renaissance.builtin.monitors.jsonl import JsonLines
+from renaissance.confusion_matrix import draw_confusion_matrix
 from renaissance.testing import check_monitor
 from renaissance.testing.made_up_run import (
     make_evaluation,
@@ -139,6 +140,7 @@ import os, signal, sys, time
 from pathlib import Path
 import wandb
 from renaissance.builtin.monitors.jsonl import JsonLines
+from renaissance.confusion_matrix import draw_confusion_matrix
 from renaissance.testing.made_up_run import make_evaluation, make_run_info, make_step_report
 from renaissance_wandb import WandB
 
@@ -236,6 +238,19 @@ def test_the_panel(tmp_path: Path) -> None:
     assert np.array_equal(shown, np.asarray(draw_panel(make_evaluation(2, 3).panel)))
     play(tmp_path / "without", 0, 2, panel=False)
     assert not any("panel" in key for row in rows_of(tmp_path / "without") for key in row)
+
+
+def test_pictures_of_metrics(tmp_path: Path) -> None:
+    picture = draw_confusion_matrix([[3, 1], [0, 5]], ["cat", "dog"])
+    evaluation = attrs.evolve(make_evaluation(2), pictures={"classification/confusion": picture})
+    run, monitor = make_run_info(tmp_path), WandB(WandB.Options(panel=False))
+    monitor.run_started(run)
+    monitor.evaluated(run, evaluation)
+    monitor.run_finished(run, "finished", {"step": 2, "metrics": {}})
+    (row,) = rows_of(tmp_path)
+    (file,) = files_of(tmp_path)
+    shown = Image.open(file.parent / "files" / row["validate/classification/confusion.path"])
+    assert np.array_equal(np.asarray(shown), np.asarray(picture))
 
 
 def test_the_best_checkpoint_is_uploaded_if_asked_for(tmp_path: Path) -> None:
