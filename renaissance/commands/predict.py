@@ -49,11 +49,11 @@ class PredictionRequest:
     data_root: Path | None
     columns: Mapping[str, str]
     output: Path
-    objective: str | None
-    checkpoint: str
-    batch_size: int | None
-    device: str
-    trust_plugins: bool
+    objective: str | None = None
+    checkpoint: str = "best"
+    batch_size: int | None = None
+    device: str = "auto"
+    trust_plugins: bool = False
 
     def arguments(self) -> list[str]:
         """Return the arguments of the command line that make this request."""
