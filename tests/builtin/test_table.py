@@ -465,6 +465,20 @@ def test_the_same_files_at_an_address(everything: Path, tmp_path: Path) -> None:
     assert seen(table(tmp_path, f"file://{tmp_path}/copy/*.csv"))
 
 
+def test_paths_of_a_table_at_an_address_are_relative_to_it_alone(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    rows = rows_of(2)
+    write_photos(tmp_path, rows)
+    (tmp_path / "remote").mkdir()
+    write_csv(tmp_path / "remote" / "t.csv", rows)
+    address = f"file://{tmp_path}/remote"
+    # Beside a local table, they would be found in data.root.
+    assert samples(table(tmp_path, "remote/t.csv"))
+    with pytest.raises(DataError, match=r"t\.csv: line 2: .* cannot be read") as error:
+        samples(table(tmp_path, f"{address}/t.csv"))
+    assert f"{address}/{rows[0]['img']}" in str(error.value)
+
+
 def test_compressed_arrow_files_and_other_layouts_are_read(tmp_path: Path) -> None:
     rows = rows_of(6)
     columns = {

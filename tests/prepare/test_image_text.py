@@ -349,6 +349,68 @@ def test_webdataset_tars(tmp_path: Path) -> None:
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_further_keys_of_a_tar_are_kept(tmp_path: Path) -> None:
+    def members(key: int, **fields: object) -> list[tuple[str, bytes]]:
+        return [(f"{key}.png", picture(key)), (f"{key}.json", json.dumps(fields).encode())]
+
+    path = write_tar(
+        tmp_path / "a.tar",
+        [
+            *members(1, caption="one", split="train", label="dog", score=1),
+            ("2.cls", b"7"),
+            *members(2, caption="two", text="zwei", split="val", score=0.5),
+            ("3.txt", b"three"),
+            *members(3, caption="of the text file", split="val"),
+        ],
+    )
+    prepare(path, tmp_path / "out")
+    splits = ("train", "val")
+    found = {split: rows_of(tmp_path / f"out/image_text_{split}_0.arrow") for split in splits}
+    rows = {row["image_id"]: row for of_split in found.values() for row in of_split}
+    assert [len(of_split) for of_split in found.values()] == [1, 2]
+    assert {name: row["caption"] for name, row in rows.items()} == {
+        "1.png": ["one"],
+        "2.png": ["two"],
+        "3.png": ["three"],
+    }
+    further = ("label", "score", "cls", "text")
+    assert [[rows[f"{i}.png"][name] for name in further] for i in (1, 2, 3)] == [
+        ["dog", 1.0, None, None],
+        [None, 0.5, 7, "zwei"],
+        [None, None, None, None],
+    ]
+    prepare(path, tmp_path / "dropped", drop=("split", "label", "cls", "text", "score"))
+    assert len(rows_of(tmp_path / "dropped/image_text_0.arrow")) == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"box": {"x": 1}}, "a.tar: 1: column 'box' is dict; expected text, a number"),
+        ({"image": "1.jpg"}, "a.tar: 1: 'image' has the name of a column that is written for"),
+        ({"split": 3}, "a.tar: 1: column 'split' is 3; expected the name of one split"),
+    ],
+)
+def test_keys_of_a_tar_that_cannot_be_kept_are_refused_by_name(
+    tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    content = json.dumps({"caption": "one", **fields}).encode()
+    path = write_tar(tmp_path / "a.tar", [("1.png", picture(1)), ("1.json", content)])
+    with pytest.raises(DataError) as error:
+        prepare(path, tmp_path / "out")
+    assert message in str(error.value)
+    prepare(path, tmp_path / "out", drop=tuple(fields))
+
+
+def test_a_sample_of_a_tar_with_damaged_json_is_left_out(tmp_path: Path) -> None:
+    members = [("1.png", picture(1)), ("1.txt", b"one"), ("1.json", b'{"label": ')]
+    path = write_tar(tmp_path / "a.tar", [*members, ("2.png", picture(2)), ("2.txt", b"two")])
+    report = prepare(path, tmp_path / "out")
+    (left_out,) = report.left_out
+    assert left_out.record == f"{path}: 1"
+    assert left_out.reason.startswith("json: not valid JSON (Expecting value")
+
+
 def test_a_tar_cut_short_is_refused(tmp_path: Path) -> None:
     members = [(f"{i}.{kind}", picture(i) if kind == "png" else b"text") for i in range(20)
                for kind in ("txt", "png")]  # fmt: skip

@@ -45,6 +45,12 @@ class FurtherColumns:
         """
         where, first = lines[0]
         names = [name for name in first if name not in (*known, *self._dropped)]
+        taken = next((name for name in names if name in CAPTION_SCHEMA.names), None)
+        if taken is not None:
+            raise DataError(
+                f"{where}: {taken!r} has the name of a column that is written for every image; "
+                f"expected another name. {REMEDY.format(name=taken)}"
+            )
         for other, line in lines[1:]:
             for name in names:
                 if line.get(name) != first[name]:

@@ -5,6 +5,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -61,9 +62,11 @@ class ImageText(Source):
     quotation marks are part of the text.
 
     The columns may be called image, image_path, file_name, filename, filepath or path; and caption,
-    captions, text or title. Tars hold {key}.jpg with {key}.txt or {key}.json.
+    captions, text or title. Tars hold {key}.jpg with {key}.txt, or with {key}.json that has the key
+    caption or text.
 
-    Further columns are kept, with one value per image; --drop leaves one out. If there is a column
+    Further columns are kept, with one value per image, and so are the further keys of {key}.json,
+    and {key}.cls as cls; --drop leaves one out. If there is a column
     split, or with --hold-out, each split has files of its own, and --splits chooses among them.
 
     Writes `{name}_0.arrow` and so on, 100,000 images each; with splits, `{name}_{split}_0.arrow`.
@@ -100,7 +103,11 @@ class ImageText(Source):
         found = set()
         for path in self._files:
             is_tar = path.endswith(".tar")
-            rows = tar_records(self.name, path) if is_tar else self._of_captions_file(path)
+            rows = (
+                tar_records(self.name, path, self._of_tar_sample)
+                if is_tar
+                else self._of_captions_file(path)
+            )
             for entry in map(self._divided, rows):
                 split = entry.values["split"] if isinstance(entry, Record) else None
                 found.add(split)
@@ -129,6 +136,13 @@ class ImageText(Source):
             known = [*_used(lines[0][1]), "split", "image_id"]
             values = {"image_id": name, "split": split} | self._further.of_image(lines, known)
             yield from captioned(table, image, captions, values)
+
+    def _of_tar_sample(
+        self, where: str, fields: Mapping[str, Any]
+    ) -> tuple[str, Mapping[str, Any]]:
+        lines = [(where, fields)]
+        table, split = self._split_of(lines)
+        return table, {"split": split} | self._further.of_image(lines, ["split"])
 
     def _split_of(self, lines: Sequence[Line]) -> tuple[str, str]:
         """Return the table and the split of an image."""

@@ -4,9 +4,9 @@ import contextlib
 import itertools
 import json
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Any, TypeAlias, cast
 
 from renaissance.contracts.source import ImageFile, LeftOut, Record
 from renaissance.data.prepare.remote import open_file
@@ -19,12 +19,21 @@ IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 CAPTION_KEYS = ("caption", "text")
 
 
-def tar_records(table: str, path: str) -> Iterator[Record | LeftOut]:
+# From where a sample is, for messages, and its further values, to its table and what to write.
+Describe: TypeAlias = Callable[[str, Mapping[str, Any]], tuple[str, Mapping[str, Any]]]
+
+
+def tar_records(
+    table: str, path: str, describe: Describe | None = None
+) -> Iterator[Record | LeftOut]:
     """Yield the records of one tar; images are read from the tar later.
 
     Args:
         table: Name of the table.
         path: The tar, or its address; not compressed.
+        describe: Called with where a sample is, for messages, and what it has besides image and
+            captions: the keys of its JSON, and `cls`. Returns the sample's table and further values
+            to write. Without it, there are none.
 
     Raises:
         DataError: If it is not a whole tar.
@@ -33,7 +42,7 @@ def tar_records(table: str, path: str) -> Iterator[Record | LeftOut]:
         with open_tar(path) as tar:
             for key, members in itertools.groupby(members_of(tar), key=key_of):
                 parts = {suffix_of(member): member for member in members}
-                yield from _sample(table, path, key, tar, parts)
+                yield from _sample(table, path, key, tar, parts, describe)
     # Damaged headers raise all of these.
     except (OSError, tarfile.TarError, ValueError, RecursionError) as error:
         raise DataError(
@@ -98,35 +107,58 @@ def suffix_of(member: tarfile.TarInfo) -> str:
 
 
 def _sample(
-    table: str, path: str, key: str, tar: tarfile.TarFile, parts: Mapping[str, tarfile.TarInfo]
+    table: str,
+    path: str,
+    key: str,
+    tar: tarfile.TarFile,
+    parts: Mapping[str, tarfile.TarInfo],
+    describe: Describe | None,
 ) -> Iterator[Record | LeftOut]:
+    where = f"{path}: {key}"
     suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in parts), None)
     if suffix is None:
-        yield LeftOut(table, f"{path}: {key}", f"no image among {shortened(', '.join(parts))}")
+        yield LeftOut(table, where, f"no image among {shortened(', '.join(parts))}")
         return
-    for name in (suffix, "txt", "json"):
+    for name in (suffix, "txt", "json", "cls"):
         if name in parts and parts[name].size > MAX_RECORD:
             reason = f"{name}: {parts[name].size:,} bytes; expected at most {MAX_RECORD:,}"
-            yield LeftOut(table, f"{path}: {key}", reason)
+            yield LeftOut(table, where, reason)
             return
+    try:
+        fields = _fields(tar, parts)
+    except (ValueError, RecursionError) as error:
+        yield LeftOut(table, where, f"json: not valid JSON ({shortened(str(error))})")
+        return
+    captions = _captions(tar, parts, fields)
     image = ImageFile(path, parts[suffix].offset_data, parts[suffix].size)
     values = {"image_id": f"{key}.{suffix}", "split": "train"}
-    yield from captioned(table, image, _captions(tar, parts), values)
+    if describe is not None:
+        table, further = describe(where, fields)
+        values |= further
+    yield from captioned(table, image, captions, values)
 
 
-def _captions(tar: tarfile.TarFile, parts: Mapping[str, tarfile.TarInfo]) -> list[Any]:
+def _fields(tar: tarfile.TarFile, parts: Mapping[str, tarfile.TarInfo]) -> dict[str, Any]:
+    """Return the class of a sample and the keys of its JSON; what is no object is "json"."""
+    fields: dict[str, Any] = {}
+    if "cls" in parts:
+        text = _read(tar, parts["cls"]).decode("utf-8-sig", errors="surrogateescape").strip()
+        fields["cls"] = int(text) if text.isdecimal() else text
+    if "json" in parts:
+        content = json.loads(_read(tar, parts["json"]))
+        fields |= content if isinstance(content, dict) else {"json": content}
+    return fields
+
+
+def _captions(
+    tar: tarfile.TarFile, parts: Mapping[str, tarfile.TarInfo], fields: dict[str, Any]
+) -> list[Any]:
+    """Return the captions, of the text file or else of the JSON, and take them out of `fields`."""
+    key = next((key for key in CAPTION_KEYS if key in fields), None)
+    caption = [] if key is None else fields.pop(key)
     if "txt" in parts:
         return [_read(tar, parts["txt"]).decode("utf-8-sig", errors="surrogateescape")]
-    if "json" in parts:
-        try:
-            content = json.loads(_read(tar, parts["json"]))
-        except (ValueError, RecursionError):
-            return []
-        for key in CAPTION_KEYS:
-            if isinstance(content, dict) and key in content:
-                caption = content[key]
-                return caption if isinstance(caption, list) else [caption]
-    return []
+    return caption if isinstance(caption, list) else [caption]
 
 
 def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
