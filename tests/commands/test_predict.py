@@ -12,7 +12,7 @@ import pytest
 from support.asserting import assert_refused
 from support.command_line import renaissance
 from support.running import TINY, one_tower_spec, run_here, write_spec
-from support.table_files import rows_of, write_csv, write_photos
+from support.table_files import rows_of, write_csv, write_jsonl, write_photos
 from support.two_ranks import on_two_ranks
 from transformers import BertTokenizer
 
@@ -226,6 +226,34 @@ def test_rows_that_cannot_be_read_have_their_error(tmp_path: Path) -> None:
     assert "faulty.csv: line" in made[20]["error"]
     for index in set(range(21)) - {3, 12, 20}:
         assert made[index]["prediction"] == expected[index]["prediction"]
+
+
+def test_labels_of_new_rows_are_not_read(tmp_path: Path) -> None:
+    """They may be unknown, missing, or not there at all."""
+    run = _train(tmp_path, "classification")
+    rows = rows_of(21, num_images=9)
+    unknown = [{**row, "label": ("giraffe", "", "nan")[i % 3]} for i, row in enumerate(rows)]
+    write_csv(tmp_path / "unknown.csv", unknown)
+    without = [{key: row[key] for key in ("img", "caption")} for row in rows]
+    write_jsonl(tmp_path / "without.jsonl", without)
+    outputs = []
+    for name in ("rows.csv", "unknown.csv", "without.jsonl"):
+        outputs.append(tmp_path / f"{name}.out.jsonl")
+        command = ["predict", str(run), "--input", str(tmp_path / name), "--output"]
+        finished = renaissance(*command, str(outputs[-1]))
+        assert finished.code == 0, finished.err
+    assert len({output.read_text() for output in outputs}) == 1
+
+
+def test_an_unknown_label_of_a_split_names_its_row(tmp_path: Path) -> None:
+    run = _train(tmp_path, "classification")
+    rows = rows_of(21, num_images=9)
+    rows[5]["label"] = "giraffe"
+    write_csv(tmp_path / "rows.csv", rows)
+    output = tmp_path / "out.jsonl"
+    finished = renaissance("predict", str(run), "--split", "validate", "--output", str(output))
+    assert_refused(finished, "rows.csv: line ", "label 'label' is 'giraffe', expected a class of")
+    assert not output.exists()
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

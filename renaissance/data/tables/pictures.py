@@ -23,7 +23,8 @@ from renaissance.data.tables.table import Table
 from renaissance.errors import DataError, quoted
 
 EXPECTED = "the path of an image, the bytes of one, or a struct of both"
-WINDOWS_DRIVE = re.compile(r"^[A-Za-z]:/")
+# A drive, or a server.
+WINDOWS = re.compile(r"^([A-Za-z]:|/)/")
 
 
 class ImageColumn:
@@ -124,7 +125,7 @@ class ImageColumn:
         if path is not None:
             return path
         where, tried = self._where(row), self._candidates(value, table)
-        if WINDOWS_DRIVE.match(tried[-1]) or WINDOWS_DRIVE.match(value.replace("\\", "/")):
+        if WINDOWS.match(value.strip().replace("\\", "/")):
             raise DataError(
                 f"{where} is {quoted(value)}, a path of another computer; expected one relative to "
                 "the table or to data.root. Write relative paths"

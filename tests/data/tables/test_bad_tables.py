@@ -13,6 +13,7 @@ from support.table_files import picture
 
 from renaissance import DataError, DatasetContext
 from renaissance.builtin.datasets.table import Table
+from renaissance.engine.labels import Question, Split, find_classes, find_distribution
 
 TEXT = {"text": "w"}
 
@@ -52,6 +53,18 @@ def test_marks_and_line_ends_of_other_programs(tmp_path: Path, content: bytes) -
     assert list(open_table(tmp_path, "t.csv", columns=columns).label_values("label")) == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.tsv", b"\xef\xbb\xbfw\tn\r\na\t1\r\nb\t2\r\n"),
+        ("t.jsonl", b'\xef\xbb\xbf{"w": "a", "n": 1}\r\n\r\n{"w": "b", "n": 2}'),
+    ],
+)
+def test_marks_and_line_ends_in_other_text_files(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert texts(tmp_path, name, columns={"text": "w", "label": "n"}) == ["a", "b"]
+
+
 def test_quotes_commas_and_line_breaks_in_cells(tmp_path: Path) -> None:
     expected = ['say "x", y', "two\r\nlines", "日本語 \U0001f600", " spaces "]
     cells = ['"' + text.replace('"', '""') + '"' for text in expected]
@@ -82,6 +95,7 @@ def test_quotes_in_tsv_files_are_text(tmp_path: Path) -> None:
         ("t.csv", 'w,n\n"b"x,2\n', "line 2: not a row (',' expected after '\"')"),
         ("t.csv", "w,n,w\na,1,b\n", "line 1: two columns are named 'w'; expected a name for each"),
         ("t.csv", "w;n\na;1\n", "line 1: 'w;n' has no comma; expected names of columns with"),
+        ("t.csv", "w,n\ra,1\rb,2\r", "line 1: not a row (new-line character seen in unquoted"),
         ("t.csv", "", "line 1: empty; expected the names of the columns. Add them"),
         ("t.csv", "w,n\n", "no rows; expected at least one. Add some, or leave the file out"),
         ("t.jsonl", '{"w": "a"}\n{"w": \n', "line 2: not valid JSON (Expecting value: line"),
@@ -203,6 +217,39 @@ def test_a_text_that_is_none_names_its_row(tmp_path: Path) -> None:
         )
 
 
+# --- labels ---
+
+
+@pytest.mark.parametrize(
+    ("cells", "is_class", "message"),
+    [
+        ("cat,dog,", True, "t.csv: line 4: label 'label' is missing (None). Correct the row"),
+        ("cat,dog, ", True, "t.csv: line 4: label 'label' is missing (' ')."),
+        ("1,2,nan", True, "t.csv: line 4: label 'label' is missing (nan)."),
+        ("1,2,NaN", False, "t.csv: line 4: label 'label' is missing (nan)."),
+        ("1,2,two", False, "t.csv: line 4: label 'label' is 'two', expected a number"),
+        ("1,2,0.5", True, "t.csv: line 4: label 'label' is 0.5, expected a class, a text or an"),
+        (
+            "cat,cat,cat",
+            True,
+            "objective 'o': label 'label' is 'cat' in all 3 samples of data.train[0]; expected at "
+            "least 2 classes, or nothing can be learned",
+        ),
+        ("7,7,7", False, "objective 'o': label 'label' is 7 in all 3 samples of data.train[0]"),
+    ],
+)
+def test_labels_that_cannot_be_learned_name_their_line(
+    tmp_path: Path, cells: str, is_class: bool, message: str
+) -> None:
+    (tmp_path / "t.csv").write_text("y,w\n" + "".join(f"{cell},a\n" for cell in cells.split(",")))
+    dataset = open_table(tmp_path, "t.csv", columns={"text": "w", "label": "y"})
+    split = Split((("data.train[0]", dataset),))
+    find = find_classes if is_class else find_distribution
+    with pytest.raises(DataError) as error:
+        find(split, Question("o", "label"))
+    assert str(error.value).startswith(message)
+
+
 # --- images ---
 
 
@@ -252,6 +299,7 @@ def test_paths_of_images(photos: Path, written: str, name: str) -> None:
             "C:\\Users\\me\\1.png",
             ", a path of another computer; expected one relative to the table",
         ),
+        ("\\\\server\\me\\1.png", ", a path of another computer; expected one relative to the"),
         ("photos", ": no such file; expected "),
         ("photos/1.png\0", ": no such file; expected "),
     ],
