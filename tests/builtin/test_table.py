@@ -1,10 +1,8 @@
-import contextlib
 import io
 import itertools
 import os
 import random
 import shutil
-import signal
 import subprocess
 import tarfile
 import time
@@ -21,6 +19,7 @@ import torch
 from PIL import Image
 from support.collating import collator, epoch_of, make, word_pieces
 from support.command_line import renaissance
+from support.killing import kill_tree
 from support.running import TINY, environment, metrics, run_here, torchrun_command, weights
 from support.table_files import (
     WRITERS,
@@ -33,7 +32,6 @@ from support.table_files import (
     write_photos,
 )
 from transformers import BertTokenizer
-from whole.test_equivalence import descendants
 
 from renaissance import DataError, DatasetContext, SpecError
 from renaissance.arrow import TableSplit
@@ -186,10 +184,7 @@ def start_and_kill(command: list[str], checkpoint: Path) -> None:
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    for pid in [*descendants(process.pid), process.pid]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
+    kill_tree(process)
 
 
 # --- which rows ---

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.command_line import renaissance
+from support.killing import descendants, kill_tree
 from support.running import environment, write_spec
 
 from renaissance.commands import study_check
@@ -267,26 +268,40 @@ def test_help_imports_neither_torch_nor_transformers() -> None:
 
 
 @pytest.mark.slow
-def test_a_study_that_is_interrupted_goes_on_to_the_same_table(there: Path) -> None:
+def test_a_study_that_is_stopped_or_killed_goes_on_to_the_same_table(there: Path) -> None:
     pytest.importorskip("matplotlib")
     text = TEXT.replace("max_steps=4", "max_steps=200").replace("[0]", "[0, 1]")
     (there / "study.toml").write_text(text)
+    command = [sys.executable, "-m", "renaissance", "study", "run", "study.toml", "--jobs", "2"]
     tables = []
-    for is_interrupted in (True, False):
-        shutil.rmtree(there / "runs", ignore_errors=True)
-        command = [sys.executable, "-m", "renaissance", "study", "run", "study.toml"]
-        if is_interrupted:
-            process = subprocess.Popen([*command, "--jobs", "2"], env=environment())
-            folder = there / "runs/tiny/low.seed-0/checkpoints"
-            while not list(folder.glob("step-*/manifest.json")):
-                assert process.poll() is None
-                time.sleep(0.1)
-            process.send_signal(signal.SIGINT)
-            assert process.wait(120) == 128 + signal.SIGINT
+    for how in (None, signal.SIGINT, signal.SIGKILL):
+        shutil.rmtree(there / "runs")
+        if how is not None:
+            stop_while_two_cells_run(command, there / "runs/tiny", how)
             states = renaissance("study", "list", "study.toml").out
-            assert "low.seed-0\tunfinished\t" in states
+            for name in ("low.seed-0", "low.seed-1"):
+                assert f"{name}\tunfinished\t" in states
             assert "high.seed-1\tabsent" in states
-        subprocess.run([*command, "--jobs", "2"], env=environment(), check=True)
+        subprocess.run(command, env=environment(), check=True)
         assert renaissance("study", "report", "study.toml").code == 0
-        tables.append((there / "runs/tiny/report/table.csv").read_text())
-    assert tables[0] == tables[1]
+        tables.append((there / "runs/tiny/report/table.csv").read_bytes())
+    assert tables[0] == tables[1] == tables[2]
+
+
+def stop_while_two_cells_run(command: list[str], runs: Path, how: signal.Signals) -> None:
+    """Start a study, and stop it once its first two cells have each saved a checkpoint.
+
+    SIGINT goes to the study alone; SIGKILL goes to its cells as well, at once.
+    """
+    process = subprocess.Popen(command, env=environment())
+    folders = [runs / f"low.seed-{seed}/checkpoints" for seed in (0, 1)]
+    while not all(list(folder.glob("step-*/manifest.json")) for folder in folders):
+        assert process.poll() is None
+        time.sleep(0.02)
+    # The two commands; each may have processes of its own.
+    assert len(descendants(process.pid)) >= 2
+    if how == signal.SIGKILL:
+        kill_tree(process)
+        return
+    process.send_signal(how)
+    assert process.wait(120) == 128 + signal.SIGINT

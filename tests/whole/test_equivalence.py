@@ -1,8 +1,5 @@
 """The same run, however its batch is divided, its data read, or its life interrupted."""
 
-import contextlib
-import os
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -10,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.asserting import assert_same_figures, assert_same_weights
+from support.killing import kill_tree
 from support.running import TINY, metrics, run_here, torchrun, torchrun_command, weights, write_spec
 from support.running import environment as environment_of
 
@@ -90,36 +88,7 @@ def start_and_kill(command: list[str], wait_for: Path) -> None:
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    # torchrun gives each worker a separate session.
-    pids = descendants(process.pid)
-    for pid in [*pids, process.pid]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
-    # A process that is being killed may hold the run's lock for a moment.
-    while any(_is_alive(pid) for pid in pids):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def _is_alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state not in ("Z", "X")
-    return False
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the processes below a process, leaves first."""
-    pids: list[int] = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            # "pid (name) state parent ..."; the name may hold spaces.
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
-            if parent == pid:
-                child = int(status.parent.name)
-                pids += [*descendants(child), child]
-    return pids
+    kill_tree(process)
 
 
 def test_killed_and_resumed_is_bit_identical(tmp_path: Path) -> None:
