@@ -9,8 +9,9 @@ from support.running import metrics, run_here, write_spec
 from support.tiny_models import LAYERS, VOCAB_SIZE, context, save, sentence_pieces, texts
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForTextEncoding, SiglipConfig
 
-from renaissance import PluginError
+from renaissance import PluginError, SpecError
 from renaissance.builtin.encoders.hf_text import HFTextEncoder
+from renaissance.builtin.encoders.huggingface import small_copy, text_probe
 
 SMALL = {"hidden_size": 16, **LAYERS}
 T5 = {"d_model": 16, "d_kv": 8, "d_ff": 20, "num_layers": 2, "num_heads": 2}
@@ -82,6 +83,40 @@ def test_a_refused_family_gets_the_true_reason(family: str) -> None:
         build(family, config)
     assert "hf-text: " in str(caught.value)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_oss", "deepseek_v3"])
+def test_a_large_decoder_is_refused_without_a_large_model(family: str, monkeypatch) -> None:
+    sizes = []
+    made = small_copy.random_model
+
+    def counted(*arguments):
+        model = made(*arguments)
+        sizes.append(sum(parameter.numel() for parameter in model.parameters()))
+        return model
+
+    monkeypatch.setattr(text_probe, "random_model", counted)
+    # As published: billions of parameters.
+    with pytest.raises(PluginError, match=f"'{family}' reads in one direction"):
+        build(family, {})
+    assert len(sizes) == 1
+    assert sizes[0] < 50_000_000
+
+
+def test_a_large_model_without_a_small_copy_is_not_tried(monkeypatch) -> None:
+    def refuse(*arguments):
+        raise SpecError("its layers are counted")
+
+    monkeypatch.setattr(text_probe, "random_model", refuse)
+    with pytest.raises(PluginError) as caught:
+        build("llama", {})
+    assert str(caught.value) == (
+        "hf-text: 'llama' cannot be tried out: it has more than 500,000,000 parameters, and no "
+        "small copy of it can be made (its layers are counted); use a bidirectional text encoder "
+        "such as BERT, RoBERTa, ELECTRA or DistilBERT"
+    )
+    with pytest.raises(SpecError, match=r"^its layers are counted$"):
+        build("bert", SMALL)
 
 
 @pytest.mark.parametrize("load_weights", [True, False])

@@ -18,10 +18,12 @@ from renaissance.builtin.encoders.huggingface.building import ModelClass
 from renaissance.builtin.encoders.huggingface.families import TEXT_REMEDY
 from renaissance.builtin.encoders.huggingface.sizes import count_text_positions
 from renaissance.builtin.encoders.huggingface.small_copy import (
+    MAX_PARAMETERS,
     NUM_WORDS,
     SPECIAL_IDS,
+    is_large,
     random_model,
-    small_config,
+    small_configs,
 )
 
 if TYPE_CHECKING:
@@ -72,12 +74,25 @@ def _small_copy(
 
     The text is (1, tokens), int64.
     """
-    try:
-        model = random_model(where, small_config(config), model_class)
-        return _checked(where, model, context)
-    # Some families need the number of layers or of words that they have.
-    except (PluginError, SpecError):
-        return _checked(where, random_model(where, config, model_class), context)
+    faults: list[PluginError | SpecError] = []
+    for copy in small_configs(config):
+        if is_large(where, copy, model_class):
+            break
+        try:
+            return _checked(where, random_model(where, copy, model_class), context)
+        except (PluginError, SpecError) as error:
+            faults.append(error)
+    else:
+        raise faults[-1]
+    # A copy that could be made, but could not encode, is as good as the model.
+    for fault in faults:
+        if isinstance(fault, PluginError):
+            raise fault
+    reason = f" ({faults[-1]})" if faults else ""
+    raise PluginError(
+        f"{where}: {config.model_type!r} cannot be tried out: it has more than {MAX_PARAMETERS:,} "
+        f"parameters, and no small copy of it can be made{reason}; {TEXT_REMEDY}"
+    )
 
 
 def _checked(
