@@ -31,6 +31,20 @@ NUM_ROWS = 400
 # A text, or a control sequence with its numbers and its letter, or a control character.
 TOKEN = re.compile(r"\x1b\[\??([\d;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 
+PHOTOS = """extends = ["recipe:shapes"]
+
+[run]
+name = "photos"
+
+[data]
+tokenizer = "./words"
+validate = []
+
+[[data.train]]
+type = "image-text"
+files = "photos.arrow"
+"""
+
 PAGE = """# What is left on the terminal
 
 Recorded with `python docs/record_terminal.py`: the whole of a terminal of 80 columns and 24 lines,
@@ -167,11 +181,7 @@ def main() -> None:
         folder = Path(name)
         shutil.copy(DOCS.parent / "renaissance" / "demo" / "run.toml", folder)
         write_photos(folder)
-        photos = (folder / "run.toml").read_text()
-        start, end = photos.index("[[data.train]]"), photos.index("[[objectives]]")
-        data = '[[data.train]]\ntype = "image-text"\nfiles = "photos.arrow"\n\n'
-        photos = (photos[:start] + data + photos[end:]).replace('"dataset"  ', '"./words"')
-        (folder / "photos.toml").write_text(photos.replace('"demo"', '"photos"'))
+        (folder / "photos.toml").write_text(PHOTOS)
         os.chdir(folder)
         short = ["train.max_steps=60", "train.log_every=20", "evaluate.every_steps=30"]
         run = ["train", "--ranks", "2", "run.toml"]
