@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
+from typing import SupportsFloat
 
 import torch
 from torch import Tensor
@@ -74,7 +75,7 @@ class AfterStep:
         state: TrainState,
         book: MetricBook,
         rates: Mapping[str, float],
-        gradient_norm: float,
+        gradient_norm: SupportsFloat,
         waited: float,
         request: StopRequest,
     ) -> None:
@@ -92,7 +93,7 @@ class AfterStep:
         save_now = evaluate_now or self._save_is_due(state.step)
         # A window never spans a checkpoint or an evaluation, so a resumed run logs the same figures
         # as one that was never interrupted.
-        if save_now or state.step % self.spec.train.log_every == 0:
+        if self.is_due(state.step):
             self._log(state, book, rates, gradient_norm)
         if not save_now:
             return
@@ -108,6 +109,11 @@ class AfterStep:
             self._begin_save(state)
             self.settle(must=True)
         self._begin_window()
+
+    def is_due(self, step: int) -> bool:
+        """Return whether a step is logged, evaluated or saved."""
+        is_logged = step % self.spec.train.log_every == 0
+        return is_logged or self._evaluation_is_due(step) or self._save_is_due(step)
 
     @property
     def is_written(self) -> bool:
@@ -181,7 +187,7 @@ class AfterStep:
         state: TrainState,
         book: MetricBook,
         rates: Mapping[str, float],
-        gradient_norm: float,
+        gradient_norm: SupportsFloat,
     ) -> None:
         metrics = book.compute()
         book.reset()
@@ -193,7 +199,7 @@ class AfterStep:
                 epoch=self._epoch(state),
                 metrics=metrics,
                 learning_rates=rates,
-                gradient_norm=gradient_norm,
+                gradient_norm=float(gradient_norm),
                 samples_per_second=self._window_steps * self.parts.plan.global_batch_size / seconds,
                 data_wait=self._waited / seconds,
                 peak_memory=peak_memory(self.ranks.device),

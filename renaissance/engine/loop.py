@@ -4,6 +4,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 
+import attrs
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from renaissance.engine.bf16_copies import bf16_copies
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.data_parallel import exchange, wrap
 from renaissance.engine.distributed import Ranks
+from renaissance.engine.guard import NUM_UNREAD, GuardedStep, StepGuard
 from renaissance.engine.messages import say
 from renaissance.engine.metrics import MetricBook, weighted_loss
 from renaissance.engine.nonfinite import stop_not_finite
@@ -60,6 +62,9 @@ class Loop:
         self.copies = bf16_copies(parts.network, parts.spec.train)
         self.parameters = trainable_parameters(parts.network)
         self.objectives = parts.network.learning_objectives()
+        # fp16 skips steps and goes on, for which an optimizer must be as if it had never seen them.
+        waits = scaler.is_enabled() or not StepGuard.fits(optimizer)
+        self.guard = None if waits else StepGuard(optimizer, ranks.device)
         self.book = MetricBook(self.objectives, self.spec.loss_weights, ranks.device)
         self.after_step.restore(state, self.book)
         self.skipped_steps = 0
@@ -86,6 +91,9 @@ class Loop:
                 rates, norm = self._step(batches, num_targets)
                 self.state.step += 1
                 self.state.position += self.parts.plan.global_batch_size
+                if self.after_step.is_due(self.state.step):
+                    # Nothing is logged, measured or saved of a step that was not finite.
+                    self._check_steps()
                 try:
                     self.after_step(self.state, self.book, rates, norm, waited, request)
                 except StoppedWaitingError:
@@ -96,8 +104,8 @@ class Loop:
 
     def _step(
         self, micro_batches: list[MicroBatch], num_targets: Mapping[str, float]
-    ) -> tuple[Mapping[str, float], float]:
-        """One optimizer step; returns the learning rates and the gradient's norm."""
+    ) -> tuple[Mapping[str, float], Tensor]:
+        """One optimizer step; returns the learning rates and the gradient's norm, on the device."""
         step, spec, device = self.state.step, self.spec, self.ranks.device
         peak = spec.optimizer.learning_rate
         rate = learning_rate(step, self.parts.total_steps, peak, spec.schedule)
@@ -105,13 +113,13 @@ class Loop:
         # Dropout is a function of the seed and of these: resuming needs no generator state.
         place = (step, self.ranks.rank)
         seeds = [keyed_seed(spec.run.seed, "step", *place, i) for i in range(len(micro_batches))]
-        micro_batches = compare_whole_batch(
-            self.parts.network, micro_batches, seeds, spec.train.precision, device
-        )
+        self.copies.refresh()
+        with self.copies.in_use():
+            micro_batches = compare_whole_batch(
+                self.parts.network, micro_batches, seeds, spec.train.precision, device
+            )
         outputs: list[dict[str, ObjectiveOutput]] = []
         buffers = self._buffers()
-        self.copies.refresh()
-        total_loss = torch.zeros((), device=device)
         for index, micro_batch in enumerate(micro_batches):
             batch = micro_batch.to(device)
             torch.manual_seed(seeds[index])
@@ -126,19 +134,24 @@ class Loop:
                     output = self.module(batch)
                 loss = weighted_loss(output, num_targets, spec.loss_weights)
                 # DDP divides by the number of ranks; num_targets counts those of all ranks.
-                torch.autograd.backward(self.scaler.scale(self.ranks.world_size * loss))
-            # On the device: reading it here would make the host wait for every micro-batch.
-            total_loss += loss.detach()
+                scaled = self.scaler.scale(self.ranks.world_size * loss)
+                # A loss that is not finite may have a gradient that is. This makes it NaN, so that
+                # all ranks see it in the norm, without reading or exchanging any loss.
+                weight = torch.where(loss.detach().isfinite(), 1.0, torch.nan)
+                torch.autograd.backward(scaled, weight.to(scaled.dtype))
             self.book.update(batch, output)
-            outputs.append(output)
+            outputs.append(_detached(output))
         # Unscaled first, so that the norm that is logged and clipped is the true gradient's.
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.parameters, spec.train.gradient_clip or float("inf"))
-        # The host waits for the GPU here, once per step, before a bad step reaches the parameters.
-        # Ranks have the same norm but different losses: they agree before any of them acts.
-        is_bad = not torch.isfinite(norm + total_loss)
-        if self.ranks.sum([float(is_bad)])[0]:
-            self._not_finite(micro_batches, outputs)
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if spec.train.gradient_clip is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, spec.train.gradient_clip, norm)
+        done = GuardedStep(attrs.evolve(self.state), micro_batches, outputs)
+        # All ranks have the same gradient and norm, so each decides as the others do.
+        if self.guard is not None:
+            self.guard.step(norm, done)
+        elif not norm.isfinite():
+            self._not_finite(done)
             self._skip(buffers)
         else:
             self.skipped_steps = 0
@@ -148,7 +161,7 @@ class Loop:
             self.scaler.update()
         # Set to None, not to zero: the next backward then writes instead of adding.
         self.optimizer.zero_grad(set_to_none=True)
-        return rates, float(norm)
+        return rates, norm
 
     def _next(
         self, micro_batches: Iterator[MicroBatch], request: StopRequest
@@ -158,6 +171,7 @@ class Loop:
         Returns:
             The micro-batches, the number of targets by objective, and the signal to stop at or 0.
         """
+        self._check_steps(NUM_UNREAD)
         batches: list[MicroBatch] = []
         error: Exception | None = None
         try:
@@ -173,6 +187,10 @@ class Loop:
         own = [*counts, len(bad), float(error is not None), float(self.after_step.is_written)]
         totals = self.ranks.sum([*own, *request.one_hot()])
         *_, num_bad, num_errors, is_written = totals[: len(own)]
+        stop = largest_signal(totals[len(own) :])
+        if num_errors or num_bad or stop:
+            # What follows may save, and a step that was not finite was before it.
+            self._check_steps()
         if is_written:
             self.after_step.settle()
         if num_errors:
@@ -182,7 +200,7 @@ class Loop:
             self._count_bad_samples(bad)
         # Without targets (no word was masked) the loss is 0 rather than 0 / 0.
         num_targets = {name: max(1.0, total) for name, total in zip(names, totals, strict=False)}
-        return batches, num_targets, largest_signal(totals[len(own) :])
+        return batches, num_targets, stop
 
     def _count_bad_samples(self, messages: Mapping[int, str]) -> None:
         """Report the records that this rank has left out for the first time; limit their number."""
@@ -200,9 +218,13 @@ class Loop:
                 "resumes from here"
             )
 
-    def _not_finite(
-        self, micro_batches: list[MicroBatch], outputs: list[dict[str, ObjectiveOutput]]
-    ) -> None:
+    def _check_steps(self, num_unread: int = 0) -> None:
+        """Stop if a step was not finite, other than the last ones, which are not awaited."""
+        bad = None if self.guard is None else self.guard.first_bad(num_unread)
+        if bad is not None:
+            self._not_finite(bad)
+
+    def _not_finite(self, bad: GuardedStep) -> None:
         # fp16's scaler skips such a step and lowers its scale, so the first few are not errors.
         self.skipped_steps += 1
         if self.scaler.is_enabled() and self.skipped_steps <= MAX_SKIPPED_STEPS:
@@ -210,11 +232,11 @@ class Loop:
         stop_not_finite(
             self.spec.folder,
             self.parts.network,
-            self.state,
+            bad.state,
             self.after_step.info.spec_text,
             self.ranks,
-            micro_batches,
-            outputs,
+            bad.micro_batches,
+            bad.outputs,
         )
 
     def _buffers(self) -> dict[str, Tensor]:
@@ -248,6 +270,11 @@ class Loop:
             self.ranks.device,
             is_stopping=request.is_made,
         )
+
+
+def _detached(outputs: Mapping[str, ObjectiveOutput]) -> dict[str, ObjectiveOutput]:
+    """Return outputs that keep no graph, and nothing but losses, in memory."""
+    return {name: ObjectiveOutput(output.loss_sum.detach()) for name, output in outputs.items()}
 
 
 def _raise(error: Exception | None) -> None:

@@ -55,9 +55,9 @@ class MetricBook:
         self._loss_sums = {name: SumMetric(nan_strategy="disable") for name in objectives}
         self._num_targets = {name: SumMetric(nan_strategy="disable") for name in objectives}
         self._metrics = {name: objective.metrics() for name, objective in objectives.items()}
-        self._device = device
-        for metric in self._all().values():
-            metric.to(device)
+        for key, metric in self._all().items():
+            # Targets are counted on the host: a number that goes to the device is waited for.
+            metric.to("cpu" if key.startswith("targets/") else device)
             for part in metric.modules():
                 if isinstance(part, Metric):
                     part.persistent(True)
@@ -125,7 +125,7 @@ class MetricBook:
         """Continue a window, of which this rank's `state` was saved, by the same objectives."""
         for key, metric in self._all().items():
             saved = {
-                name.removeprefix(f"{key}/"): tensor.to(self._device)
+                name.removeprefix(f"{key}/"): tensor.to(metric.device)
                 for name, tensor in state.items()
                 if name.startswith(f"{key}/")
             }
