@@ -41,6 +41,7 @@ from transformers import PreTrainedTokenizerFast
 
 from renaissance import ObjectiveBatch, Pairs
 from renaissance.data.collate import MicroBatch
+from renaissance.data.shared_pairs import share_pairs
 from renaissance.engine.bf16_copies import Bf16Copies, following_modules
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_parts import build
@@ -302,16 +303,18 @@ def text_lengths(num_texts: int) -> np.ndarray[Any, Any]:
     return lengths
 
 
-def make_batch(num_samples: int, image_size: int = 224) -> MicroBatch:
-    """Return a micro-batch like the collator's: masked texts first, then plain ones."""
+def make_batch(num_samples: int, matched: str = "plain", image_size: int = 224) -> MicroBatch:
+    """Return a micro-batch like the collator's: masked texts first, then plain ones, if matched."""
     lengths = text_lengths(num_samples)
     masked = np.maximum(1, np.round((lengths - 2) * MASK_PROBABILITY)).astype(int)
     rows = torch.arange(num_samples)
     width = -(-int(lengths.max()) // PAD_MULTIPLE) * PAD_MULTIPLE
-    is_real = torch.arange(width) < torch.from_numpy(np.tile(lengths, 2))[:, None]
+    num_views = 1 if matched == "masked" else 2
+    is_real = torch.arange(width) < torch.from_numpy(np.tile(lengths, num_views))[:, None]
     num_targets = int(masked.sum())
     # Every other sample is matched with its neighbour's image.
     images = torch.where(rows % 2 == 1, (rows + 1) % num_samples, rows)
+    texts = rows if matched == "masked" else rows + num_samples
     mlm = ObjectiveBatch(
         num_targets,
         Pairs(rows, rows, outputs=frozenset({"text"})),
@@ -321,13 +324,15 @@ def make_batch(num_samples: int, image_size: int = 224) -> MicroBatch:
             "labels": torch.zeros(num_targets, dtype=torch.int64),
         },
     )
-    itm = ObjectiveBatch(num_samples, Pairs(rows + num_samples, images), {"labels": rows % 2})
+    itm = ObjectiveBatch(num_samples, Pairs(texts, images), {"labels": rows % 2})
+    objectives = {"mlm": mlm, "itm": itm}
     return MicroBatch(
         indices=rows,
         input_ids=torch.zeros(is_real.shape, dtype=torch.int64),
         attention_mask=is_real,
         pixel_values=torch.empty(num_samples, 3, image_size, image_size, dtype=torch.uint8),
-        objectives={"mlm": mlm, "itm": itm},
+        objectives=objectives,
+        shared_pairs=share_pairs(objectives),
     )
 
 
@@ -357,8 +362,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=sorted(MODELS), help="one of the two; both by default")
     parser.add_argument("--batch", type=int, default=256, help="samples per step")
+    parser.add_argument(
+        "--matched", choices=["plain", "masked"], default="plain", help="as itm's option `text`"
+    )
     arguments = parser.parse_args()
-    batch = make_batch(arguments.batch)
+    batch = make_batch(arguments.batch, arguments.matched)
     for model in [arguments.model] if arguments.model else MODELS:
         for name, value in attrs.asdict(count(build_network(model), batch)).items():
             print(

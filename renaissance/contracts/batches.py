@@ -132,6 +132,10 @@ class BatchBuilder(Protocol):
         """Return the row of another version of the sample's text, such as "masked"."""
         ...
 
+    def existing_view(self, sample: KeyedSample, view: str) -> int | None:
+        """Return the row of a view of the sample's text, if an objective before has added it."""
+        ...
+
     def image(self, sample: KeyedSample, which: int = 0) -> int:
         """Return the row of one of the sample's images."""
         ...

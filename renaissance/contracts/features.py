@@ -1,8 +1,10 @@
 """The outputs of the model that objectives read."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import attrs
+import torch
 from torch import Tensor
 
 from renaissance.contracts.tokens import Tokens
@@ -83,6 +85,31 @@ class Fused:
     def pooled(self) -> Tensor:
         """One vector per pair, (pairs, pooled_size)."""
         return _requested(self._pooled, "pooled", 'add "pooled" to Pairs.outputs')
+
+
+def join_fused(parts: Sequence[Fused], order: Tensor, outputs: frozenset[str]) -> Fused:
+    """Return the pairs of several groups in another order.
+
+    Args:
+        parts: The groups.
+        order: For each pair, its index in all groups, one after the other, (pairs,), int64.
+        outputs: The outputs to keep, as in `Pairs.outputs`.
+    """
+
+    def join(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.cat([*tensors]).index_select(0, order)
+
+    def join_tokens(tokens: Sequence[Tokens]) -> Tokens:
+        states = join([part.hidden_states for part in tokens])
+        if not any(part.has_mask for part in tokens):
+            return Tokens(states)
+        return Tokens(states, join([part.attention_mask for part in tokens]))
+
+    return Fused(
+        text=join_tokens([part.text for part in parts]) if "text" in outputs else None,
+        image=join_tokens([part.image for part in parts]) if "image" in outputs else None,
+        pooled=join([part.pooled for part in parts]) if "pooled" in outputs else None,
+    )
 
 
 @attrs.frozen

@@ -19,6 +19,7 @@ from renaissance.data.concatenation import Concatenation
 from renaissance.data.encoding import Ids, encode, input_ids, word_ids
 from renaissance.data.images import square_pixels
 from renaissance.data.open_image import ImageLimits
+from renaissance.data.shared_pairs import SharedPairs, share_pairs
 from renaissance.errors import DataError, SpecError
 
 # Texts are padded to a multiple of this length, which suits tensor cores and vector units.
@@ -42,6 +43,7 @@ class MicroBatch:
             device; None if there are no images.
         objectives: What each objective collated, by name, without those that got no samples.
         bad_samples: Messages about unreadable records, which are left out, by index.
+        shared_pairs: What to fuse, if several objectives read the same pairs.
     """
 
     indices: Tensor
@@ -50,6 +52,7 @@ class MicroBatch:
     pixel_values: Tensor | None
     objectives: Mapping[str, ObjectiveBatch]
     bad_samples: Mapping[int, str] = attrs.field(factory=dict)
+    shared_pairs: SharedPairs | None = None
 
     def num_targets(self, objective: str) -> int:
         """Return the number of targets of an objective, 0 if it got no samples."""
@@ -76,7 +79,7 @@ def map_leaves(kind: type[Leaf], function: Callable[[Leaf], object], value: T) -
         return function(value)  # type: ignore[return-value]
     if isinstance(value, Mapping):
         return {k: map_leaves(kind, function, v) for k, v in value.items()}  # type: ignore[return-value]
-    if isinstance(value, MicroBatch | ObjectiveBatch | Pairs | WholeBatch):
+    if isinstance(value, MicroBatch | ObjectiveBatch | Pairs | SharedPairs | WholeBatch):
         fields = attrs.fields_dict(type(value))
         return attrs.evolve(
             value, **{name: map_leaves(kind, function, getattr(value, name)) for name in fields}
@@ -289,6 +292,10 @@ class RowBuilder:
             self._texts.append(input_ids)
         return self._text_rows[key]
 
+    def existing_view(self, sample: KeyedSample, view: str) -> int | None:
+        """Return the row of a view of the sample's text, if an objective has added it."""
+        return self._text_rows.get((view, sample.epoch, sample.index))
+
     def image(self, sample: KeyedSample, which: int = 0) -> int:
         """Return the row of one of the sample's images, decoding it if it is new."""
         key = self._reader.image_key(sample, which)
@@ -332,6 +339,7 @@ class RowBuilder:
             pixel_values=torch.from_numpy(np.stack(self._images)) if self._images else None,
             objectives=objectives,
             bad_samples=bad_samples,
+            shared_pairs=share_pairs(objectives),
         )
 
     def _padded_texts(self) -> tuple[Tensor | None, Tensor | None]:

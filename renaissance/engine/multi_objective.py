@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from renaissance.contracts.batches import Pairs
-from renaissance.contracts.features import Features, Fused
+from renaissance.contracts.features import Features, Fused, join_fused
 from renaissance.contracts.objective import Objective, ObjectiveOutput, overrides
 from renaissance.contracts.tokens import Modality, Tokens
 from renaissance.data.collate import MicroBatch
@@ -131,8 +131,24 @@ class MultiObjective(nn.Module):
                 f"{'image' if 'text' in encoded else 'text'} was collated; call builder.text and "
                 "builder.image in collate"
             )
-        fused = self.model.fuse(encoded["text"], encoded["image"], list(pairs_of.values()))
-        return dict(zip(pairs_of, fused, strict=True))
+        text, image, shared = encoded["text"], encoded["image"], batch.shared_pairs
+        # Pairs that an objective has chosen just now are not the ones that were compared.
+        is_chosen = any(pairs is not batch.objectives[n].pairs for n, pairs in pairs_of.items())
+        if shared is None or is_chosen:
+            fused = self.model.fuse(text, image, list(pairs_of.values()))
+            return dict(zip(pairs_of, fused, strict=True))
+        groups = shared.groups
+        fused_groups = dict(
+            zip(groups, self.model.fuse(text, image, list(groups.values())), strict=True)
+        )
+        return {
+            name: join_fused(
+                [fused_groups[index] for index in shared.groups_of[name]],
+                shared.order[name],
+                pairs.outputs,
+            )
+            for name, pairs in pairs_of.items()
+        }
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Normalize uint8 pixels for the image encoder: (images, 3, height, width)."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from renaissance.contracts.batches import ObjectiveBatch, Pairs
 from renaissance.contracts.objective import ObjectiveOutput
 from renaissance.data.collate import MicroBatch
+from renaissance.data.shared_pairs import SharedPairs
 from renaissance.engine.checkpoint import TrainState, save_checkpoint
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.messages import say
@@ -148,7 +149,7 @@ def _tensors(batch: MicroBatch) -> dict[str, Tensor]:
         elif isinstance(value, Mapping):
             for key, entry in value.items():
                 collect(f"{path}.{key}", entry)
-        elif isinstance(value, MicroBatch | ObjectiveBatch | Pairs):
+        elif isinstance(value, MicroBatch | ObjectiveBatch | Pairs | SharedPairs):
             for field in value.__attrs_attrs__:
                 collect(f"{path}.{field.name}".lstrip("."), getattr(value, field.name))
 

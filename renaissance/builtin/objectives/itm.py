@@ -57,6 +57,12 @@ class ITM(Classification):
         replace: Literal["image", "text", "either"] = option(
             "image", help="Which half of a pair is replaced."
         )
+        text: Literal["plain", "masked"] = option(
+            "plain",
+            help="Which texts are matched in training. masked: those of masked language modelling, "
+            "as in LXMERT (Tan and Bansal, 2019), so that true pairs are fused once for both; an "
+            "objective of type mlm must stand before this one. Evaluation matches plain texts.",
+        )
         temperature: float = option(
             0.07,
             help="For hard negatives: the lower, the more often the most similar sample is chosen.",
@@ -66,6 +72,16 @@ class ITM(Classification):
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
         self.options = options
+        if (
+            options.text == "masked"
+            and options.negatives == "dataset"
+            and options.replace != "image"
+        ):
+            raise SpecError(
+                f"objective 'itm': text = 'masked' with negatives = 'dataset' and replace = "
+                f"'{options.replace}': texts from outside the micro-batch are not masked; set "
+                "negatives = 'batch' or replace = 'image'"
+            )
         if options.negatives != "dataset":
             self.compares_with = "rank"
         self.head = context.make_head(context.sizes.pooled, len(self.classes))
@@ -87,7 +103,7 @@ class ITM(Classification):
                 if false is not sample:
                     broken.append(index)
                     replaces_text.append(replace_text)
-            text_rows.append(builder.text(text_of))
+            text_rows.append(self._text_row(text_of, builder))
             image_rows.append(builder.image(image_of))
             labels.append(TRUE if text_of is image_of else FALSE)
         tensors = {"labels": torch.tensor(labels)}
@@ -96,7 +112,7 @@ class ITM(Classification):
                 "broken": torch.tensor(broken, dtype=torch.int64),
                 "replaces_text": torch.tensor(replaces_text, dtype=torch.bool),
                 "noise": torch.from_numpy(_noise(samples, broken)),
-                "text_rows": torch.tensor([builder.text(sample) for sample in samples]),
+                "text_rows": torch.tensor([self._text_row(s, builder) for s in samples]),
                 "image_rows": torch.tensor([builder.image(sample) for sample in samples]),
             }
         return ObjectiveBatch(
@@ -104,6 +120,18 @@ class ITM(Classification):
             pairs=Pairs(text_rows=torch.tensor(text_rows), image_rows=torch.tensor(image_rows)),
             tensors=tensors,
         )
+
+    def _text_row(self, sample: KeyedSample, builder: BatchBuilder) -> int:
+        if self.options.text == "plain" or not builder.training:
+            return builder.text(sample)
+        row = builder.existing_view(sample, "masked")
+        if row is None:
+            raise SpecError(
+                f"objective 'itm': text = 'masked', but {sample.source} has no masked text; put "
+                "[[objectives]] with type = 'mlm' before itm, for the same datasets, or set "
+                "text = 'plain'"
+            )
+        return row
 
     def pairs(self, batch: ObjectiveBatch, similarity: Tensor | None) -> Pairs | None:
         """Choose hard negatives for the broken pairs, if `negatives` is "hard".
