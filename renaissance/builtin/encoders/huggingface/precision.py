@@ -23,9 +23,9 @@ FOLLOWING_FAMILIES = frozenset(
 
 
 def first_weight(model: nn.Module) -> Tensor:
-    """Return a parameter of a model that is not an embedding table.
-
-    Raises:
-        StopIteration: If the model has neither linear nor convolutional layers.
-    """
-    return next(m.weight for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d))
+    """Return a parameter of a model, one that is not an embedding table if there is any."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            return module.weight
+    # Some families, such as I-BERT, have layers of their own, and none of these follows its dtype.
+    return next(model.parameters())
