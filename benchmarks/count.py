@@ -41,6 +41,7 @@ from transformers import PreTrainedTokenizerFast
 
 from renaissance import ObjectiveBatch, Pairs
 from renaissance.data.collate import MicroBatch
+from renaissance.data.packing import pack_texts
 from renaissance.data.shared_pairs import share_pairs
 from renaissance.engine.bf16_copies import Bf16Copies, following_modules
 from renaissance.engine.multi_objective import MultiObjective
@@ -333,6 +334,7 @@ def make_batch(num_samples: int, matched: str = "plain", image_size: int = 224) 
         pixel_values=torch.empty(num_samples, 3, image_size, image_size, dtype=torch.uint8),
         objectives=objectives,
         shared_pairs=share_pairs(objectives),
+        packing=pack_texts(is_real.sum(1).tolist(), width),
     )
 
 

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from renaissance.contracts.objective import PanelEntry as PanelEntry
     from renaissance.contracts.objective import overrides as overrides
     from renaissance.contracts.optimizer import Optimizer as Optimizer
+    from renaissance.contracts.packing import Packing as Packing
     from renaissance.contracts.pooler import Pooler as Pooler
     from renaissance.contracts.samples import KeyedSample as KeyedSample
     from renaissance.contracts.samples import Sample as Sample
@@ -119,6 +120,7 @@ _LAZY = {
         "overrides",
     ),
     "renaissance.contracts.optimizer": ("Optimizer",),
+    "renaissance.contracts.packing": ("Packing",),
     "renaissance.contracts.pooler": ("Pooler",),
     "renaissance.contracts.samples": ("KeyedSample", "Sample"),
     "renaissance.contracts.source": ("ImageFile", "LeftOut", "Record", "Source", "SourceContext"),

@@ -8,6 +8,7 @@ import attrs
 from torch import Tensor, nn
 
 from renaissance.contracts.component import Component
+from renaissance.contracts.packing import Packing
 from renaissance.contracts.tokens import Modality, Summary, Tokens
 
 if TYPE_CHECKING:
@@ -92,6 +93,18 @@ class Encoder(nn.Module, Component, ABC):
             attention_mask: True where real, (texts, tokens), bool.
         """
         raise TypeError(f"{type(self).__name__} takes no text")
+
+    def encode_packed(self, input_ids: Tensor, attention_mask: Tensor, packing: Packing) -> Tokens:
+        """Encode texts without computing padding, if the encoder can; called in training.
+
+        An override must agree with `encode_text` on every real token. By default, it is called.
+
+        Args:
+            input_ids: Token ids, (texts, tokens), int64.
+            attention_mask: True where real, (texts, tokens), bool.
+            packing: Where the real tokens stand, if texts are put one after the other.
+        """
+        return self.encode_text(input_ids, attention_mask)
 
     def encode_image(self, pixel_values: Tensor) -> Tokens:
         """Encode (or, in a joint encoder, embed) images.

@@ -13,12 +13,14 @@ from transformers import PreTrainedTokenizerFast
 
 from renaissance.contracts.batches import ObjectiveBatch, Pairs, WholeBatch
 from renaissance.contracts.objective import Objective
+from renaissance.contracts.packing import Packing
 from renaissance.contracts.samples import KeyedSample
 from renaissance.contracts.transform import Transform
 from renaissance.data.concatenation import Concatenation
 from renaissance.data.encoding import Ids, encode, input_ids, word_ids
 from renaissance.data.images import square_pixels
 from renaissance.data.open_image import ImageLimits
+from renaissance.data.packing import pack_texts
 from renaissance.data.shared_pairs import SharedPairs, share_pairs
 from renaissance.errors import DataError, SpecError
 
@@ -44,6 +46,7 @@ class MicroBatch:
         objectives: What each objective collated, by name, without those that got no samples.
         bad_samples: Messages about unreadable records, which are left out, by index.
         shared_pairs: What to fuse, if several objectives read the same pairs.
+        packing: How to encode the texts without their padding, in training, if there is much.
     """
 
     indices: Tensor
@@ -53,6 +56,7 @@ class MicroBatch:
     objectives: Mapping[str, ObjectiveBatch]
     bad_samples: Mapping[int, str] = attrs.field(factory=dict)
     shared_pairs: SharedPairs | None = None
+    packing: Packing | None = None
 
     def num_targets(self, objective: str) -> int:
         """Return the number of targets of an objective, 0 if it got no samples."""
@@ -79,7 +83,7 @@ def map_leaves(kind: type[Leaf], function: Callable[[Leaf], object], value: T) -
         return function(value)  # type: ignore[return-value]
     if isinstance(value, Mapping):
         return {k: map_leaves(kind, function, v) for k, v in value.items()}  # type: ignore[return-value]
-    if isinstance(value, MicroBatch | ObjectiveBatch | Pairs | SharedPairs | WholeBatch):
+    if isinstance(value, MicroBatch | ObjectiveBatch | Packing | Pairs | SharedPairs | WholeBatch):
         fields = attrs.fields_dict(type(value))
         return attrs.evolve(
             value, **{name: map_leaves(kind, function, getattr(value, name)) for name in fields}
@@ -340,6 +344,7 @@ class RowBuilder:
             objectives=objectives,
             bad_samples=bad_samples,
             shared_pairs=share_pairs(objectives),
+            packing=self._packing(input_ids),
         )
 
     def _padded_texts(self) -> tuple[Tensor | None, Tensor | None]:
@@ -353,6 +358,11 @@ class RowBuilder:
             input_ids[row, : len(ids)] = ids
             attention_mask[row, : len(ids)] = True
         return torch.from_numpy(input_ids), torch.from_numpy(attention_mask)
+
+    def _packing(self, input_ids: Tensor | None) -> Packing | None:
+        if input_ids is None or not self.training:
+            return None
+        return pack_texts([len(ids) for ids in self._texts], input_ids.shape[1])
 
     def _encoding(self, sample: KeyedSample) -> Encoding:
         key = (sample.epoch, sample.index)

@@ -25,7 +25,15 @@ from renaissance.engine.run_parts import RunParts
 # backward: norms and residuals stay in full precision. Both factors are relative to fp32.
 HALF_PARAMETERS, HALF_ACTIVATIONS = 1.5, 0.6
 # The methods by which the network calls its parts.
-PART_METHODS = ("encode_text", "encode_image", "encode_joint", "fuse", "similarity", "forward")
+PART_METHODS = (
+    "encode_text",
+    "encode_packed",
+    "encode_image",
+    "encode_joint",
+    "fuse",
+    "similarity",
+    "forward",
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -77,7 +77,9 @@ class MultiObjective(nn.Module):
         """Encode a micro-batch's texts and images; a modality that it lacks is left out."""
         encoded: dict[Modality, Tokens] = {}
         if batch.input_ids is not None and batch.attention_mask is not None:
-            encoded["text"] = self.model.encode_text(batch.input_ids, batch.attention_mask)
+            encoded["text"] = self.model.encode_text(
+                batch.input_ids, batch.attention_mask, batch.packing
+            )
         if batch.pixel_values is not None:
             encoded["image"] = self.model.encode_image(self.normalize(batch.pixel_values))
         return encoded

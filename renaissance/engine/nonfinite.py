@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from renaissance.contracts.batches import ObjectiveBatch, Pairs
 from renaissance.contracts.objective import ObjectiveOutput
+from renaissance.contracts.packing import Packing
 from renaissance.data.collate import MicroBatch
 from renaissance.data.shared_pairs import SharedPairs
 from renaissance.engine.checkpoint import TrainState, save_checkpoint
@@ -149,7 +150,7 @@ def _tensors(batch: MicroBatch) -> dict[str, Tensor]:
         elif isinstance(value, Mapping):
             for key, entry in value.items():
                 collect(f"{path}.{key}", entry)
-        elif isinstance(value, MicroBatch | ObjectiveBatch | Pairs | SharedPairs):
+        elif isinstance(value, MicroBatch | ObjectiveBatch | Packing | Pairs | SharedPairs):
             for field in value.__attrs_attrs__:
                 collect(f"{path}.{field.name}".lstrip("."), getattr(value, field.name))
 

@@ -215,6 +215,6 @@ def _enable_gradient_checkpointing(parts: RunParts) -> None:
 def _compile(parts: RunParts) -> None:
     # Text lengths differ between micro-batches: dynamic shapes avoid recompilation.
     for part in parts.network.model.parts().values():
-        for method in ("encode_text", "encode_image", "encode_joint", "fuse"):
+        for method in ("encode_text", "encode_packed", "encode_image", "encode_joint", "fuse"):
             if hasattr(part, method):
                 setattr(part, method, torch.compile(getattr(part, method), dynamic=True))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from renaissance.contracts.batches import Pairs
 from renaissance.contracts.features import Fused, ModelSizes
+from renaissance.contracts.packing import Packing
 from renaissance.contracts.pooler import Pooler
 from renaissance.contracts.tokens import Role, Summary, Tokens, TokenUse, summarize
 
@@ -38,8 +39,16 @@ class VisionLanguageModel(nn.Module, ABC):
         self._frozen: list[nn.Module] = []
 
     @abstractmethod
-    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
-        """Encode texts: (texts, tokens) int64 and bool to (texts, tokens, hidden)."""
+    def encode_text(
+        self, input_ids: Tensor, attention_mask: Tensor, packing: Packing | None = None
+    ) -> Tokens:
+        """Encode texts: (texts, tokens) int64 and bool to (texts, tokens, hidden).
+
+        Args:
+            input_ids: Token ids.
+            attention_mask: True where real.
+            packing: How to compute real tokens only; None to compute padding, too.
+        """
 
     @abstractmethod
     def encode_image(self, pixel_values: Tensor) -> Tokens:

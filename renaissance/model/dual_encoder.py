@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from renaissance.contracts.batches import Pairs
 from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.features import Fused, ModelSizes, NotFusedError
+from renaissance.contracts.packing import Packing
 from renaissance.contracts.tokens import Role, Tokens
 from renaissance.model.base import VisionLanguageModel
 
@@ -23,9 +24,13 @@ class DualEncoder(VisionLanguageModel):
         self.image_summary = image_encoder.image_summary
         self.sizes = ModelSizes(text=text_encoder.hidden_size, image=image_encoder.hidden_size)
 
-    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
+    def encode_text(
+        self, input_ids: Tensor, attention_mask: Tensor, packing: Packing | None = None
+    ) -> Tokens:
         """Encode texts, without gradient if the text encoder is frozen."""
         with torch.set_grad_enabled(self._needs_gradient(self.text_encoder)):
+            if packing is not None:
+                return self.text_encoder.encode_packed(input_ids, attention_mask, packing)
             return self.text_encoder.encode_text(input_ids, attention_mask)
 
     def encode_image(self, pixel_values: Tensor) -> Tokens:

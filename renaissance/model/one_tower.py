@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from renaissance.contracts.batches import Pairs
 from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.features import Fused, ModelSizes
+from renaissance.contracts.packing import Packing
 from renaissance.contracts.pooler import Pooler
 from renaissance.contracts.tokens import Role, Tokens
 from renaissance.model.base import VisionLanguageModel, gather_pairs, new_token_types, token_type
@@ -30,7 +31,9 @@ class OneTower(VisionLanguageModel):
             pooled=pooler.output_size,
         )
 
-    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
+    def encode_text(
+        self, input_ids: Tensor, attention_mask: Tensor, packing: Packing | None = None
+    ) -> Tokens:
         """Embed texts; the stack runs later, when pairs are fused."""
         return self.encoder.encode_text(input_ids, attention_mask)
 

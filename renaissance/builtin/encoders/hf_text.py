@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import attrs
 from torch import Tensor
 
-from renaissance import Encoder, EncoderContext, Tokens, compute_dtype, own_precision
+from renaissance import Encoder, EncoderContext, Packing, Tokens, compute_dtype, own_precision
 from renaissance.builtin.encoders.huggingface.attention import mask_argument
+from renaissance.builtin.encoders.huggingface.packing import PACKING_FAMILIES, first_position
 from renaissance.builtin.encoders.huggingface.positions import resized_text_table
 from renaissance.builtin.encoders.huggingface.precision import FOLLOWING_FAMILIES, first_weight
 from renaissance.builtin.encoders.huggingface.pretrained import (
@@ -76,6 +77,23 @@ class HFTextEncoder(Encoder):
         with own_precision(weight):
             output = self.model(input_ids=input_ids, attention_mask=mask, **segments)
         return Tokens(output.last_hidden_state, attention_mask)
+
+    def encode_packed(self, input_ids: Tensor, attention_mask: Tensor, packing: Packing) -> Tokens:
+        """Encode texts, several in one row, where the family allows it."""
+        config = self.model.config
+        if config.model_type not in PACKING_FAMILIES or self.mask_form != "bias":
+            return self.encode_text(input_ids, attention_mask)
+        weight = first_weight(self.model)
+        segments = segment_argument(config, input_ids, attention_mask, self.separator_id)
+        with own_precision(weight):
+            output = self.model(
+                input_ids=packing.pack(input_ids, config.pad_token_id),
+                attention_mask=packing.bias(compute_dtype(weight)),
+                position_ids=packing.position_ids + first_position(config),
+                **{name: packing.pack(values, 0) for name, values in segments.items()},
+            )
+        states = packing.unpack(output.last_hidden_state, *input_ids.shape)
+        return Tokens(states, attention_mask)
 
     def fit_tensor(self, name: str, tensor: Tensor) -> Tensor | None:
         """Truncate a position table, or extend it by this model's; None for any other tensor."""
