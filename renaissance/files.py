@@ -89,6 +89,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def cache_home() -> Path:
+    """Return the folder for what can be made again: in $XDG_CACHE_HOME, by default ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "renaissance"
+
+
 def with_home(path: str) -> str:
     """Return a path with `~` at its start, alone or before a slash, as the home folder."""
     return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from renaissance.commands.cache import cache_lines
 from renaissance.commands.lost_area import lost_area_lines
 from renaissance.commands.output import print_figures, print_line
 from renaissance.commands.this_machine import check_machine, check_memory
@@ -13,6 +14,7 @@ from renaissance.contracts.encoder import Encoder
 from renaissance.data.preprocessor import normalization_of
 from renaissance.data.tokenizer import tokenizer_sha256
 from renaissance.engine.agreement import surroundings
+from renaissance.engine.cache_needs import cache_needs
 from renaissance.engine.estimate import Estimate, estimate, part_sizes
 from renaissance.engine.init_from import initialize
 from renaissance.engine.optim import parameter_groups, warmup_steps
@@ -47,11 +49,14 @@ def check_run(spec: RunSpec, num_ranks: int) -> None:
     if costs is not None:
         check_memory(spec, costs.memory)
     _print_parts(parts, costs)
+    needs = cache_needs(parts)
     data = _data_lines(parts)
+    data += [] if needs is None else cache_lines(parts, needs, costs)
     data += lost_area_lines(parts.train.reader, parts.spec.data.transform.type)
     for line in [*data, *_step_lines(parts), *_memory_lines(costs), *weights]:
         print_line(line)
-    for warning in [*parts.warnings, *_warnings(parts.spec)]:
+    too_large = () if needs is None else needs.warnings
+    for warning in [*parts.warnings, *_warnings(parts.spec), *too_large]:
         print_line(f"warning: {warning}")
     print_line("ok: this run can start")
 

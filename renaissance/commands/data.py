@@ -1,4 +1,4 @@
-"""`renaissance data`: prepare datasets, and inspect prepared files."""
+"""`renaissance data`: prepare datasets, inspect prepared files, and fill caches."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import attrs
 import typer
 
+from renaissance.commands.arguments import RankCount, Spec, TrustPlugins, debug_flag
 from renaissance.commands.flags import MaxImageBytes, MaxImagePixels
 from renaissance.commands.output import print_table
 from renaissance.commands.prepare import app as prepare_app
@@ -16,7 +17,9 @@ from renaissance.data.tables.inspection import InspectedTable, is_prepared
 from renaissance.errors import DataError
 
 app = typer.Typer(
-    help="Prepare datasets, and inspect them.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Prepare datasets, inspect them, and fill caches of images.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 app.add_typer(prepare_app, name="prepare")
 
@@ -75,6 +78,26 @@ def inspect(
     if check:
         checksums = ", every checksum as written" if all(map(is_prepared, files)) else ""
         typer.echo(f"ok: {len(files)} files, every image decoded{checksums}")
+
+
+@app.command()
+def cache(spec: Spec, trust_plugins: TrustPlugins = False, ranks: RankCount = None) -> None:
+    """Fill the cache of a run's images (data.cache) before it starts."""
+    # Runs import torch, which the other commands here do without.
+    from renaissance.plugins.loading import load_plugins
+    from renaissance.spec.read import load_spec
+
+    chosen = load_spec(spec, load_plugins(), trust_plugins)
+    if ranks is not None:
+        from renaissance.elastic import number_of_ranks, start_ranks
+
+        trust = ["--trust-plugins"] if trust_plugins else []
+        arguments = ["data", "cache", *spec, *trust, *debug_flag()]
+        num_ranks = number_of_ranks(ranks, chosen.train.device)
+        raise typer.Exit(start_ranks(arguments, num_ranks))
+    from renaissance.commands.cache import fill_cache
+
+    fill_cache(chosen)
 
 
 @app.command("validate-submission")

@@ -19,6 +19,7 @@ from renaissance.data.tokenizer import tokenizer_sha256
 from renaissance.engine.checkpoint import load_checkpoint
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import SplitResult, evaluate
+from renaissance.engine.image_cache import cached_collator
 from renaissance.engine.init_from import initialize
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import set_tf32
@@ -114,9 +115,14 @@ def _evaluate(request: EvaluationRequest, read: RunSpec, ranks: Ranks) -> None:
     if request.predictions is not None:
         _require_predictions(network)
     checkpoint = ranks.on_all_ranks(lambda: _load(request, spec, network))
-    collator = make_collator(spec, network, tokenizer, datasets, training=False)
+    network.to(ranks.device)
+    collator = ranks.on_all_ranks(
+        lambda: cached_collator(
+            make_collator(spec, network, tokenizer, datasets, training=False), spec, network
+        )
+    )
     result = evaluate(
-        network.to(ranks.device),
+        network,
         collator,
         spec,
         ranks,

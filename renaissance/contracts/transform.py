@@ -41,7 +41,8 @@ class Transform(Component, ABC):
         std: Default standard deviations of the channels, likewise.
         is_deterministic: Whether equal pictures always give equal pixels, whatever the generator.
             If so, an image is decoded and encoded once per micro-batch, however many samples show
-            it. Set it in `__init__`; it must be True in evaluation.
+            it, and `data.cache` can keep its pixels. Set it in `__init__`; it must be True in
+            evaluation.
     """
 
     mean: ClassVar[Channels]

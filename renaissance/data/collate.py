@@ -16,6 +16,8 @@ from renaissance.contracts.objective import Objective
 from renaissance.contracts.packing import Packing
 from renaissance.contracts.samples import KeyedSample
 from renaissance.contracts.transform import Transform
+from renaissance.data.cache.batch_images import BatchImages, KnownStates
+from renaissance.data.cache.rows import RowCache
 from renaissance.data.concatenation import Concatenation
 from renaissance.data.encoding import Ids, encode, input_ids, word_ids
 from renaissance.data.images import square_pixels
@@ -42,11 +44,12 @@ class MicroBatch:
         input_ids: Distinct text views, (texts, tokens), int64; None if there are no texts.
         attention_mask: True where real, (texts, tokens), bool; None if there are no texts.
         pixel_values: Distinct images, (images, 3, size, size), uint8, normalized later, on the
-            device; None if there are no images.
+            device; None if there are no images. Those in `known_states` are left out.
         objectives: What each objective collated, by name, without those that got no samples.
         bad_samples: Messages about unreadable records, which are left out, by index.
         shared_pairs: What to fuse, if several objectives read the same pairs.
         packing: How to encode the texts without their padding, in training, if there is much.
+        known_states: The images whose token states a cache holds; None without such a cache.
     """
 
     indices: Tensor
@@ -57,6 +60,12 @@ class MicroBatch:
     bad_samples: Mapping[int, str] = attrs.field(factory=dict)
     shared_pairs: SharedPairs | None = None
     packing: Packing | None = None
+    known_states: KnownStates | None = None
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there are any images."""
+        return self.pixel_values is not None or self.known_states is not None
 
     def num_targets(self, objective: str) -> int:
         """Return the number of targets of an objective, 0 if it got no samples."""
@@ -83,7 +92,10 @@ def map_leaves(kind: type[Leaf], function: Callable[[Leaf], object], value: T) -
         return function(value)  # type: ignore[return-value]
     if isinstance(value, Mapping):
         return {k: map_leaves(kind, function, v) for k, v in value.items()}  # type: ignore[return-value]
-    if isinstance(value, MicroBatch | ObjectiveBatch | Packing | Pairs | SharedPairs | WholeBatch):
+    if isinstance(
+        value,
+        MicroBatch | KnownStates | ObjectiveBatch | Packing | Pairs | SharedPairs | WholeBatch,
+    ):
         fields = attrs.fields_dict(type(value))
         return attrs.evolve(
             value, **{name: map_leaves(kind, function, getattr(value, name)) for name in fields}
@@ -114,6 +126,8 @@ class SampleReader:
         max_text_characters: Longer texts are refused before they are split into tokens.
         seed: The run's seed.
         training: False in evaluation.
+        pixel_cache: Where the pixels of images are kept, if they are.
+        state_cache: Where the token states of images are kept, if they are.
     """
 
     datasets: Concatenation
@@ -124,6 +138,8 @@ class SampleReader:
     max_text_characters: int
     seed: int
     training: bool
+    pixel_cache: RowCache | None = None
+    state_cache: RowCache | None = None
 
     def sample(self, epoch: int, index: int) -> KeyedSample:
         """Read a sample.
@@ -173,6 +189,10 @@ class SampleReader:
             return key
         # Under augmentation the same image looks different in each sample.
         return (*key, sample.epoch, sample.index)
+
+    def is_within_limits(self, sample: KeyedSample, which: int) -> bool:
+        """Return whether one of a sample's images is small enough to be decoded."""
+        return self.limits.fault(sample.images[which]) is None
 
     def pixels(self, sample: KeyedSample, which: int) -> NDArray[np.uint8]:
         """Return one of a sample's images, (3, image_size, image_size).
@@ -237,6 +257,16 @@ class Collator:
                     raise
                 bad[error.index] = str(error)
 
+    def pixels_of(self, batch: MicroBatch, row: int) -> NDArray[np.uint8]:
+        """Return the pixels of an image row of a micro-batch, (3, image_size, image_size)."""
+        if batch.known_states is not None:
+            index, which = batch.known_states.origins[row].tolist()
+            return self.reader.pixels(self.reader.sample(0, index), which)
+        if batch.pixel_values is None:
+            raise ValueError("the micro-batch has no images")
+        pixels: NDArray[np.uint8] = batch.pixel_values[row].cpu().numpy()
+        return pixels
+
     def _collate(
         self, samples: Sequence[KeyedSample], builder: "RowBuilder", bad: Mapping[int, str]
     ) -> dict[str, ObjectiveBatch]:
@@ -274,7 +304,7 @@ class RowBuilder:
         self._text_rows: dict[tuple[str, int, int], int] = {}
         self._texts: list[Ids] = []
         self._image_rows: dict[Hashable, int] = {}
-        self._images: list[NDArray[np.uint8]] = []
+        self._images = BatchImages(reader)
 
     def text(self, sample: KeyedSample) -> int:
         """Return the row of the sample's plain text."""
@@ -301,12 +331,10 @@ class RowBuilder:
         return self._text_rows.get((view, sample.epoch, sample.index))
 
     def image(self, sample: KeyedSample, which: int = 0) -> int:
-        """Return the row of one of the sample's images, decoding it if it is new."""
+        """Return the row of one of the sample's images, adding it if it is new."""
         key = self._reader.image_key(sample, which)
         if key not in self._image_rows:
-            pixels = self._reader.pixels(sample, which)
-            self._image_rows[key] = len(self._images)
-            self._images.append(pixels)
+            self._image_rows[key] = self._images.add(sample, which)
         return self._image_rows[key]
 
     def other_sample(self, sample: KeyedSample, purpose: str) -> KeyedSample:
@@ -340,11 +368,12 @@ class RowBuilder:
             indices=torch.tensor([sample.index for sample in samples]),
             input_ids=input_ids,
             attention_mask=attention_mask,
-            pixel_values=torch.from_numpy(np.stack(self._images)) if self._images else None,
+            pixel_values=self._images.pixel_values(),
             objectives=objectives,
             bad_samples=bad_samples,
             shared_pairs=share_pairs(objectives),
             packing=self._packing(input_ids),
+            known_states=self._images.known_states(),
         )
 
     def _padded_texts(self) -> tuple[Tensor | None, Tensor | None]:

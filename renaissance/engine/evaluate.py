@@ -152,7 +152,11 @@ def _run(
     loader = MicroBatchLoader(collator, order, num_workers, ranks.device, is_stopping)
     collected = _Outputs()
     panel = PanelImages(
-        network, collator.reader.tokenizer, collected.panel, spec.evaluate.num_panel_images
+        network,
+        collator.reader.tokenizer,
+        collected.panel,
+        spec.evaluate.num_panel_images,
+        collator.pixels_of,
     )
     with progress(
         "evaluation", sum(map(len, order)), "samples", ranks.is_main, has_terminal=is_final

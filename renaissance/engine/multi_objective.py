@@ -12,7 +12,9 @@ from renaissance.contracts.batches import Pairs
 from renaissance.contracts.features import Features, Fused, join_fused
 from renaissance.contracts.objective import Objective, ObjectiveOutput, overrides
 from renaissance.contracts.tokens import Modality, Tokens
+from renaissance.data.cache.rows import RowCache
 from renaissance.data.collate import MicroBatch
+from renaissance.engine.known_states import completed
 from renaissance.errors import PluginError
 from renaissance.model.base import VisionLanguageModel
 
@@ -25,6 +27,10 @@ class MultiObjective(nn.Module):
         objectives: The objectives, by name.
         mean: Mean of each colour channel, in [0, 1].
         std: Standard deviation of each colour channel.
+
+    Attributes:
+        state_caches: Where the token states of images are kept, if they are: by whether it is
+            training, which may have another transform.
     """
 
     def __init__(
@@ -37,6 +43,7 @@ class MultiObjective(nn.Module):
         super().__init__()
         self.model = model
         self.objectives = objectives
+        self.state_caches: dict[bool, RowCache] = {}
         scale = 255.0
         self.register_buffer(
             "pixel_mean", torch.tensor(mean).view(3, 1, 1) * scale, persistent=False
@@ -82,6 +89,9 @@ class MultiObjective(nn.Module):
             )
         if batch.pixel_values is not None:
             encoded["image"] = self.model.encode_image(self.normalize(batch.pixel_values))
+        if batch.known_states is not None:
+            cache = self.state_caches[self.training]
+            encoded["image"] = completed(batch.known_states, encoded.get("image"), cache)
         return encoded
 
     def encode_alone(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from renaissance.contracts.batches import ObjectiveBatch, Pairs
 from renaissance.contracts.objective import ObjectiveOutput
 from renaissance.contracts.packing import Packing
+from renaissance.data.cache.batch_images import KnownStates
 from renaissance.data.collate import MicroBatch
 from renaissance.data.shared_pairs import SharedPairs
 from renaissance.engine.checkpoint import TrainState, save_checkpoint
@@ -150,7 +151,9 @@ def _tensors(batch: MicroBatch) -> dict[str, Tensor]:
         elif isinstance(value, Mapping):
             for key, entry in value.items():
                 collect(f"{path}.{key}", entry)
-        elif isinstance(value, MicroBatch | ObjectiveBatch | Packing | Pairs | SharedPairs):
+        elif isinstance(
+            value, MicroBatch | KnownStates | ObjectiveBatch | Packing | Pairs | SharedPairs
+        ):
             for field in value.__attrs_attrs__:
                 collect(f"{path}.{field.name}".lstrip("."), getattr(value, field.name))
 

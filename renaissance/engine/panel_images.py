@@ -2,8 +2,10 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from transformers import PreTrainedTokenizerFast
 
@@ -25,6 +27,7 @@ class PanelImages:
         tokenizer: The run's tokenizer.
         panel: The list to add pictures to.
         limit: How many pictures to choose.
+        pixels_of: Returns the pixels of an image row of a micro-batch, (3, size, size), uint8.
     """
 
     def __init__(
@@ -33,11 +36,13 @@ class PanelImages:
         tokenizer: PreTrainedTokenizerFast,
         panel: list[PanelImage],
         limit: int,
+        pixels_of: Callable[[MicroBatch, int], NDArray[np.uint8]],
     ) -> None:
         self._objectives = network.named_objectives()
         self._tokenizer = tokenizer
         self._panel = panel
         self._limit = limit
+        self._pixels_of = pixels_of
         self._num_shown: Counter[tuple[str, str]] = Counter()
 
     def add(self, batch: MicroBatch, outputs: Mapping[str, ObjectiveOutput]) -> None:
@@ -47,7 +52,7 @@ class PanelImages:
             batch: The micro-batch.
             outputs: What the objectives returned.
         """
-        if batch.pixel_values is None or len(self._panel) >= self._limit:
+        if not batch.has_images or len(self._panel) >= self._limit:
             return
         texts = readable(self._tokenizer, batch.input_ids)
         # By image row, then by objective.
@@ -59,7 +64,7 @@ class PanelImages:
             row = min(sorted(entries_of), key=lambda row: self._times_shown(entries_of[row]))
             entries = entries_of.pop(row)
             self._num_shown.update(_groups(entries))
-            pixels = batch.pixel_values[row].permute(1, 2, 0).cpu().numpy()
+            pixels = self._pixels_of(batch, row).transpose(1, 2, 0)
             image = ImageOps.contain(Image.fromarray(pixels), (SIZE, SIZE))
             self._panel.append(PanelImage(image, _lines(entries)))
 

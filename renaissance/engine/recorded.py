@@ -11,8 +11,12 @@ from renaissance.spec.write import record_tables, settings
 
 # By key path: the value in the run's spec and that of the evaluation; None for an absent one.
 Changes: TypeAlias = Mapping[str, Mapping[str, Any]]
-# A run folder may be moved, and steps replace epochs when a spec is resolved.
-NOT_COMPARED = ("run.name", "run.output_dir", "train.max_epochs")
+# A run folder may be moved, steps replace epochs when a spec is resolved, and what is kept of
+# images changes nothing.
+NOT_COMPARED = (
+    *("run.name", "run.output_dir", "train.max_epochs"),
+    *("data.cache", "data.cache_folder", "data.cache_gib"),
+)
 # A value that stands for whatever the run has recorded.
 UNSAID = ("train.precision", "auto")
 

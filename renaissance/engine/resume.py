@@ -12,8 +12,9 @@ from renaissance.errors import CheckpointError
 from renaissance.spec.sections import ResolvedSpec
 from renaissance.spec.write import record_tables, settings
 
-# Where a run is, what it started from, and who follows it make no difference to what it computes.
-FREE = ("run.name", "run.output_dir", "run.resume", "monitors", "model.init_")
+# Where a run is, what it started from, what it keeps of images, and who follows it make no
+# difference to what it computes.
+FREE = ("run.name", "run.output_dir", "run.resume", "monitors", "model.init_", "data.cache")
 # A component of another type gives other meanings to the same parameters or state.
 FIXED = ("model.", "objectives.", "optimizer.")
 # Of a model, only dropout may change, and where it came from, since that is not read again. Any

@@ -14,8 +14,10 @@ from renaissance.data.collate import Collator
 from renaissance.data.tokenizer import tokenizer_sha256
 from renaissance.engine.after_step import AfterStep
 from renaissance.engine.agreement import check_agreement, surroundings
+from renaissance.engine.cache_needs import cache_needs
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.distributed import Ranks
+from renaissance.engine.image_cache import with_cache
 from renaissance.engine.init_from import initialize, may_keep_encoder
 from renaissance.engine.loop import Loop
 from renaissance.engine.messages import say
@@ -100,6 +102,8 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
             say("\n  ".join([f"changed since step {state.step} of {spec.folder}:", *changes]))
         if ranks.is_main and state.step >= parts.total_steps:
             say(_how_to_go_on(spec.folder, state.step, parts.total_steps))
+    # After loading: what is kept of images may depend on the parameters of a frozen encoder.
+    parts = ranks.on_all_ranks(lambda: _with_cache(parts, ranks.is_main))
     # After the probe, which runs in evaluation mode and would be compiled for nothing.
     if spec.train.compile:
         _compile(parts)
@@ -113,6 +117,15 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
         lambda: record_parts(parts, info.spec_text, replaced) if ranks.is_main else None
     )
     return _loop(parts, ranks, info, observers, optimizer, scaler, state)
+
+
+def _with_cache(parts: RunParts, is_main: bool) -> RunParts:
+    """Let the run use its cache, and say on rank 0 where its images do not fit."""
+    cached = with_cache(parts)
+    needs = cache_needs(parts) if is_main else None
+    for warning in () if needs is None else needs.warnings:
+        say(f"warning: {warning}")
+    return cached
 
 
 def _run_info(parts: RunParts, ranks: Ranks, state: TrainState, unused: Sequence[str]) -> RunInfo:

@@ -136,7 +136,22 @@ def _(section: RunSpec, registry: Registry | None) -> None:
     if names and hasattr(section, "data"):
         learning = [objective.name for objective in objectives or () if objective.learns]
         _check_routes(section.data, names, learning, faults)
+    if hasattr(section, "data") and hasattr(section, "model"):
+        _check_cache(section.data, section.model, faults)
     faults.raise_any()
+
+
+def _check_cache(data: DataSection, model: ModelSection, faults: Faults) -> None:
+    """Check that what a cache keeps of an image does not change in training."""
+    encoder = getattr(model, "image_encoder", None)
+    if getattr(data, "cache", "none") != "tokens" or getattr(encoder, "frozen", False):
+        return
+    faults.add(
+        "'tokens', but the model has no frozen image encoder, so what becomes of an image changes; "
+        "expected a two-tower model with model.image_encoder.frozen = true. Freeze it, or set "
+        "data.cache = 'pixels'",
+        *("data", "cache"),
+    )
 
 
 def _check_routes(data: DataSection, names: list[str], learning: list[str], faults: Faults) -> None:

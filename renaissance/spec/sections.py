@@ -149,6 +149,21 @@ class DataSection:
     transform: TransformChoice = derived(
         lambda _: {}, help="Image transform.", default_text="imagenet"
     )
+    cache: Literal["none", "pixels", "tokens"] = option(
+        "none",
+        help="What is kept of each image after its first use, for transforms without augmentation: "
+        "pixels: its decoded pixels; tokens: its token states, for a frozen image encoder.",
+    )
+    cache_folder: str | None = option(
+        None,
+        help="Folder for what is kept, on a disk of this machine; by default renaissance/images in "
+        "$XDG_CACHE_HOME, or else in ~/.cache.",
+    )
+    cache_gib: float = option(
+        64.0,
+        help="Limit of each cache, GiB; images beyond it are not kept.",
+        validator=positive,
+    )
     train: tuple[DatasetChoice, ...] = option((), help="Training datasets, concatenated.")
     validate: tuple[DatasetChoice, ...] = option((), help="Validation datasets, concatenated.")
 

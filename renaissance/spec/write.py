@@ -53,7 +53,8 @@ def record_tables(spec: RunSpec) -> dict[str, Any]:
     """
     tables = spec_tables(spec)
     run, model, data = tables["run"], tables["model"], tables["data"]
-    for table, key in ((run, "output_dir"), (data, "root"), (model, "init_from")):
+    folders = [(data, "root"), (data, "cache_folder")]
+    for table, key in ((run, "output_dir"), *folders, (model, "init_from")):
         if key in table:
             table[key] = str(Path(table[key]).absolute())
     parts = [part for part in model.values() if isinstance(part, dict)]

@@ -12,6 +12,10 @@ from renaissance import Guess, PanelEntry, PanelImage, draw_panel, panel
 from renaissance.engine.panel_images import PanelImages
 
 
+def pixels_of(batch, row):
+    return batch.pixel_values[row].numpy()
+
+
 class Says:
     """An objective with these entries."""
 
@@ -35,6 +39,7 @@ def test_objectives_take_turns_under_an_image_of_several_texts():
     }
     pixels = torch.stack([torch.full((3, 4, 2), level, dtype=torch.uint8) for level in (10, 20)])
     batch = SimpleNamespace(
+        has_images=True,
         pixel_values=pixels,
         input_ids=torch.tensor([[2, 5, 4, 3], [2, 6, 3, 0]]),
         objectives=dict.fromkeys(objectives),
@@ -43,7 +48,7 @@ def test_objectives_take_turns_under_an_image_of_several_texts():
 
     outputs = dict.fromkeys(objectives)
     shown = []
-    PanelImages(network, word_pieces(whole_words=True), shown, limit=9).add(batch, outputs)
+    PanelImages(network, word_pieces(whole_words=True), shown, 9, pixels_of).add(batch, outputs)
     first, second = shown
 
     # Decoded once, for all objectives.
@@ -69,13 +74,14 @@ def test_as_many_false_pairs_as_true_ones():
     objectives = {"mlm": Says(*(PanelEntry(row, ("a [MASK]",)) for row in range(6)))}
     objectives["itm"] = Says(*entries)
     batch = SimpleNamespace(
+        has_images=True,
         pixel_values=torch.zeros(10, 3, 4, 4, dtype=torch.uint8),
         input_ids=torch.tensor([[2, 5, 4, 3]]),
         objectives=dict.fromkeys(objectives),
     )
     network = SimpleNamespace(named_objectives=lambda: objectives)
     shown = []
-    panel = PanelImages(network, word_pieces(whole_words=True), shown, limit=6)
+    panel = PanelImages(network, word_pieces(whole_words=True), shown, 6, pixels_of)
     panel.add(batch, dict.fromkeys(objectives))
     assert len(shown) == 6
     found = [str(line) for image in shown for line in image.lines if isinstance(line, Guess)]

@@ -236,6 +236,7 @@ def test_every_key_of_the_classes_is_in_the_record(plugins: Plugins) -> None:
         "model.encoder",  # of the other architecture
         "model.init_from",
         "model.image_encoder.checkpoint",  # an option without a value
+        "data.cache_folder",  # of the machine
         "train.max_epochs",
         "train.gradient_clip",
         "evaluate.every_epochs",

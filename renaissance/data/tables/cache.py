@@ -11,7 +11,7 @@ from pathlib import Path
 from renaissance.data.prepare.remote import address_state, is_address
 from renaissance.data.tables.files import TableFile
 from renaissance.errors import DataError
-from renaissance.files import PARTIAL, flush_to_disk, locked
+from renaissance.files import PARTIAL, cache_home, flush_to_disk, locked
 from renaissance.launch import launch_of_process
 
 # Raised whenever what is written changes its form.
@@ -28,8 +28,7 @@ class _BusyError(Exception):
 
 def default_cache() -> Path:
     """Return the folder for converted tables: in $XDG_CACHE_HOME, by default ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "renaissance" / "tables"
+    return cache_home() / "tables"
 
 
 def cached(file: TableFile, purpose: str, folder: Path, write: Callable[[Path], None]) -> Path:

@@ -1,0 +1,1 @@
+"""What is computed of an image once, and kept on disk."""
