@@ -8,14 +8,14 @@ import attrs
 import typer
 
 from renaissance.engine.run_folder import RunFolder, run_of
-from renaissance.errors import SpecError
+from renaissance.errors import RunError, SpecError
 from renaissance.export.folder import check_new, new_folder
 from renaissance.export.quiet import quiet
 from renaissance.hub import upload
 from renaissance.inference.loading import HUB_NAME, load
 from renaissance.inference.model import Model
 
-Form = Literal["hf", "torch", "onnx"]
+Form = Literal["hf", "sentence-transformers", "torch", "onnx"]
 
 
 @attrs.frozen
@@ -91,6 +91,19 @@ def _huggingface(model: Model, run: RunFolder, folder: Path, request: ExportRequ
     return lines
 
 
+def _retriever(model: Model, run: RunFolder, folder: Path, request: ExportRequest) -> list[str]:
+    try:
+        import sentence_transformers  # noqa: F401
+    except ImportError as error:
+        raise RunError(
+            "--to sentence-transformers: it is not installed; pip install "
+            "'renaissance[sentence-transformers]'"
+        ) from error
+    from renaissance.export.retriever import export_retriever
+
+    return export_retriever(model, run, folder, request.name, request.command())
+
+
 def _torch(model: Model, run: RunFolder, folder: Path, request: ExportRequest) -> list[str]:
     from renaissance.export.programs import export_torch
 
@@ -103,4 +116,9 @@ def _onnx(model: Model, run: RunFolder, folder: Path, request: ExportRequest) ->
     return export_onnx(model, folder)
 
 
-EXPORTERS: Mapping[Form, Exporter] = {"hf": _huggingface, "torch": _torch, "onnx": _onnx}
+EXPORTERS: Mapping[Form, Exporter] = {
+    "hf": _huggingface,
+    "sentence-transformers": _retriever,
+    "torch": _torch,
+    "onnx": _onnx,
+}

@@ -119,11 +119,13 @@ def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")],
     output: Annotated[Path, typer.Option(help="Folder to write, new or empty.")],
     to: Annotated[
-        Literal["hf", "torch", "onnx"],
+        Literal["hf", "sentence-transformers", "torch", "onnx"],
         typer.Option(
             help="hf: a folder that renaissance.load reads, with a model card, and with each tower "
-            "as a folder that transformers loads. torch: torch.export programs. onnx: ONNX files. "
-            "The latter two are of the text encoder, the image encoder and the pair scorer."
+            "as a folder that transformers loads. sentence-transformers: "
+            "a SentenceTransformer and, with a matching objective, a CrossEncoder. torch: "
+            "torch.export programs; onnx: ONNX files, both of the text encoder, the image encoder "
+            "and the pair scorer."
         ),
     ] = "hf",
     push: Annotated[

@@ -137,6 +137,16 @@ class Objective(nn.Module, Component, ABC):
         """
         return None
 
+    def embedding_layer(self, modality: Modality) -> nn.Linear | None:
+        """Return the layer of `embed`, if that is one linear layer between summary and unit vector.
+
+        `renaissance export` writes it for programs with such layers. By default, there is none.
+
+        Args:
+            modality: Which of the two.
+        """
+        return None
+
     def match_score(self, pooled: Tensor) -> Tensor | None:
         """Return how well texts and images match, (pairs,), float32, if it learns to tell.
 

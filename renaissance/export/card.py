@@ -17,7 +17,7 @@ from renaissance.engine.checkpoint import model_sha256
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import build_datasets
 from renaissance.errors import RenaissanceError
-from renaissance.export.towers import Tower, encoders
+from renaissance.export.towers import encoders
 from renaissance.files import read_json, sha256_of
 from renaissance.inference.model import Model
 from renaissance.spec.choice import DatasetChoice
@@ -25,7 +25,7 @@ from renaissance.spec.sections import ResolvedSpec
 
 CARD = "README.md"
 HEADING = """---
-library_name: renaissance
+library_name: {library}
 tags: [{tags}]
 ---
 
@@ -37,19 +37,8 @@ A {architecture} vision-language encoder, trained with
 
 ## Use
 
-```python
-import renaissance
-
-model = renaissance.load("{name}")  # this folder, or its name on the hub
-{uses}
-```
+{use}
 """
-USES = {
-    "match_score": 'model.match(["a.jpg"], ["a dog"]).probability  # (images, texts)',
-    "embed": 'model.embed(texts=["a dog"])  # unit vectors',
-    "predictions": "model.predict(rows)",
-    "token_logits": 'model.fill_mask("a.jpg", "a [MASK] on a sofa")',
-}
 
 
 @attrs.frozen
@@ -60,13 +49,15 @@ class Exported:
         name: Name of the model.
         command: The command line that made it, without the program.
         folder: Where the files are while the card is written.
-        towers: The encoders that transformers loads.
+        use: How to load and use it, Markdown.
+        library: The library that loads it, as the hub names it.
     """
 
     name: str
     command: Sequence[str]
     folder: Path
-    towers: Sequence[Tower]
+    use: str
+    library: str = "renaissance"
 
 
 def card(model: Model, run: RunFolder, exported: Exported) -> str:
@@ -80,7 +71,6 @@ def card(model: Model, run: RunFolder, exported: Exported) -> str:
     digest = model_sha256(model.checkpoint)
     sections = [
         _heading(model, exported),
-        *_towers(model, exported),
         *_parts(model),
         *_results(run, digest),
         *_training(model.spec),
@@ -91,40 +81,19 @@ def card(model: Model, run: RunFolder, exported: Exported) -> str:
 
 
 def _heading(model: Model, exported: Exported) -> str:
-    uses = [line for method, line in USES.items() if model.network.overriding(method)]
     return HEADING.format(
+        library=exported.library,
         tags=", ".join(["vision-language", model.spec.model.type, *_types(model.spec)]),
         name=exported.name,
         architecture=model.spec.model.type,
         version=renaissance.__version__,
         command=shlex.join(["renaissance", *exported.command]),
-        uses="\n".join(uses),
+        use=exported.use,
     )
 
 
 def _types(spec: ResolvedSpec) -> list[str]:
     return list(dict.fromkeys(objective.type for objective in spec.objectives))
-
-
-def _towers(model: Model, exported: Exported) -> Iterator[str]:
-    for tower in exported.towers:
-        yield f"`{tower.name}/` alone ({tower.family}), without Renaissance:\n"
-        arguments = [repr(f"{exported.name}/{tower.name}").replace("'", '"')]
-        arguments += [f"{name}={value}" for name, value in tower.arguments.items()]
-        lines = [
-            f"from transformers import {tower.loader}",
-            "",
-            f"{tower.name} = {tower.loader}.from_pretrained({', '.join(arguments)})",
-        ]
-        yield "\n".join(["```python", *lines, "```", ""])
-        if tower.note:
-            yield f"Of `{tower.name}/`: {tower.note}.\n"
-    left_out = sorted(encoders(model.network).keys() - {tower.name for tower in exported.towers})
-    if left_out:
-        yield (
-            f"Only Renaissance loads {', '.join(f'`{name}`' for name in left_out)}: it is not a "
-            "model of transformers alone.\n"
-        )
 
 
 def _parts(model: Model) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """A folder for the Hugging Face hub: the model for Renaissance, each tower for transformers."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from renaissance.engine.run_folder import RunFolder
 from renaissance.errors import RunError
 from renaissance.export.card import CARD, Exported, card
 from renaissance.export.probe import Probe
-from renaissance.export.towers import Tower, export_towers
+from renaissance.export.towers import Tower, encoders, export_towers
 from renaissance.inference.loading import REQUIREMENTS, load
 from renaissance.inference.model import Model
 from renaissance.spec.choice import Choice
@@ -24,6 +24,12 @@ from renaissance.spec.sections import RunSpec
 from renaissance.spec.write import tables_to_toml
 
 PLUGINS = "plugins"
+USES = {
+    "match_score": 'model.match(["a.jpg"], ["a dog"]).probability  # (images, texts)',
+    "embed": 'model.embed(texts=["a dog"])  # unit vectors',
+    "predictions": "model.predict(rows)",
+    "token_logits": 'model.fill_mask("a.jpg", "a [MASK] on a sofa")',
+}
 
 
 def export_huggingface(
@@ -44,6 +50,26 @@ def export_huggingface(
     Raises:
         RunError: If what is read back differs from the model.
     """
+    write_model(model, run, folder)
+    towers = export_towers(model, folder)
+    if (folder / "image_encoder" / PREPROCESSOR).is_file():
+        shutil.copyfile(folder / "image_encoder" / PREPROCESSOR, folder / PREPROCESSOR)
+    exported = Exported(name, command, folder, use(model, name, towers))
+    (folder / CARD).write_text(card(model, run, exported), encoding="utf-8")
+    return towers
+
+
+def write_model(model: Model, run: RunFolder, folder: Path) -> None:
+    """Write what `renaissance.load` reads, and check that it gives the same model.
+
+    Args:
+        model: The model, on the CPU.
+        run: The run folder that it was loaded from.
+        folder: An empty folder.
+
+    Raises:
+        RunError: If what is read back differs from the model.
+    """
     copy_checkpoint(model.checkpoint, folder, _spec_text(run, folder))
     kept = RunFolder(folder)
     for source, copy in (
@@ -58,13 +84,40 @@ def export_huggingface(
         shutil.copytree(run.encoders, kept.encoders)
     model.tokenizer.save_pretrained(kept.tokenizer)
     (folder / REQUIREMENTS).write_text("".join(f"{r}\n" for r in requirements(model.spec)))
-    towers = export_towers(model, folder)
-    if (folder / "image_encoder" / PREPROCESSOR).is_file():
-        shutil.copyfile(folder / "image_encoder" / PREPROCESSOR, folder / PREPROCESSOR)
     _check_read_back(model, folder)
-    exported = Exported(name, command, folder, towers)
-    (folder / CARD).write_text(card(model, run, exported), encoding="utf-8")
-    return towers
+
+
+def use(model: Model, name: str, towers: Sequence[Tower]) -> str:
+    """Return how to use an exported folder, Markdown."""
+    calls = [call for method, call in USES.items() if model.network.overriding(method)]
+    where = "  # this folder, or its name on the hub"
+    lines = ["import renaissance", "", f'model = renaissance.load("{name}"){where}', *calls]
+    return "\n".join([*_code(lines), *_use_of_towers(model, name, towers)])
+
+
+def _use_of_towers(model: Model, name: str, towers: Sequence[Tower]) -> Iterator[str]:
+    for tower in towers:
+        yield f"`{tower.name}/` alone ({tower.family}), without Renaissance:\n"
+        arguments = [repr(f"{name}/{tower.name}").replace("'", '"')]
+        arguments += [f"{argument}={value}" for argument, value in tower.arguments.items()]
+        lines = [
+            f"from transformers import {tower.loader}",
+            "",
+            f"{tower.name} = {tower.loader}.from_pretrained({', '.join(arguments)})",
+        ]
+        yield from _code(lines)
+        if tower.note:
+            yield f"Of `{tower.name}/`: {tower.note}.\n"
+    left_out = sorted(encoders(model.network).keys() - {tower.name for tower in towers})
+    if left_out:
+        yield (
+            f"Only Renaissance loads {', '.join(f'`{table}`' for table in left_out)}: it is not a "
+            "model of transformers alone.\n"
+        )
+
+
+def _code(lines: Sequence[str]) -> list[str]:
+    return ["```python", *lines, "```", ""]
 
 
 def _spec_text(run: RunFolder, folder: Path) -> str:

@@ -21,7 +21,7 @@ from renaissance.data.collate import RowBuilder
 from renaissance.engine.checkpoint import model_sha256
 from renaissance.engine.run_folder import RunFolder
 from renaissance.export.card import Exported, card
-from renaissance.export.huggingface import requirements
+from renaissance.export.huggingface import requirements, use
 from renaissance.export.towers import Tower
 from renaissance.inference.loading import load
 from renaissance.inference.rows import Rows
@@ -151,7 +151,12 @@ def test_the_card_is_made_again_from_the_run_folder(run: Path, exported: Path) -
     pooler = {"add_pooling_layer": False}
     towers = [Tower(name, "AutoModel", family, pooler) for name, family in loaders.items()]
     command = ["export", str(run), "--to", "hf", "--output", str(exported), "--checkpoint", "best"]
-    again = card(load(run), RunFolder(run), Exported("exported", command, exported, towers))
+    model = load(run)
+    again = card(
+        model,
+        RunFolder(run),
+        Exported("exported", command, exported, use(model, "exported", towers)),
+    )
     assert again == (exported / "README.md").read_text()
 
 

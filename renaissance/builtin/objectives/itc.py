@@ -112,6 +112,10 @@ class ITC(Objective):
         vectors = self._text_vectors if modality == "text" else self._image_vectors
         return vectors(tokens.with_states(tokens.hidden_states.detach()))
 
+    def embedding_layer(self, modality: Modality) -> nn.Linear:
+        """Return the projection of texts or images."""
+        return self.text_projection if modality == "text" else self.image_projection
+
     def similarity(self, text: Tokens, image: Tokens) -> Tensor:
         """Return the cosine of every text and every image, (texts, images), float32, detached."""
         texts = self.embed(text, "text")

@@ -1,0 +1,91 @@
+"""`renaissance export --to sentence-transformers`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from support.command_line import renaissance
+from support.running import TINY, one_tower_spec, run_here, write_spec
+
+from renaissance.inference.loading import load
+
+ITC = '[[objectives]]\ntype = "itc"\nprojection_size = 8\n\n[[objectives]]\ntype = "mlm"'
+TEXTS = ["a red circle", "a small blue square above a large red circle", "green"]
+
+
+def _trained(folder: Path, text: str) -> Path:
+    text = text.replace('[[objectives]]\ntype = "mlm"', ITC)
+    run_here(write_spec(folder, text), folder, "train.max_steps=1")
+    return folder / "tiny"
+
+
+def _pictures() -> list[Image.Image]:
+    generator = np.random.default_rng(0)
+    return [Image.fromarray(generator.integers(0, 256, (40, 60, 3), np.uint8)) for _ in range(4)]
+
+
+def test_plain_sentence_transformers_retrieves_and_re_ranks(tmp_path: Path) -> None:
+    run, output = _trained(tmp_path, TINY), tmp_path / "out"
+    arguments = ("export", str(run), "--to", "sentence-transformers", "--output", str(output))
+    finished = renaissance(*arguments)
+    assert (finished.code, finished.err) == (0, "")
+    # No module of ours is needed to retrieve.
+    types = json.loads((output / "router_config.json").read_text())["types"].values()
+    assert all(name.startswith("sentence_transformers.") for name in types)
+    pictures = _pictures()
+    model = load(run)
+    retriever = SentenceTransformer(str(output), device="cpu")
+    np.testing.assert_allclose(retriever.encode(TEXTS), model.embed(texts=TEXTS), atol=1e-5)
+    # Their image processor rounds before cropping.
+    expected = model.embed(images=pictures)
+    np.testing.assert_allclose(retriever.encode(pictures), expected, atol=0.02)
+    reranker = CrossEncoder(str(output / "reranker"), device="cpu", trust_remote_code=True)
+    match = model.match(pictures, TEXTS).probability
+    assert match is not None
+    pairs = [(text, picture) for picture in pictures for text in TEXTS]
+    np.testing.assert_allclose(reranker.predict(pairs), match.ravel(), atol=1e-5)
+    ranked = [entry["corpus_id"] for entry in reranker.rank(TEXTS[0], pictures)]
+    assert ranked == [index for index, _ in model.rank(TEXTS[:1], pictures)[0]]
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        CrossEncoder(str(output / "reranker"), device="cpu")
+    assert (load(output / "reranker").match(pictures, TEXTS).probability == match).all()
+    text = (output / "README.md").read_text()
+    assert text.startswith("---\nlibrary_name: sentence-transformers\n")
+    assert 'reranker = CrossEncoder("out/reranker", trust_remote_code=True)' in text
+
+
+def test_without_an_image_processor_only_texts_are_embedded(tmp_path: Path) -> None:
+    text = TINY.replace("num_workers = 0", 'num_workers = 0\ntransform = { type = "pixelbert" }')
+    start = text.index('[[objectives]]\ntype = "itm"')
+    text = text[:start] + text[text.index("[optimizer]") :]
+    run, output = _trained(tmp_path, text), tmp_path / "out"
+    arguments = ("export", str(run), "--to", "sentence-transformers", "--output", str(output))
+    assert "transform 'pixelbert' does; only texts are embedded" in renaissance(*arguments).out
+    retriever = SentenceTransformer(str(output), device="cpu")
+    expected = load(run).embed(texts=TEXTS)
+    np.testing.assert_allclose(retriever.encode(TEXTS), expected, atol=1e-5)
+    assert not (output / "reranker").exists()
+
+
+def test_models_that_other_modules_cannot_express_are_refused(tmp_path: Path) -> None:
+    def refusal(run: Path) -> str:
+        output = str(tmp_path / "out")
+        form = ("--to", "sentence-transformers")
+        finished = renaissance("export", str(run), *form, "--output", output)
+        assert finished.code == 2
+        return finished.err
+
+    (tmp_path / "one").mkdir()
+    one_tower = _trained(tmp_path / "one", one_tower_spec())
+    assert "encoder is not a model of transformers alone; expected a two-tower" in refusal(
+        one_tower
+    )
+    run_here(write_spec(tmp_path, TINY), tmp_path, "train.max_steps=1")
+    refused = (
+        "none of the objectives (mlm, itm) learns embeddings by a linear layer; train with itc"
+    )
+    assert refused in refusal(tmp_path / "tiny")
+    assert not (tmp_path / "out").exists()
