@@ -1,21 +1,19 @@
 """The optimizer, with learning rate factors by module role, and the schedule."""
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.tokens import Role
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.errors import SpecError
+from renaissance.model.depth import NORM, UnknownDepthError, depths_of
 from renaissance.spec.choice import OptimizerChoice
 from renaissance.spec.sections import ScheduleSection
-
-# Class names such as BatchNorm2d, T5LayerNorm and ConvNextV2GRN (global response normalization).
-NORM = re.compile(r"(Norm|GRN)(\dd)?$")
 
 
 def parameter_roles(network: MultiObjective) -> dict[str, Role]:
@@ -37,7 +35,7 @@ def parameter_roles(network: MultiObjective) -> dict[str, Role]:
 
 
 def make_optimizer(network: MultiObjective, choice: OptimizerChoice) -> torch.optim.Optimizer:
-    """Make the optimizer: one group per role and kind of decay.
+    """Make the optimizer: one group per role, kind of decay and, with layer decay, depth.
 
     Each group carries "name" and "multiplier"; the learning rate is set before every step.
     """
@@ -48,9 +46,11 @@ def parameter_groups(network: MultiObjective, choice: OptimizerChoice) -> list[d
     """Return the groups of trained parameters, as `Optimizer.make` takes them.
 
     Raises:
-        SpecError: If there are none, or the learning rate of each is 0.
+        SpecError: If there are none, or the learning rate of each is 0, or `layer_decay` does not
+            know the depth of an encoder's layers.
     """
     roles = parameter_roles(network)
+    layer_factors = _layer_factors(network, choice.layer_decay)
     embeddings = {
         id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)
     }
@@ -61,7 +61,10 @@ def parameter_groups(network: MultiObjective, choice: OptimizerChoice) -> list[d
             continue
         decays = id(parameter) not in undecayed
         role = roles[name]
+        factor = layer_factors.get(id(parameter), 1.0)
         group_name = role if decays else f"{role}-no-decay"
+        if factor != 1:
+            group_name += f"-{factor:.6g}"
         group = groups.setdefault(
             group_name,
             {
@@ -69,7 +72,7 @@ def parameter_groups(network: MultiObjective, choice: OptimizerChoice) -> list[d
                 "is_embedding": [],
                 "name": group_name,
                 "role": role,
-                "multiplier": getattr(choice.multipliers, role),
+                "multiplier": getattr(choice.multipliers, role) * factor,
                 "weight_decay": choice.weight_decay if decays else 0.0,
             },
         )
@@ -84,6 +87,29 @@ def parameter_groups(network: MultiObjective, choice: OptimizerChoice) -> list[d
             "train"
         )
     return [groups[name] for name in sorted(groups)]
+
+
+def _layer_factors(network: MultiObjective, layer_decay: float) -> dict[int, float]:
+    """Return the learning rate factor of encoders' parameters by id: smaller in lower layers.
+
+    As in BEiT (Bao et al., ICLR 2022), a depth's factor is the decay to the power of the number of
+    depths above it.
+    """
+    factors: dict[int, float] = {}
+    if layer_decay == 1:
+        return factors
+    for name, part in network.model.parts().items():
+        if not isinstance(part, Encoder) or not any(p.requires_grad for p in part.parameters()):
+            continue
+        try:
+            depths, deepest = depths_of(part)
+        except UnknownDepthError as error:
+            raise SpecError(
+                f"optimizer.layer_decay: model.{name}: {error}; set layer_decay = 1, freeze the "
+                "encoder, or choose another one"
+            ) from error
+        factors |= {key: layer_decay ** (deepest - depth) for key, depth in depths.items()}
+    return factors
 
 
 def undecayed_parameters(network: nn.Module) -> list[nn.Parameter]:
@@ -127,10 +153,12 @@ def warmup_steps(total_steps: int, section: ScheduleSection) -> int:
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, rate: float) -> Mapping[str, float]:
-    """Set each group's rate, and return the rates by role."""
+    """Set each group's rate, and return the highest rate of each role."""
+    rates: dict[str, float] = {}
     for group in optimizer.param_groups:
         group["lr"] = rate * group["multiplier"]
-    return {group["role"]: group["lr"] for group in optimizer.param_groups}
+        rates[group["role"]] = max(group["lr"], rates.get(group["role"], 0.0))
+    return rates
 
 
 def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:

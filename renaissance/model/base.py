@@ -11,6 +11,7 @@ from renaissance.contracts.features import Fused, ModelSizes
 from renaissance.contracts.packing import Packing
 from renaissance.contracts.pooler import Pooler
 from renaissance.contracts.tokens import Role, Summary, Tokens, TokenUse, summarize
+from renaissance.model.depth import depths_of, layers_of
 
 # Rows of the token type embedding: text, first image, and second image for tasks with two.
 NUM_TOKEN_TYPES = 3
@@ -84,6 +85,27 @@ class VisionLanguageModel(nn.Module, ABC):
         """Freeze a module: no gradient, and evaluation mode even in training."""
         module.requires_grad_(False)
         self._frozen.append(module.eval())
+
+    def freeze_all_but(self, encoder: nn.Module, num_layers: int) -> None:
+        """Freeze an encoder, except for its last layers and a norm above them.
+
+        Raises:
+            UnknownDepthError: If its layers cannot be told.
+            ValueError: If it does not have more layers.
+        """
+        total = len(layers_of(encoder))
+        if num_layers >= total:
+            raise ValueError(f"it has {total} layers; expected at most {total - 1}")
+        depths, _ = depths_of(encoder)
+        last_frozen = total - num_layers
+        for module in encoder.modules():
+            own = [depths[id(parameter)] for parameter in module.parameters()]
+            if own and max(own) <= last_frozen:
+                self.freeze(module)
+        for parameter in encoder.parameters():
+            # Of modules that also hold layers, such as a class token beside them.
+            if depths[id(parameter)] <= last_frozen:
+                parameter.requires_grad_(False)
 
     def is_frozen(self, module: nn.Module) -> bool:
         """Return whether `freeze` was called on the module."""

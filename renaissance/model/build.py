@@ -14,11 +14,11 @@ from renaissance.contracts.features import NotFusedError
 from renaissance.contracts.head import Head
 from renaissance.contracts.objective import ObjectiveContext
 from renaissance.contracts.training_data import TrainingData
-from renaissance.errors import PluginError
+from renaissance.errors import PluginError, SpecError
 from renaissance.model.base import VisionLanguageModel
 from renaissance.randomness import keyed_seed
 from renaissance.spec.architectures import ARCHITECTURES, DUAL_ENCODER
-from renaissance.spec.choice import EncoderChoice, ObjectiveChoice
+from renaissance.spec.choice import EncoderChoice, FusionChoice, ObjectiveChoice
 from renaissance.spec.sections import ModelSection, RunSpec
 
 
@@ -49,9 +49,23 @@ def build_model(spec: RunSpec, context: EncoderContext) -> VisionLanguageModel:
             parts["pooler"] = spec.model.pooler.build(hidden_size)
         model = make(**parts)
     for part in architecture.tables:
-        if part in parts and getattr(spec.model, part).frozen:
-            model.freeze(parts[part])
+        if part in parts:
+            _freeze(model, part, parts[part], getattr(spec.model, part))
     return model
+
+
+def _freeze(
+    model: VisionLanguageModel, name: str, part: nn.Module, choice: EncoderChoice | FusionChoice
+) -> None:
+    num_trained = choice.num_trained_layers if isinstance(choice, EncoderChoice) else None
+    if num_trained is None:
+        if choice.frozen:
+            model.freeze(part)
+        return
+    try:
+        model.freeze_all_but(part, num_trained)
+    except ValueError as error:
+        raise SpecError(f"model.{name}.frozen: got {choice.frozen!r}, but {error}") from error
 
 
 def _at(context: EncoderContext, table: str) -> EncoderContext:

@@ -118,7 +118,7 @@ KINDS: dict[Kind, KindInfo] = {
             contract_name="Optimizer",
             made_with=("options",),
             summary="parameter groups to a torch optimizer",
-            shared_keys=("learning_rate", "weight_decay", "multipliers"),
+            shared_keys=("learning_rate", "weight_decay", "multipliers", "layer_decay"),
         ),
         KindInfo(
             name="source",

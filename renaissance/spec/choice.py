@@ -12,7 +12,14 @@ from renaissance.options import non_negative, option, positive
 from renaissance.plugins.kinds import Kind
 from renaissance.plugins.registry import Registration
 from renaissance.spec.derived import derived
-from renaissance.spec.validators import above_zero, log_name, not_all_zero, not_empty
+from renaissance.spec.validators import (
+    above_zero,
+    frozen_part,
+    log_name,
+    not_all_zero,
+    not_empty,
+    up_to_one,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +73,16 @@ class EncoderChoice(Choice):
     """An encoder."""
 
     kind = "encoder"
-    frozen: bool = option(False, help=FROZEN_HELP)
+    frozen: bool | str = option(
+        False,
+        help=f'{FROZEN_HELP} "all but 2": train the last 2 layers, and a norm above them, alone.',
+        validator=frozen_part,
+    )
+
+    @property
+    def num_trained_layers(self) -> int | None:
+        """How many of its last layers are trained, if only some are."""
+        return int(self.frozen.split()[-1]) if isinstance(self.frozen, str) else None
 
     @property
     def modalities(self) -> frozenset[str]:
@@ -242,6 +258,12 @@ class OptimizerChoice(Choice):
         factory=Multipliers,
         help="Learning rate factors by module role.",
         validator=not_all_zero,
+    )
+    layer_decay: float = option(
+        1.0,
+        help="Learning rate of each layer of an encoder, as a fraction of that of the layer above "
+        "it; 1 for the same rate in all layers.",
+        validator=up_to_one,
     )
 
     @property

@@ -52,6 +52,18 @@ def above_zero(instance: object, attribute: Field, value: tuple[float, ...] | No
         positive(instance, attribute, number)
 
 
+def up_to_one(instance: object, attribute: Field, value: float) -> None:
+    """Validator: a number above zero, at most 1."""
+    if not 0 < value <= 1:
+        raise ValueError(f"got {quoted(value)}, expected a number above 0, at most 1")
+
+
+def frozen_part(instance: object, attribute: Field, value: bool | str) -> None:
+    """Validator: true, false, or "all but N"."""
+    if isinstance(value, str) and not re.fullmatch(r"all but [1-9]\d{0,3}", value):
+        raise ValueError(f'got {quoted(value)}, expected true, false, or a text like "all but 2"')
+
+
 def not_empty(instance: object, attribute: Field, value: tuple[str, ...] | None) -> None:
     """Validator: absent, or a list with entries."""
     if value == ():

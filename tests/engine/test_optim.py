@@ -1,6 +1,7 @@
 """Learning rates and parameter groups, against numbers worked out by hand."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,9 @@ def test_polynomial_power_and_constant() -> None:
     assert learning_rate(9, 10, 1.0, constant) == 1.0
 
 
+TWO_IMAGE_LAYERS = "model.image_encoder.config.num_hidden_layers=2"
+
+
 def build_tiny(tmp_path: Path, *settings: str):
     plugins = load_plugins()
     spec = load_spec([str(write_spec(tmp_path)), *settings], plugins)
@@ -114,6 +118,77 @@ def test_every_parameter_has_the_rate_of_its_role_and_norms_do_not_decay(tmp_pat
         assert rate_of[id(parameter)] == pytest.approx(expected[prefix]), name
         assert decay_of[id(parameter)] == (0.01 if parameter.ndim > 1 else 0.0), name
     assert seen == set(expected)
+
+
+def test_layer_decay_lowers_the_rate_of_each_layer_below_the_next(tmp_path: Path) -> None:
+    settings = ["optimizer.multipliers={encoder=2.0}", "optimizer.layer_decay=0.5"]
+    settings += ["model.text_encoder.config.num_hidden_layers=3", TWO_IMAGE_LAYERS]
+    parts = build_tiny(tmp_path, *settings)
+    optimizer = make_optimizer(parts.network, parts.spec.optimizer)
+    rates = set_learning_rates(optimizer, 0.1)
+    rate_of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    # Of the text encoder, embeddings and three layers; of the image encoder, embeddings, two layers
+    # and the norm. BERT has no norm above its last layer.
+    expected = {
+        "model.text_encoder.model.embeddings.": 0.2 * 0.5**4,
+        "model.text_encoder.model.encoder.layer.0.": 0.2 * 0.5**3,
+        "model.text_encoder.model.encoder.layer.1.": 0.2 * 0.5**2,
+        "model.text_encoder.model.encoder.layer.2.": 0.2 * 0.5,
+        "model.image_encoder.model.embeddings.": 0.2 * 0.5**3,
+        "model.image_encoder.model.layernorm.": 0.2,
+        "model.fusion.": 0.5,
+    }
+    seen = set()
+    for name, parameter in parts.network.named_parameters():
+        for prefix, rate in expected.items():
+            if name.startswith(prefix) and parameter.requires_grad:
+                seen.add(prefix)
+                assert rate_of[id(parameter)] == pytest.approx(rate), name
+    assert seen == set(expected)
+    # The log shows the highest rate of a role.
+    assert rates == pytest.approx({"encoder": 0.2, "fusion": 0.5, "head": 0.5})
+
+
+def test_layer_decay_over_unknown_depth_is_refused(tmp_path: Path) -> None:
+    settings = ["optimizer.layer_decay=0.5", "model.text_encoder.architecture=albert"]
+    settings.append(TWO_IMAGE_LAYERS)
+    parts = build_tiny(tmp_path, *settings)
+    with pytest.raises(SpecError) as caught:
+        make_optimizer(parts.network, parts.spec.optimizer)
+    assert str(caught.value) == (
+        "optimizer.layer_decay: model.text_encoder: its structure has no lists of layers of one "
+        "class, expected one; set layer_decay = 1, freeze the encoder, or choose another one"
+    )
+    frozen = build_tiny(tmp_path, *settings, "model.text_encoder.frozen=true")
+    assert make_optimizer(frozen.network, frozen.spec.optimizer)
+
+
+def test_all_but_the_last_layers_are_frozen(tmp_path: Path) -> None:
+    settings = ["model.text_encoder.config.num_hidden_layers=3"]
+    settings += ['model.text_encoder.frozen="all but 2"']
+    model = build_tiny(tmp_path, *settings).network.train().model
+    trained = {n for n, p in model.text_encoder.named_parameters() if p.requires_grad}
+    assert {name.removeprefix("model.encoder.layer.")[0] for name in trained} == {"1", "2"}
+    modes = {n: m.training for n, m in model.text_encoder.model.named_modules()}
+    assert not modes["embeddings.dropout"]
+    assert not modes["encoder.layer.0.attention.self"]
+    assert modes["encoder.layer.1.attention.self"]
+    assert all(p.requires_grad for p in model.image_encoder.model.layernorm.parameters())
+
+
+@pytest.mark.parametrize(
+    ("frozen", "expected"),
+    [
+        ("all but 99", "frozen: got 'all but 99', but it has 3 layers; expected at most 2"),
+        ("all but 3", "frozen: got 'all but 3', but it has 3 layers; expected at most 2"),
+        ("most", "frozen: got 'most', expected true, false, or a text like \"all but 2\""),
+    ],
+)
+def test_what_cannot_be_frozen_is_refused(tmp_path: Path, frozen: str, expected: str) -> None:
+    settings = ["model.text_encoder.config.num_hidden_layers=3"]
+    settings += [f'model.text_encoder.frozen="{frozen}"']
+    with pytest.raises(SpecError, match=re.escape(f"model.text_encoder.{expected}")):
+        build_tiny(tmp_path, *settings)
 
 
 def test_a_model_without_anything_to_train_is_refused(tmp_path: Path) -> None:
