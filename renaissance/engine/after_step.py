@@ -59,6 +59,8 @@ class AfterStep:
         self.optimizer = optimizer
         self.scaler = scaler
         self.last_evaluation: Mapping[str, float] = {}
+        # Whether the run ends early: `train.patience` is exhausted.
+        self.gives_up = False
         self._without_targets: set[str] = set()
         # The checkpoint that the run resumes from; a run that starts needs none of its first step.
         self._saved_step = info.start_step
@@ -162,7 +164,8 @@ class AfterStep:
                 self._evaluate(state)
                 self._report_saved(state.step)
             else:
-                state.best = found["best"]
+                state.best, state.num_worse = found["best"], found["num_worse"]
+                self._judge(state)
         self._prune()
         self._begin_window()
 
@@ -244,6 +247,7 @@ class AfterStep:
         is_saved = self._is_saved(state)
         best_before = state.best
         improved = self._is_best(state, result.metrics)
+        state.num_worse = 0 if improved else state.num_worse + 1
         evaluation = Evaluation(
             step=state.step,
             epoch=self._epoch(state),
@@ -260,11 +264,27 @@ class AfterStep:
             )
             self.observers.evaluated(self.info, evaluation)
             if is_marked:
-                self._try(lambda: self._folder.record_best(state.step, state.best))
+                record = (state.step, state.best, state.num_worse)
+                self._try(lambda: self._folder.record_best(*record))
             else:
                 state.best = best_before
 
         self._on_main(report)
+        self._judge(state)
+
+    def _judge(self, state: TrainState) -> None:
+        """Decide whether the run ends early; every rank must call it."""
+        patience = self.spec.train.patience
+        if patience is None:
+            return
+        # Rank 0 decides: only there, a best that could not be marked on the disk is taken back.
+        is_over = self.ranks.is_main and state.num_worse >= patience
+        self.gives_up = bool(self.ranks.sum([float(is_over)])[0])
+        if self.gives_up and self.ranks.is_main:
+            say(
+                f"step {state.step}: {self.spec.checkpoint.best_metric} was not better in "
+                f"{state.num_worse} evaluations in a row (train.patience); training ends"
+            )
 
     def _is_best(self, state: TrainState, metrics: Mapping[str, float]) -> bool:
         metric = self.spec.checkpoint.best_metric

@@ -62,6 +62,7 @@ class TrainState:
         bad_samples: Indices of the unreadable records so far.
         best: Best value of the watched metric; None before the first evaluation. A checkpoint is
             saved before it is evaluated, so its own value is not in its state.
+        num_worse: Evaluations since the best one; its own evaluation is not in its state either.
         scaler: State of fp16's gradient scaler.
         surroundings: What the run depends on besides its spec; see `engine.agreement`.
     """
@@ -73,6 +74,7 @@ class TrainState:
     sampling_weights: list[float] | None = None
     bad_samples: list[int] = attrs.field(factory=list)
     best: float | None = None
+    num_worse: int = 0
     scaler: dict[str, Any] = attrs.field(factory=dict)
     surroundings: dict[str, str] = attrs.field(factory=dict)
 

@@ -80,7 +80,7 @@ class Loop:
             DataError: If a record cannot be read.
         """
         with StopRequest() as request, closing(self._micro_batches(request)) as micro_batches:
-            while self.state.step < self.parts.total_steps:
+            while self.state.step < self.parts.total_steps and not self.after_step.gives_up:
                 started = time.perf_counter()
                 batches, num_targets, stop = self._next(micro_batches, request)
                 if stop:

@@ -24,6 +24,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -242,17 +243,25 @@ class RunFolder:
         link.replace(best)
         flush_to_disk(self._checkpoints)
 
-    def record_best(self, step: int, best: float | None) -> None:
-        """Record that a step was evaluated, and the best value so far (None if there is none)."""
-        record = {"step": step, "best": best}
+    def record_best(self, step: int, best: float | None, num_worse: int = 0) -> None:
+        """Record that a step was evaluated, and what was found.
+
+        Args:
+            step: The step.
+            best: The best value so far; None if there is none.
+            num_worse: Evaluations since that one.
+        """
+        record = {"step": step, "best": best, "num_worse": num_worse}
         write_whole(self._checkpoints / RECORD, json.dumps(record, allow_nan=False) + "\n")
 
-    def best_after(self, step: int) -> dict[str, float | None] | None:
+    def best_after(self, step: int) -> dict[str, Any] | None:
         """Return the record of `record_best`; None if the last one is of another step."""
         try:
             record = json.loads((self._checkpoints / RECORD).read_text())
             best = None if record["best"] is None else float(record["best"])
-            return {"step": step, "best": best} if record["step"] == step else None
+            num_worse = int(record.get("num_worse", 0))
+            found = {"step": step, "best": best, "num_worse": num_worse}
+            return found if record["step"] == step else None
         # Absent or damaged: the step is evaluated again.
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None

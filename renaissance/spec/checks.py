@@ -133,6 +133,13 @@ def _(section: RunSpec, registry: Registry | None) -> None:
                 index,
                 "name",
             )
+    train = getattr(section, "train", None)
+    if getattr(train, "patience", None) and not getattr(section.data, "validate", True):
+        faults.add(
+            "counts evaluations, but there are none; add a table [[data.validate]], or remove this "
+            "key",
+            *("train", "patience"),
+        )
     if names and hasattr(section, "data"):
         learning = [objective.name for objective in objectives or () if objective.learns]
         _check_routes(section.data, names, learning, faults)

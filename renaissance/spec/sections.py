@@ -204,6 +204,12 @@ class TrainSection:
         help="Samples that one rank sends through the model at once; its whole share if absent.",
         validator=positive,
     )
+    patience: int | None = option(
+        None,
+        help="Evaluations in a row without a better checkpoint.best_metric, after which training "
+        "ends early.",
+        validator=positive,
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto",
         help="Precision of forward and backward; auto: bf16 on a CUDA device that has units for "

@@ -39,7 +39,7 @@ from renaissance.engine.observers import Observers
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.signals import StopRequest
 from renaissance.engine.snapshot import Snapshot
-from renaissance.errors import CheckpointError, DataError
+from renaissance.errors import CheckpointError, DataError, SpecError
 from renaissance.plugins.loading import new_manager
 from renaissance.testing.made_up_run import make_run_info
 
@@ -56,12 +56,43 @@ def measure(monkeypatch: pytest.MonkeyPatch, losses: Sequence[float]) -> None:
     monkeypatch.setattr(after_step, "evaluate", evaluate)
 
 
-def train(folder: Path, *settings: str, is_stopped: bool = False) -> RunFolder:
+def train(folder: Path, *settings: str, is_stopped: bool = False, text: str = TINY) -> RunFolder:
     """Evaluate after each step; to the end or until SIGTERM."""
     settings = ("evaluate.every_steps=1", "train.log_every=1", *settings)
-    exit_code = run_here(write_spec(folder), folder, *settings)
+    exit_code = run_here(write_spec(folder, text), folder, *settings)
     assert exit_code == (128 + signal.SIGTERM if is_stopped else 0)
     return RunFolder(folder / "tiny")
+
+
+@pytest.mark.parametrize("stops", [(), (1,), (3,), (2, 3)])
+def test_patience_ends_the_run_however_often_it_was_interrupted(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stops: Sequence[int],
+) -> None:
+    measure(monkeypatch, [3.0, 2.0, NAN, 2.5, 1.0, 0.5])
+    for step in (*stops, 6):
+        folder = train(tmp_path, "train.patience=2", f"train.max_steps={step}")
+    assert folder.last is not None
+    assert folder.last.name == "step-00000004"
+    assert folder.find(prefer_best=True).resolve().name == "step-00000002"
+    message = "step 4: loss was not better in 2 evaluations in a row (train.patience); training"
+    assert message in capsys.readouterr().out
+    # Started again, it has nothing to do.
+    train(tmp_path, "train.patience=2", "train.max_steps=6")
+    assert folder.last.name == "step-00000004"
+    assert message in capsys.readouterr().out
+
+
+def test_patience_without_evaluations_is_refused(tmp_path: Path) -> None:
+    text = TINY[: TINY.index("[[data.validate]]")] + TINY[TINY.index("[[objectives]]") :]
+    with pytest.raises(SpecError) as caught:
+        train(tmp_path / "run", "train.patience=2", text=text)
+    assert str(caught.value) == (
+        "command line: train.patience: counts evaluations, but there are none; add a table "
+        "[[data.validate]], or remove this key"
+    )
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
@@ -357,8 +388,8 @@ def live(folder: Path, *monitors: Monitor, evaluate_every: int = 1) -> None:
             checkpoint=SimpleNamespace(
                 every_steps=1, keep_last=1, best_metric="loss", best_mode="min"
             ),
-            train=SimpleNamespace(log_every=1),
-            loss_weights={},
+            train=SimpleNamespace(log_every=1, patience=None),
+            objectives=(),
         ),
         plan=SimpleNamespace(global_batch_size=8),
         total_steps=len(LOSSES),
@@ -477,7 +508,7 @@ def test_without_its_record_an_evaluation_is_repeated(tmp_path: Path, text: str 
     run = RunFolder(tmp_path)
     record = tmp_path / "checkpoints" / "best.json"
     whole, lines = record.read_text(), run.metrics.read_text()
-    assert json.loads(whole) == {"step": 6, "best": 1.0}
+    assert json.loads(whole) == {"step": 6, "best": 1.0, "num_worse": 1}
     if text is None:
         record.unlink()
     else:
