@@ -151,7 +151,7 @@ def _(section: RunSpec, registry: Registry | None) -> None:
 def _check_cache(data: DataSection, model: ModelSection, faults: Faults) -> None:
     """Check that what a cache keeps of an image does not change in training."""
     encoder = getattr(model, "image_encoder", None)
-    if getattr(data, "cache", "none") != "tokens" or getattr(encoder, "frozen", False):
+    if getattr(data, "cache", "none") != "tokens" or getattr(encoder, "frozen", False) is True:
         return
     faults.add(
         "'tokens', but the model has no frozen image encoder, so what becomes of an image changes; "
