@@ -103,6 +103,33 @@ def test_a_large_decoder_is_refused_without_a_large_model(family: str, monkeypat
     assert sizes[0] < 50_000_000
 
 
+@pytest.mark.parametrize(
+    ("family", "config", "reason"),
+    [
+        # As Llama 3 has them.
+        (
+            "llama",
+            {**SMALL, "num_key_value_heads": 2, "eos_token_id": [2, 3]},
+            "reads in one direction",
+        ),
+        ("dots3_note_text", {}, "'dots3_note_text' "),
+        (
+            "gemma4_assistant",
+            {},
+            "architecture: 'gemma4_assistant' has no valid default config (Class validation error",
+        ),
+    ],
+)
+def test_an_unusual_config_ends_in_no_bare_error(
+    family: str, config: dict[str, object], reason: str
+) -> None:
+    if family not in CONFIG_MAPPING:
+        pytest.skip(f"this transformers has no {family!r}")
+    with pytest.raises((PluginError, SpecError)) as caught:
+        build(family, config)
+    assert reason in str(caught.value)
+
+
 def test_a_large_model_without_a_small_copy_is_not_tried(monkeypatch) -> None:
     def refuse(*arguments):
         raise SpecError("its layers are counted")

@@ -45,7 +45,25 @@ def read_config(where: str, checkpoint: str | None, architecture: str | None) ->
             f"installed transformers, such as 'bert' or 'vit'"
             f"{did_you_mean(architecture, known)}"
         )
-    return CONFIG_MAPPING[architecture]()
+    try:
+        return CONFIG_MAPPING[architecture]()
+    # Some families check their own defaults, and refuse them.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise SpecError(
+            f"{where}: architecture: {architecture!r} has no valid default config ({reason}); name "
+            "a checkpoint, whose config.json says what is needed"
+        ) from error
+
+
+def integer_of(config: PreTrainedConfig, name: str) -> int | None:
+    """Return the value of a key; None if it is absent, not an integer, or differs by layer."""
+    try:
+        value = getattr(config, name, None)
+    # Not an AttributeError, which the default would be for.
+    except Exception:
+        return None
+    return value if isinstance(value, int) else None
 
 
 def override_config(
@@ -89,8 +107,8 @@ def override_config(
 
 
 def _with_few_layers(where: str, config: PreTrainedConfig) -> PreTrainedConfig:
-    num_layers = getattr(config, "num_hidden_layers", None)
-    if isinstance(num_layers, int) and num_layers > MAX_LAYERS:
+    num_layers = integer_of(config, "num_hidden_layers")
+    if num_layers is not None and num_layers > MAX_LAYERS:
         raise SpecError(
             f"{where}: config: num_hidden_layers: got {num_layers:,}, expected at most "
             f"{MAX_LAYERS:,}"

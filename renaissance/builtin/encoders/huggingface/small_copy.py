@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from renaissance.builtin.encoders.huggingface.building import ModelClass, build_model
+from renaissance.builtin.encoders.huggingface.configs import integer_of
 
 if TYPE_CHECKING:
     # Importing it takes two seconds, and only building a model needs it.
@@ -44,16 +45,16 @@ def _narrower(config: PreTrainedConfig) -> PreTrainedConfig | None:
     """Return a config of a narrower model, if it is wide and has the usual keys."""
     narrow = deepcopy(config)
     width, num_heads, num_shared = (
-        getattr(config, name, None)
+        integer_of(config, name)
         for name in ("hidden_size", "num_attention_heads", "num_key_value_heads")
     )
-    if not (isinstance(width, int) and isinstance(num_heads, int)) or width <= WIDE:
+    if width is None or num_heads is None or width <= WIDE:
         return None
     if num_heads <= NUM_HEADS or width % num_heads:
         return None
     narrow.hidden_size = NUM_HEADS * (width // num_heads)
     narrow.num_attention_heads = NUM_HEADS
-    if isinstance(num_shared, int):
+    if num_shared is not None:
         narrow.num_key_value_heads = NUM_HEADS if num_shared == num_heads else min(num_shared, 2)
     for name, value in vars(config).items():
         if isinstance(value, int) and name.endswith("intermediate_size"):
@@ -78,14 +79,14 @@ def is_large(where: str, config: PreTrainedConfig, model_class: ModelClass) -> b
 def small_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """Return a config with fewer layers and words, where it has such keys."""
     small = deepcopy(config)
-    num_layers, num_words = (getattr(config, n, None) for n in ("num_hidden_layers", "vocab_size"))
+    num_layers, num_words = (integer_of(config, n) for n in ("num_hidden_layers", "vocab_size"))
     # Before the number itself, with which the library compares them.
     for name, value in vars(config).items():
         if isinstance(value, list) and len(value) == num_layers:
             setattr(small, name, value[:NUM_LAYERS])
-    if isinstance(num_layers, int):
+    if num_layers is not None:
         small.num_hidden_layers = min(num_layers, NUM_LAYERS)
-    if isinstance(num_words, int) and num_words > NUM_WORDS:
+    if num_words is not None and num_words > NUM_WORDS:
         small.vocab_size = NUM_WORDS
         for index, name in enumerate(SPECIAL_IDS):
             value = getattr(config, name, None)

@@ -128,7 +128,9 @@ def _checked(
 
 def _example_ids(model: PreTrainedModel, context: EncoderContext) -> Tensor:
     num_words = model.get_input_embeddings().weight.shape[0]
-    special = {getattr(model.config, name, None) for name in SPECIAL_IDS}
+    # Llama has several that end a text.
+    values = [getattr(model.config, name, None) for name in SPECIAL_IDS]
+    special = {i for value in values for i in (value if isinstance(value, list) else [value])}
     words = range(min(num_words, NUM_WORDS))
     ordinary = [word for word in words if word not in special] or [*words]
     longest = min(context.max_text_length, count_text_positions(model) or LONGEST_TEXT)
