@@ -74,7 +74,8 @@ def inspect(
         sheet.save(contact_sheet)
         typer.echo(f"contact sheet of {files[0]}: {contact_sheet}")
     if faults:
-        raise DataError("\n".join([*faults, f"{len(faults)} faults; prepare or copy again"]))
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise DataError("\n".join([*faults, f"{count}; prepare or copy again"]))
     if check:
         checksums = ", every checksum as written" if all(map(is_prepared, files)) else ""
         typer.echo(f"ok: {len(files)} files, every image decoded{checksums}")

@@ -104,8 +104,9 @@ def _whole_rows(
                 else "Remove the tabs within texts"
             )
             shown = shortened(", ".join(map(quoted, row)))
+            cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
             raise DataError(
-                f"{table.path}: line {line}: {len(row)} cells ({shown}); expected {len(header)}: "
+                f"{table.path}: line {line}: {cells} ({shown}); expected {len(header)}: "
                 f"{', '.join(header)}. {remedy}, or complete the row"
             )
         yield line, row

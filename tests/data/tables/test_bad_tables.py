@@ -88,7 +88,7 @@ def test_quotes_in_tsv_files_are_text(tmp_path: Path) -> None:
         ("t.csv", "text,n\na,1\n", "no column 'w'; it has 'text', 'n'"),
         ("t.csv", "W,n\na,1\n", "no column 'w'; it has 'W', 'n'"),
         ("t.csv", "w_,n\na,1\n", "no column 'w'; it has 'w_', 'n'; did you mean 'w_'?"),
-        ("t.csv", "w,n\na,1\nb\n", "line 3: 1 cells ('b'); expected 2: w, n. Put a text with"),
+        ("t.csv", "w,n\na,1\nb\n", "line 3: 1 cell ('b'); expected 2: w, n. Put a text with"),
         ("t.csv", 'w,n\n"a\nb",1\nc,2,3\n', "line 4: 3 cells ("),
         ("t.tsv", "w\tn\na\tb\t1\n", "line 2: 3 cells ('a', 'b', '1'); expected 2: w, n. Remove"),
         ("t.csv", 'w,n\na,1\n"b,2\nc,3\n', "line 3: not a row (unexpected end of data)"),
