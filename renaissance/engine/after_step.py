@@ -4,30 +4,24 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from types import MappingProxyType
 from typing import SupportsFloat
 
 import torch
-from torch import Tensor
 
 from renaissance.contracts.monitor import Evaluation, RunInfo, StepReport
-from renaissance.engine.checkpoint import TrainState, take_snapshot, write_snapshot
+from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import evaluate
 from renaissance.engine.memory import peak_memory
 from renaissance.engine.messages import say
 from renaissance.engine.metrics import MetricBook
-from renaissance.engine.nonfinite import check_finite
 from renaissance.engine.observers import Observers
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts
+from renaissance.engine.saving import Saving, tried
 from renaissance.engine.signals import StopRequest
 from renaissance.engine.window import gather_window, restore_window
-from renaissance.errors import CheckpointError, DataError, SpecError
-
-NO_WINDOW: Mapping[str, Tensor] = MappingProxyType({})
+from renaissance.errors import DataError, SpecError
 
 
 class AfterStep:
@@ -56,20 +50,11 @@ class AfterStep:
         self.ranks = ranks
         self.info = info
         self.observers = observers
-        self.optimizer = optimizer
-        self.scaler = scaler
         self.last_evaluation: Mapping[str, float] = {}
         # Whether the run ends early: `train.patience` is exhausted.
         self.gives_up = False
         self._without_targets: set[str] = set()
-        # The checkpoint that the run resumes from; a run that starts needs none of its first step.
-        self._saved_step = info.start_step
-        # The step whose checkpoint is being written, and the one that observers do not know yet.
-        self._saving: int | None = None
-        self._untold: int | None = None
-        # On rank 0: one thread, which writes one checkpoint at a time.
-        self._writer = ThreadPoolExecutor(1, "checkpoint")
-        self._writing: Future[Path] | None = None
+        self.saving = Saving(parts, ranks, info, observers, optimizer, scaler)
         self._begin_window()
 
     def __call__(
@@ -99,55 +84,23 @@ class AfterStep:
             self._log(state, book, rates, gradient_norm)
         if not save_now:
             return
-        self.settle()
+        self.saving.settle()
         # First: an evaluation that fails must not cost the steps since the last checkpoint.
-        self._begin_save(state)
+        self.saving.begin(state)
         is_last = state.step == self.parts.total_steps
         if evaluate_now:
             self._evaluate(state, request.is_made)
         if evaluate_now or is_last:
-            self.settle()
-        if is_last and not self._is_saved(state):
-            self._begin_save(state)
-            self.settle(must=True)
+            self.saving.settle()
+        if is_last and not self.saving.is_saved(state.step):
+            self.saving.begin(state)
+            self.saving.settle(must=True)
         self._begin_window()
 
     def is_due(self, step: int) -> bool:
         """Return whether a step is logged, evaluated or saved."""
         is_logged = step % self.spec.train.log_every == 0
         return is_logged or self._evaluation_is_due(step) or self._save_is_due(step)
-
-    @property
-    def is_written(self) -> bool:
-        """Whether a checkpoint that this rank has been writing is there, or has failed."""
-        return self._writing is not None and self._writing.done()
-
-    def settle(self, must: bool = False) -> None:
-        """Wait for the checkpoint that is being written, delete old ones, and tell the observers.
-
-        Every rank must call it.
-
-        Raises:
-            CheckpointError: If it cannot be written, but `must`.
-        """
-        self._end_save(must)
-        if self._untold is not None:
-            step, self._untold = self._untold, None
-            self._prune()
-            self._report_saved(step)
-
-    def close(self) -> None:
-        """Wait for the checkpoint that this rank is writing; the other ranks may be gone."""
-        self._writer.shutdown()
-        if self._writing is None or self._saving is None:
-            return
-        try:
-            folder = self._writing.result()
-        except CheckpointError as error:
-            say(f"warning: {error}")
-            return
-        self._try(lambda: self._folder.keep(self.spec.checkpoint.keep_last))
-        self.observers.checkpoint_saved(self.info, self._saving, folder)
 
     def resume(self, state: TrainState) -> None:
         """Finish what was due after the step that the run resumes from; every rank must call it.
@@ -162,11 +115,11 @@ class AfterStep:
             found = json.loads(self.ranks.gather_text(json.dumps(found))[0])
             if found is None:
                 self._evaluate(state)
-                self._report_saved(state.step)
+                self.saving.report(state.step)
             else:
                 state.best, state.num_worse = found["best"], found["num_worse"]
                 self._judge(state)
-        self._prune()
+        self.saving.prune()
         self._begin_window()
 
     def save(self, state: TrainState, book: MetricBook, must: bool = True) -> None:
@@ -175,11 +128,11 @@ class AfterStep:
         Raises:
             CheckpointError: If it cannot be saved, but `must`.
         """
-        self.settle()
-        if self._is_saved(state):
+        self.saving.settle()
+        if self.saving.is_saved(state.step):
             return  # Nothing has changed since.
-        self._begin_save(state, gather_window(book, self.ranks))
-        self.settle(must)
+        self.saving.begin(state, gather_window(book, self.ranks))
+        self.saving.settle(must)
 
     def restore(self, state: TrainState, book: MetricBook) -> None:
         """Continue the window of the checkpoint that the run resumes from, if it has one."""
@@ -243,8 +196,8 @@ class AfterStep:
             self.parts.network, validate, self.spec, self.ranks, is_stopping=is_stopping
         )
         self.last_evaluation = result.metrics
-        self._end_save()
-        is_saved = self._is_saved(state)
+        self.saving.end()
+        is_saved = self.saving.is_saved(state.step)
         best_before = state.best
         improved = self._is_best(state, result.metrics)
         state.num_worse = 0 if improved else state.num_worse + 1
@@ -259,13 +212,13 @@ class AfterStep:
 
         # Recorded last: a run that is killed before that evaluates again when it resumes.
         def report() -> None:
-            is_marked = is_saved and self._try(
+            is_marked = is_saved and tried(
                 lambda: self._folder.mark_best(state.step) if improved else None
             )
             self.observers.evaluated(self.info, evaluation)
             if is_marked:
                 record = (state.step, state.best, state.num_worse)
-                self._try(lambda: self._folder.record_best(*record))
+                tried(lambda: self._folder.record_best(*record))
             else:
                 state.best = best_before
 
@@ -307,65 +260,6 @@ class AfterStep:
         if improved:
             state.best = value
         return improved
-
-    def _begin_save(self, state: TrainState, window: Mapping[str, Tensor] = NO_WINDOW) -> None:
-        """Begin to write a checkpoint of the step, beside whatever comes next."""
-        state.scaler = self.scaler.state_dict()
-        folder = self._folder.checkpoint(state.step)
-        network, spec_text = self.parts.network, self.info.spec_text
-
-        def begin() -> None:
-            check_finite(network, state.step)
-            snapshot = take_snapshot(network, self.optimizer, state, spec_text, window)
-            self._writing = self._writer.submit(write_snapshot, folder, snapshot)
-
-        # A failure on rank 0 must stop the other ranks too.
-        self._on_main(begin)
-        self._saving = state.step
-
-    def _end_save(self, must: bool = False) -> None:
-        """Wait until it is written. A full disk ends no run that can still be saved later."""
-        if self._saving is None:
-            return
-        writing, self._writing = self._writing, None
-
-        def end() -> float:
-            try:
-                if writing is not None:
-                    writing.result()
-            except CheckpointError as error:
-                if must:
-                    raise
-                say(f"warning: {error}; the run goes on, and saves again when that is due")
-                return 0
-            return 1
-
-        num_written = self.ranks.sum([self.ranks.on_all_ranks(end)])[0]
-        if num_written == self.ranks.world_size:
-            self._saved_step = self._untold = self._saving
-        self._saving = None
-
-    def _is_saved(self, state: TrainState) -> bool:
-        return state.step == self._saved_step
-
-    def _prune(self) -> None:
-        keep_last = self.spec.checkpoint.keep_last
-        self._on_main(lambda: self._try(lambda: self._folder.keep(keep_last)))
-
-    @staticmethod
-    def _try(change: Callable[[], object]) -> bool:
-        """Change files beside the checkpoints; return whether it worked."""
-        try:
-            change()
-        except OSError as error:
-            say(f"warning: {error}; the run goes on")
-            return False
-        return True
-
-    def _report_saved(self, step: int) -> None:
-        """Tell the observers, once the link to the best is as it should be."""
-        folder = self._folder.checkpoint(step)
-        self._on_main(lambda: self.observers.checkpoint_saved(self.info, step, folder))
 
     def _on_main(self, function: Callable[[], object]) -> None:
         self.ranks.on_all_ranks(lambda: function() if self.ranks.is_main else None)

@@ -184,15 +184,16 @@ class Loop:
         names = list(self.objectives)
         bad = {i: text for batch in batches for i, text in batch.bad_samples.items()}
         counts = [sum(batch.num_targets(name) for batch in batches) for name in names]
-        own = [*counts, len(bad), float(error is not None), float(self.after_step.is_written)]
+        is_written = self.after_step.saving.is_written
+        own = [*counts, len(bad), float(error is not None), float(is_written)]
         totals = self.ranks.sum([*own, *request.one_hot()])
-        *_, num_bad, num_errors, is_written = totals[: len(own)]
+        *_, num_bad, num_errors, num_written = totals[: len(own)]
         stop = largest_signal(totals[len(own) :])
         if num_errors or num_bad or stop:
             # What follows may save, and a step that was not finite was before it.
             self._check_steps()
-        if is_written:
-            self.after_step.settle()
+        if num_written:
+            self.after_step.saving.settle()
         if num_errors:
             self.after_step.save(self.state, self.book, must=False)
             self.ranks.on_all_ranks(lambda: _raise(error))

@@ -165,7 +165,7 @@ def _loop(
         error.exit_code = 1  # A run was under way.
         raise
     finally:
-        after_step.close()
+        after_step.saving.close()
         if ranks.is_main:
             summary = {"step": state.step, "metrics": dict(after_step.last_evaluation)}
             observers.run_finished(info, reason, summary)

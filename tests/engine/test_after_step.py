@@ -23,7 +23,7 @@ from renaissance import Monitor, RunInfo
 from renaissance.builtin.datasets.shapes import Shapes
 from renaissance.builtin.monitors.jsonl import JsonLines
 from renaissance.builtin.objectives.mlm import MLM
-from renaissance.engine import after_step
+from renaissance.engine import after_step, saving
 from renaissance.engine.after_step import AfterStep
 from renaissance.engine.checkpoint import (
     TrainState,
@@ -144,7 +144,7 @@ def test_a_signal_after_a_save_does_not_save_again(
         os.kill(os.getpid(), signal.SIGTERM)
         return take_snapshot(model, optimizer, state, *more)
 
-    monkeypatch.setattr(after_step, "take_snapshot", save)
+    monkeypatch.setattr(saving, "take_snapshot", save)
     settings = ["data.validate=[]", "checkpoint.every_steps=2", "train.max_steps=6"]
     run = train(tmp_path, *settings, is_stopped=True)
     assert saved == [2]
@@ -185,7 +185,7 @@ def write_slowly(monkeypatch: pytest.MonkeyPatch, until: int) -> list[tuple[int,
         reports.append((step, steps[0], is_checkpoint(folder)))
 
     monkeypatch.setattr(Loop, "_step", count)
-    monkeypatch.setattr(after_step, "write_snapshot", write)
+    monkeypatch.setattr(saving, "write_snapshot", write)
     monkeypatch.setattr(Observers, "checkpoint_saved", report)
     return reports
 
@@ -259,7 +259,7 @@ def test_a_failure_beside_training_is_told_or_ends_the_run(
             raise error
         return write_snapshot(folder, snapshot)
 
-    monkeypatch.setattr(after_step, "write_snapshot", write)
+    monkeypatch.setattr(saving, "write_snapshot", write)
     run = train(tmp_path / "full", *BESIDE, "train.max_steps=8")
     assert f"warning: {error}; the run goes on, and saves again" in capsys.readouterr().out
     assert run.checkpoints() == [run.checkpoint(8)]
@@ -406,14 +406,14 @@ def live(folder: Path, *monitors: Monitor, evaluate_every: int = 1) -> None:
     try:
         after.resume(state)
         while state.step < len(LOSSES):
-            if after.is_written:
-                after.settle()
+            if after.saving.is_written:
+                after.saving.settle()
             state.step += 1
             state.position += 8
             network.weight.data.fill_(state.step)
             after(state, book, {"head": 0.1}, 1.0, 0.0, StopRequest())
     finally:
-        after.close()
+        after.saving.close()
 
 
 @pytest.fixture

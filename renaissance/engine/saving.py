@@ -1,0 +1,157 @@
+"""Checkpoints of a run, written beside training."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from renaissance.contracts.monitor import RunInfo
+from renaissance.engine.checkpoint import TrainState, take_snapshot, write_snapshot
+from renaissance.engine.distributed import Ranks
+from renaissance.engine.messages import say
+from renaissance.engine.nonfinite import check_finite
+from renaissance.engine.observers import Observers
+from renaissance.engine.run_folder import RunFolder
+from renaissance.engine.run_parts import RunParts
+from renaissance.errors import CheckpointError
+
+NO_WINDOW: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class Saving:
+    """Writes one checkpoint at a time, on a thread of rank 0, and tells the observers.
+
+    Args:
+        parts: The parts of the run.
+        ranks: The processes of the run.
+        info: The run, as observers see it.
+        observers: Monitors and lifecycle hooks.
+        optimizer: The optimizer, which is saved with the network.
+        scaler: fp16's gradient scaler, which is saved as well.
+    """
+
+    def __init__(
+        self,
+        parts: RunParts,
+        ranks: Ranks,
+        info: RunInfo,
+        observers: Observers,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+    ) -> None:
+        self._parts = parts
+        self._ranks = ranks
+        self._info = info
+        self._observers = observers
+        self._optimizer = optimizer
+        self._scaler = scaler
+        # The checkpoint that the run resumes from; a run that starts needs none of its first step.
+        self._saved_step = info.start_step
+        # The step whose checkpoint is being written, and the one that observers do not know yet.
+        self._saving: int | None = None
+        self._untold: int | None = None
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[Path] | None = None
+
+    @property
+    def is_written(self) -> bool:
+        """Whether a checkpoint that this rank has been writing is there, or has failed."""
+        return self._writing is not None and self._writing.done()
+
+    def is_saved(self, step: int) -> bool:
+        """Return whether a step is the last one with a checkpoint, or the first of the run."""
+        return step == self._saved_step
+
+    def begin(self, state: TrainState, window: Mapping[str, Tensor] = NO_WINDOW) -> None:
+        """Begin to write a checkpoint of the step, beside whatever comes next."""
+        state.scaler = self._scaler.state_dict()
+        folder = self._folder.checkpoint(state.step)
+        network, spec_text = self._parts.network, self._info.spec_text
+
+        def begin() -> None:
+            check_finite(network, state.step)
+            snapshot = take_snapshot(network, self._optimizer, state, spec_text, window)
+            self._writing = self._thread.submit(write_snapshot, folder, snapshot)
+
+        # A failure on rank 0 must stop the other ranks too.
+        self._on_main(begin)
+        self._saving = state.step
+
+    def end(self, must: bool = False) -> None:
+        """Wait until it is written. A full disk ends no run that can still be saved later."""
+        if self._saving is None:
+            return
+        writing, self._writing = self._writing, None
+
+        def end() -> float:
+            try:
+                if writing is not None:
+                    writing.result()
+            except CheckpointError as error:
+                if must:
+                    raise
+                say(f"warning: {error}; the run goes on, and saves again when that is due")
+                return 0
+            return 1
+
+        num_written = self._ranks.sum([self._ranks.on_all_ranks(end)])[0]
+        if num_written == self._ranks.world_size:
+            self._saved_step = self._untold = self._saving
+        self._saving = None
+
+    def settle(self, must: bool = False) -> None:
+        """Wait for the checkpoint that is being written, delete old ones, and tell the observers.
+
+        Every rank must call it.
+
+        Raises:
+            CheckpointError: If it cannot be written, but `must`.
+        """
+        self.end(must)
+        if self._untold is not None:
+            step, self._untold = self._untold, None
+            self.prune()
+            self.report(step)
+
+    def close(self) -> None:
+        """Wait for the checkpoint that this rank is writing; the other ranks may be gone."""
+        self._thread.shutdown()
+        if self._writing is None or self._saving is None:
+            return
+        try:
+            folder = self._writing.result()
+        except CheckpointError as error:
+            say(f"warning: {error}")
+            return
+        tried(lambda: self._folder.keep(self._parts.spec.checkpoint.keep_last))
+        self._observers.checkpoint_saved(self._info, self._saving, folder)
+
+    def prune(self) -> None:
+        """Delete old checkpoints; every rank must call it."""
+        keep_last = self._parts.spec.checkpoint.keep_last
+        self._on_main(lambda: tried(lambda: self._folder.keep(keep_last)))
+
+    def report(self, step: int) -> None:
+        """Tell the observers, once the link to the best is as it should be."""
+        folder = self._folder.checkpoint(step)
+        self._on_main(lambda: self._observers.checkpoint_saved(self._info, step, folder))
+
+    def _on_main(self, function: Callable[[], object]) -> None:
+        self._ranks.on_all_ranks(lambda: function() if self._ranks.is_main else None)
+
+    @property
+    def _folder(self) -> RunFolder:
+        return RunFolder(self._info.folder)
+
+
+def tried(change: Callable[[], object]) -> bool:
+    """Change files beside the checkpoints; return whether it worked."""
+    try:
+        change()
+    except OSError as error:
+        say(f"warning: {error}; the run goes on")
+        return False
+    return True
