@@ -177,6 +177,7 @@ def _load(request: EvaluationRequest, spec: RunSpec, network: MultiObjective) ->
             "run whose checkpoint to evaluate unchanged"
         )
     load_checkpoint(checkpoint, network, optimizer=None)
+    network.use_average()
     return str(checkpoint)
 
 

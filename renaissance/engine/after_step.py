@@ -192,9 +192,9 @@ class AfterStep:
     ) -> None:
         """Evaluate a step; mark its checkpoint, if it is saved, if it is the best so far."""
         validate = self.parts.require_validate()
-        result = evaluate(
-            self.parts.network, validate, self.spec, self.ranks, is_stopping=is_stopping
-        )
+        network = self.parts.network
+        with network.averaged():
+            result = evaluate(network, validate, self.spec, self.ranks, is_stopping=is_stopping)
         self.last_evaluation = result.metrics
         self.saving.end()
         is_saved = self.saving.is_saved(state.step)

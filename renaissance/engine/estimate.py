@@ -106,8 +106,10 @@ def estimate(parts: RunParts, batch: MicroBatch, states_per_parameter: int) -> E
     num_trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
     half = parts.spec.train.precision != "fp32"
     activations = saved_bytes * parts.plan.micro_batch_size / num_samples
+    averages = [] if network.average is None else network.average.buffers()
     memory = Memory(
-        parameters=int(4 * num_parameters * (HALF_PARAMETERS if half else 1)),
+        parameters=int(4 * num_parameters * (HALF_PARAMETERS if half else 1))
+        + sum(average.nbytes for average in averages),
         gradients=4 * num_trainable,
         optimizer=4 * num_trainable * states_per_parameter,
         activations=int(activations * (HALF_ACTIVATIONS if half else 1)),

@@ -8,6 +8,7 @@ import attrs
 
 from renaissance.contracts.classification import Classification
 from renaissance.contracts.objective import Objective
+from renaissance.engine.average import averaged
 from renaissance.engine.checkpoint import load_model_tensors, load_spec_tables
 from renaissance.engine.labels import few
 from renaissance.engine.matching import (
@@ -75,13 +76,13 @@ def initialize(network: MultiObjective, source: Path, spec: RunSpec) -> InitRepo
         SpecError: If `model.init_allow` names a module that neither side has.
     """
     folder = find_checkpoint(source, prefer_best=True)
-    tensors = load_model_tensors(folder)
+    tensors = averaged(load_model_tensors(folder))
     checkpoint = Side(
         {name.removeprefix(MODEL): tensor for name, tensor in tensors.items()},
         load_spec_tables(folder),
         _kept_classes(folder),
     )
-    state = without_aliases(network.state_dict())
+    state = averaged(without_aliases(network.state_dict()))
     run = Side(
         {name.removeprefix(MODEL): tensor for name, tensor in state.items()},
         spec_tables(spec),
@@ -102,6 +103,8 @@ def initialize(network: MultiObjective, source: Path, spec: RunSpec) -> InitRepo
         {name: tensor for match in matches for name, tensor in match.state().items()},
         strict=False,
     )
+    if network.average is not None:
+        network.average.restart(network)
     return InitReport(str(folder), tuple(row for match in matches for row in match.report()))
 
 

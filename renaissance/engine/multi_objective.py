@@ -4,9 +4,11 @@ Nothing here knows which architecture or which objectives these are.
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from renaissance.contracts.batches import Pairs
 from renaissance.contracts.features import Features, Fused, join_fused
@@ -14,8 +16,9 @@ from renaissance.contracts.objective import Objective, ObjectiveOutput, override
 from renaissance.contracts.tokens import Modality, Tokens
 from renaissance.data.cache.rows import RowCache
 from renaissance.data.collate import MicroBatch
+from renaissance.engine.average import Average
 from renaissance.engine.known_states import completed
-from renaissance.errors import PluginError
+from renaissance.errors import PluginError, SpecError
 from renaissance.model.base import VisionLanguageModel
 
 
@@ -31,6 +34,7 @@ class MultiObjective(nn.Module):
     Attributes:
         state_caches: Where the token states of images are kept, if they are: by whether it is
             training, which may have another transform.
+        average: The moving average of the parameters, with `train.ema`.
     """
 
     def __init__(
@@ -44,11 +48,37 @@ class MultiObjective(nn.Module):
         self.model = model
         self.objectives = objectives
         self.state_caches: dict[bool, RowCache] = {}
+        self.average: Average | None = None
         scale = 255.0
         self.register_buffer(
             "pixel_mean", torch.tensor(mean).view(3, 1, 1) * scale, persistent=False
         )
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1) * scale, persistent=False)
+
+    def keep_average(self, decay: float) -> None:
+        """Average the parameters from now on, as they are after each `average.update`.
+
+        Raises:
+            SpecError: If there are batch norms, whose statistics are not those of an average.
+        """
+        for name, part in self.model.parts().items():
+            has_norms = any(isinstance(module, _BatchNorm) for module in part.modules())
+            if has_norms and not self.model.is_frozen(part):
+                raise SpecError(
+                    f"train.ema: model.{name} has batch norms, whose running statistics belong to "
+                    "the parameters of the moment, not to their average; freeze it, choose an "
+                    "encoder without, or remove this key"
+                )
+        self.average = Average(self, decay)
+
+    def use_average(self) -> None:
+        """Take the average for the parameters, if one is kept."""
+        if self.average is not None:
+            self.average.apply_to(self)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return a context in which the parameters are the average, if one is kept."""
+        return nullcontext() if self.average is None else self.average.applied(self)
 
     def named_objectives(self) -> dict[str, Objective]:
         """Return the objectives by name, typed as such."""

@@ -219,7 +219,10 @@ def build_network(
         spec, model, tokenizer, answers.of if answers else lambda _: NoTrainingData()
     )
     transform = spec.data.transform
-    return MultiObjective(model, objectives, transform.mean, transform.std)
+    network = MultiObjective(model, objectives, transform.mean, transform.std)
+    if spec.train.ema is not None:
+        network.keep_average(spec.train.ema)
+    return network
 
 
 def build_datasets(spec: RunSpec, choices: tuple[DatasetChoice, ...], where: str) -> Concatenation:

@@ -82,6 +82,9 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     with autocast(parts.spec.train.precision, ranks.device):
         unused = freeze_unused_parameters(network, probe, ranks)
     optimizer = make_optimizer(network, spec.optimizer)
+    average = network.average
+    if average is not None:
+        optimizer.register_step_post_hook(lambda *_: average.update(network))
     scaler = torch.amp.GradScaler(ranks.device.type, enabled=parts.spec.train.precision == "fp16")
     found = surroundings(parts, probe)
     state = TrainState(

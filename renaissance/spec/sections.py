@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from renaissance.options import non_negative, option, positive
+from renaissance.options import fraction, non_negative, option, positive
 from renaissance.spec.architectures import ARCHITECTURES, NO_FUSION
 from renaissance.spec.choice import (
     DatasetChoice,
@@ -225,6 +225,13 @@ class TrainSection:
         help="For precision bf16: the dtype of the states between layers in training, and of the "
         "copies of the parameters, which are made once per step. Losses, gradients and the "
         "optimizer are always fp32. fp32: as under autocast alone, slower.",
+    )
+    ema: float | None = option(
+        None,
+        help="Share that an exponential moving average of the parameters keeps at each step, such "
+        "as 0.9998. The average is what is evaluated and used; training goes on from the "
+        "parameters themselves.",
+        validator=fraction,
     )
     gradient_clip: float | None = option(
         None, help="Norm that gradients are clipped to.", validator=positive

@@ -378,6 +378,7 @@ def live(folder: Path, *monitors: Monitor, evaluate_every: int = 1) -> None:
     run.create()
     run.restore()
     network, state = torch.nn.Linear(1, 1, bias=False), TrainState()
+    network.averaged = nullcontext  # type: ignore[assignment]
     optimizer = torch.optim.SGD(network.parameters())
     if run.last is not None:
         state = load_checkpoint(run.last, network, optimizer)

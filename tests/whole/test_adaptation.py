@@ -17,6 +17,7 @@ STEADY = ["schedule.decay=constant", "schedule.warmup_steps=0", "checkpoint.ever
         pytest.param(
             ["optimizer.layer_decay=0.75", 'model.text_encoder.frozen="all but 1"'], id="layers"
         ),
+        pytest.param(["train.ema=0.8"], id="average"),
     ],
 )
 def test_resumed_is_bit_identical(tmp_path: Path, settings: list[str]) -> None:
