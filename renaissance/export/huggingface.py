@@ -98,7 +98,8 @@ def use(model: Model, name: str, towers: Sequence[Tower]) -> str:
 def _use_of_towers(model: Model, name: str, towers: Sequence[Tower]) -> Iterator[str]:
     for tower in towers:
         yield f"`{tower.name}/` alone ({tower.family}), without Renaissance:\n"
-        arguments = [repr(f"{name}/{tower.name}").replace("'", '"')]
+        # By subfolder, which works for a folder and for a name on the hub.
+        arguments = [f'"{name}"', f'subfolder="{tower.name}"']
         arguments += [f"{argument}={value}" for argument, value in tower.arguments.items()]
         lines = [
             f"from transformers import {tower.loader}",

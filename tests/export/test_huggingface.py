@@ -98,12 +98,18 @@ def test_an_exported_folder_can_be_evaluated_and_started_from(
 
 @two_towers
 def test_transformers_loads_the_towers(run: Path, exported: Path) -> None:
+    for name in TOWERS:
+        line = f'("exported", subfolder="{name}", add_pooling_layer=False)'
+        assert f"AutoModel.from_pretrained{line}" in (exported / "README.md").read_text()
     model = load(run)
-    text_encoder, image_encoder = (AutoModel.from_pretrained(exported / name) for name in TOWERS)
-    tokens = AutoTokenizer.from_pretrained(exported / "text_encoder")(
+    text_encoder, image_encoder = (
+        AutoModel.from_pretrained(exported, subfolder=name, add_pooling_layer=False)
+        for name in TOWERS
+    )
+    tokens = AutoTokenizer.from_pretrained(exported, subfolder="text_encoder")(
         TEXTS, padding=True, truncation=True, return_tensors="pt"
     )
-    processor = AutoImageProcessor.from_pretrained(exported / "image_encoder")
+    processor = AutoImageProcessor.from_pretrained(exported, subfolder="image_encoder")
     pixels = processor(_pictures(), return_tensors="pt")
     with torch.no_grad():
         texts = text_encoder(**tokens).last_hidden_state
