@@ -96,7 +96,10 @@ def following_modules(network: MultiObjective) -> list[nn.Module]:
     kinds = (Encoder, Fusion, Pooler, Head)
     components = [module for module in network.modules() if isinstance(module, kinds)]
     others = [part for part in network.model.parts().values() if not isinstance(part, kinds)]
-    return [*(component for component in components if component.follows_dtype), *others]
+    # The states that a cache keeps are those of autocast, which evaluation computes too.
+    cached = network.model.parts()["image_encoder"] if network.state_caches else None
+    follow = [part for part in components if part.follows_dtype and part is not cached]
+    return [*follow, *others]
 
 
 class _Connect(torch.autograd.Function):

@@ -1,6 +1,5 @@
 """Token states of a micro-batch's images, of which a cache holds some."""
 
-import torch
 from torch import Tensor
 
 from renaissance.contracts.tokens import Tokens
@@ -22,7 +21,7 @@ def completed(known: KnownStates, encoded: Tokens | None, cache: RowCache) -> To
         states[known.rows] = known.hidden_states
         states[known.other_rows] = encoded.hidden_states.detach()
         _keep(known.keys, encoded.hidden_states, cache)
-    return Tokens(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
+    return Tokens(states)
 
 
 def _keep(keys: Tensor, hidden_states: Tensor, cache: RowCache) -> None:

@@ -86,6 +86,20 @@ def same(ours: Path, theirs: Path) -> bool:
     return lines == metrics(theirs / "tiny") and all(torch.equal(mine[n], other[n]) for n in mine)
 
 
+def test_states_in_bf16_are_those_of_autocast(tmp_path: Path) -> None:
+    spec = spec_of_files(tmp_path / "data")
+    settings = [FROZEN, "train.precision=bf16", "evaluate.num_panel_images=0"]
+    assert run_here(spec, tmp_path / "plain", *settings, "train.residual=fp32") == 0
+    settings += ["data.cache=tokens"]
+    assert run_here(spec, tmp_path / "cached", *settings, "train.residual=fp32") == 0
+    assert same(tmp_path / "cached", tmp_path / "plain")
+    # The other parts follow the residual's dtype; first and later uses of an image are the same.
+    assert run_here(spec, tmp_path / "filling", *settings, f"data.cache_folder={tmp_path}/new") == 0
+    assert run_here(spec, tmp_path / "full", *settings, f"data.cache_folder={tmp_path}/new") == 0
+    assert same(tmp_path / "full", tmp_path / "filling")
+    assert not same(tmp_path / "full", tmp_path / "plain")
+
+
 @pytest.mark.parametrize(
     ("make", "cache", "settings"),
     [
