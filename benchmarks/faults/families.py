@@ -31,7 +31,8 @@ from renaissance.builtin.encoders.hf_text import HFTextEncoder
 from renaissance.errors import RenaissanceError, named
 
 SECONDS = 60
-IMAGE_SIZE = 64
+# A multiple of the patches of nearly all families: 14, 16 and 32 pixels.
+IMAGE_SIZE = 224
 WORKS, REFUSED, LARGE, FAILED = "works", "refused", "large", "FAILED"
 # Keys that one family or another has, with the value of a tiny model.
 TINY = {

@@ -48,5 +48,5 @@ def test_a_family_works_or_is_refused() -> None:
     # The tiny config is against the rules of afmoe.
     output = run_command("families.py", "text", "bert", "gpt2", "afmoe", "vit")
     assert "\n1 work, 3 refused, 0 too large to try\ntext: 4 of 4\n" in output
-    output = run_command("families.py", "image", "vit", "mobilevit", "bert")
+    output = run_command("families.py", "image", "vit", "dinov2", "bert")
     assert "\n2 work, 1 refused, 0 too large to try\nimage: 3 of 3\n" in output
