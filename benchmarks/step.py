@@ -9,6 +9,9 @@ Plain: the whole model runs once per objective, as in ViLT and METER: two image 
 (matching has false images), text padded to 40, vocabulary logits at every position, the LXMERT
 layers of Hugging Face, torch's default AdamW. Ours: the training network of this project.
 
+`--model one-tower`: one stack of DeiT-tiny's shapes over text and image tokens, in place of towers
+and fusion, on both sides.
+
 The two alternate in one process; a ratio is the median over successive pairs of steps.
 """
 
@@ -37,18 +40,22 @@ from transformers import (
     ElectraModel,
     LxmertConfig,
     PreTrainedTokenizerFast,
+    ViTConfig,
+    ViTModel,
 )
 from transformers.models.bert.modeling_bert import BertConfig, BertLMPredictionHead
 from transformers.models.lxmert.modeling_lxmert import LxmertXLayer
 
 from renaissance import (
     Encoder,
+    EncoderContext,
     Fusion,
     ObjectiveBatch,
     ObjectiveContext,
     Pairs,
     Tokens,
 )
+from renaissance.builtin.encoders.hf_joint import HFJointEncoder
 from renaissance.builtin.fusions.co_attention import CoAttention
 from renaissance.builtin.fusions.lxmert import Lxmert
 from renaissance.builtin.fusions.merged_attention import MergedAttention
@@ -61,6 +68,8 @@ from renaissance.data.collate import MicroBatch
 from renaissance.engine.bf16_copies import Bf16Copies, following_modules
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
+from renaissance.model.base import VisionLanguageModel
+from renaissance.model.one_tower import OneTower
 from renaissance.model.two_tower import TwoTower
 
 FUSIONS: dict[str, Any] = {
@@ -72,6 +81,13 @@ VOCAB_SIZE, MASK_ID, FIRST_WORD_ID = 30522, 103, 1000
 MAX_TEXT_LENGTH, IMAGE_SIZE, PAD_MULTIPLE = 40, 224, 8
 MASK_PROBABILITY = 0.15
 LEARNING_RATE = 1e-4
+# DeiT-tiny's shapes.
+ONE_TOWER: dict[str, Any] = {
+    "hidden_size": 192,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 3,
+    "intermediate_size": 768,
+}
 
 
 @attrs.frozen
@@ -143,8 +159,28 @@ def text_encoder() -> ElectraModel:
     return ElectraModel(ElectraConfig(intermediate_size=1024, num_attention_heads=4))
 
 
-class PlainModel(nn.Module):
-    """Both towers and LXMERT layers of transformers, all of which run for each objective."""
+class Plain(nn.Module):
+    """A model that runs as a whole for each objective."""
+
+    mlm_head: nn.Module
+    itm_head: nn.Module
+
+    def infer(self, input_ids: Tensor, mask: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the states of the text's tokens, and text and image pooled together."""
+        raise NotImplementedError
+
+    def forward(self, data: Data) -> Tensor:
+        mask, pixels = data.attention_mask, normalize(data.pixels)
+        text, _ = self.infer(data.masked_ids, mask, pixels)
+        logits = self.mlm_head(text)
+        mlm = F.cross_entropy(logits.flatten(0, 1), data.mlm_labels.flatten(), ignore_index=-100)
+        # The images of matching, true and false, are a separate batch.
+        _, pooled = self.infer(data.input_ids, mask, pixels[data.matching_rows])
+        return mlm + F.cross_entropy(self.itm_head(pooled), data.itm_labels)
+
+
+class PlainTwoTower(Plain):
+    """Both towers and LXMERT layers of transformers."""
 
     def __init__(self, attention_dropout: float) -> None:
         super().__init__()
@@ -177,14 +213,36 @@ class PlainModel(nn.Module):
         first = [self.text_pooler(text[:, 0]).tanh(), self.image_pooler(image[:, 0]).tanh()]
         return text, torch.cat(first, dim=-1)
 
-    def forward(self, data: Data) -> Tensor:
-        mask, pixels = data.attention_mask, normalize(data.pixels)
-        text, _ = self.infer(data.masked_ids, mask, pixels)
-        logits = self.mlm_head(text)
-        mlm = F.cross_entropy(logits.flatten(0, 1), data.mlm_labels.flatten(), ignore_index=-100)
-        # The images of matching, true and false, are a separate batch.
-        _, pooled = self.infer(data.input_ids, mask, pixels[data.matching_rows])
-        return mlm + F.cross_entropy(self.itm_head(pooled), data.itm_labels)
+
+class PlainOneTower(Plain):
+    """A vision transformer of transformers over the tokens of text and image, as in ViLT."""
+
+    def __init__(self, attention_dropout: float) -> None:
+        super().__init__()
+        config = ViTConfig(**ONE_TOWER, image_size=IMAGE_SIZE)
+        config.attention_probs_dropout_prob = attention_dropout
+        self.image = ViTModel(config, add_pooling_layer=False)
+        width = config.hidden_size
+        self.words = nn.Embedding(VOCAB_SIZE, width)
+        self.positions = nn.Embedding(MAX_TEXT_LENGTH, width)
+        self.token_types = nn.Embedding(2, width)
+        self.norm = nn.LayerNorm(width)
+        self.text_pooler, self.image_pooler = nn.Linear(width, width), nn.Linear(width, width)
+        self.mlm_head = BertLMPredictionHead(BertConfig(hidden_size=width, vocab_size=VOCAB_SIZE))
+        self.itm_head = nn.Linear(2 * width, 2)
+
+    def infer(self, input_ids: Tensor, mask: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        text = self.norm(self.words(input_ids) + self.positions.weight)
+        image = self.image.embeddings(pixels)
+        types = self.token_types.weight
+        states = torch.cat([text + types[0], image + types[1]], dim=1)
+        real = torch.cat([mask, mask.new_ones(image.shape[:2])], dim=1)
+        for layer in self.image.layers:
+            states = layer(states, attention_mask=real[:, None, None, :])
+        states = self.image.layernorm(states)
+        text, image = states[:, :MAX_TEXT_LENGTH], states[:, MAX_TEXT_LENGTH:]
+        first = [self.text_pooler(text[:, 0]).tanh(), self.image_pooler(image[:, 0]).tanh()]
+        return text, torch.cat(first, dim=-1)
 
 
 def deit_config() -> DeiTConfig:
@@ -225,6 +283,17 @@ class ImageEncoder(Encoder):
 
 def make_task(fusion: Fusion) -> MultiObjective:
     model = TwoTower(TextEncoder(), ImageEncoder(), fusion, Double(Double.Options(), 256))
+    return with_objectives(model)
+
+
+def make_one_tower(attention_dropout: float) -> MultiObjective:
+    config = {**ONE_TOWER, "attention_probs_dropout_prob": attention_dropout}
+    options = HFJointEncoder.Options(architecture="vit", config=config)
+    encoder = HFJointEncoder(options, EncoderContext(IMAGE_SIZE, MAX_TEXT_LENGTH, VOCAB_SIZE))
+    return with_objectives(OneTower(encoder, Double(Double.Options(), encoder.hidden_size)))
+
+
+def with_objectives(model: VisionLanguageModel) -> MultiObjective:
     words = {f"[{i}]": i for i in range(VOCAB_SIZE)}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(WordLevel(words, unk_token="[0]")), mask_token=f"[{MASK_ID}]"
@@ -272,13 +341,24 @@ def collate(data: Data) -> MicroBatch:
     )
 
 
-def plain_step(data: Data, attention_dropout: float, device: torch.device) -> Callable[[], None]:
-    model = PlainModel(attention_dropout).to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+def moved(data: Data, device: torch.device) -> Data:
+    names = attrs.fields_dict(Data)
+    return Data(**{name: getattr(data, name).to(device) for name in names})
+
+
+def plain_step(
+    model: Plain, data: Data, device: torch.device, bf16: bool = False
+) -> Callable[[], None]:
+    model.to(device).train()
+    # On a GPU, whoever trains plainly in bf16 takes the fused optimizer as well.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=bf16 or None)
+    data = moved(data, device)
 
     def step() -> None:
         optimizer.zero_grad()
-        model(data).backward()
+        with autocast("bf16" if bf16 else "fp32", device, training=True):
+            loss = model(data)
+        loss.backward()
         optimizer.step()
 
     return step
@@ -332,6 +412,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--batch", type=int, default=16, help="samples per step")
     parser.add_argument("--repeats", type=int, default=5, help="number of timed rounds")
+    parser.add_argument("--model", choices=["two-tower", "one-tower"], default="two-tower")
     parser.add_argument("--fusion", choices=sorted(FUSIONS), default="lxmert", help="only ours")
     parser.add_argument("--attention-dropout", type=float, default=0.0, help="in the fusion")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
@@ -341,9 +422,13 @@ def main() -> None:
     device = torch.device(arguments.device)
     data, source = make_data(arguments.batch)
     batch = collate(data)
-    steps = {"plain": plain_step(data, arguments.attention_dropout, device)}
-    fusion = FUSIONS[arguments.fusion]
-    network = make_task(fusion(fusion.Options(attention_dropout=arguments.attention_dropout)))
+    dropout, fusion = arguments.attention_dropout, FUSIONS[arguments.fusion]
+    if arguments.model == "two-tower":
+        plain: Plain = PlainTwoTower(dropout)
+        network = make_task(fusion(fusion.Options(attention_dropout=dropout)))
+    else:
+        plain, network = PlainOneTower(dropout), make_one_tower(dropout)
+    steps = {"plain": plain_step(plain, data, device)}
     steps["ours"] = our_step(network.to(device).train(), batch.to(device), device, bf16=False)
     steps["ours_bf16"] = our_step(network, batch.to(device), device, bf16=True)
     print(source)
