@@ -177,7 +177,7 @@ def _load(request: EvaluationRequest, spec: RunSpec, network: MultiObjective) ->
             "run whose checkpoint to evaluate unchanged"
         )
     load_checkpoint(checkpoint, network, optimizer=None)
-    network.use_average()
+    network.finish()
     return str(checkpoint)
 
 

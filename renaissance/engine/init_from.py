@@ -25,6 +25,7 @@ from renaissance.engine.run_folder import find_checkpoint, run_of
 from renaissance.engine.tensors import first_few, without_aliases
 from renaissance.engine.training_data import read_records
 from renaissance.errors import CheckpointError, SpecError, did_you_mean
+from renaissance.model.lora import merged, plain_names
 from renaissance.spec.choice import EncoderChoice
 from renaissance.spec.sections import ModelSection, RunSpec
 from renaissance.spec.write import spec_tables
@@ -76,15 +77,18 @@ def initialize(network: MultiObjective, source: Path, spec: RunSpec) -> InitRepo
         SpecError: If `model.init_allow` names a module that neither side has.
     """
     folder = find_checkpoint(source, prefer_best=True)
-    tensors = averaged(load_model_tensors(folder))
+    tables = load_spec_tables(folder)
+    tensors = merged(averaged(load_model_tensors(folder)), tables["model"])
     checkpoint = Side(
         {name.removeprefix(MODEL): tensor for name, tensor in tensors.items()},
-        load_spec_tables(folder),
+        tables,
         _kept_classes(folder),
     )
     state = averaged(without_aliases(network.state_dict()))
+    # Adapters begin anew, on top of what is loaded.
+    names = plain_names(state)
     run = Side(
-        {name.removeprefix(MODEL): tensor for name, tensor in state.items()},
+        {plain.removeprefix(MODEL): state[name] for plain, name in names.items()},
         spec_tables(spec),
         {
             n: o.classes
@@ -100,7 +104,7 @@ def initialize(network: MultiObjective, source: Path, spec: RunSpec) -> InitRepo
     matches = [match.without_differing(allow) for match in matches]
     # Not strict: tensors that nothing matches keep their initial values.
     network.load_state_dict(
-        {name: tensor for match in matches for name, tensor in match.state().items()},
+        {names[plain]: t for match in matches for plain, t in match.state().items()},
         strict=False,
     )
     if network.average is not None:

@@ -20,6 +20,7 @@ from renaissance.engine.average import Average
 from renaissance.engine.known_states import completed
 from renaissance.errors import PluginError, SpecError
 from renaissance.model.base import VisionLanguageModel
+from renaissance.model.lora import merge_adapters
 
 
 class MultiObjective(nn.Module):
@@ -71,10 +72,16 @@ class MultiObjective(nn.Module):
                 )
         self.average = Average(self, decay)
 
-    def use_average(self) -> None:
-        """Take the average for the parameters, if one is kept."""
+    def finish(self) -> None:
+        """Make it ready for use, after training.
+
+        It takes the average for its parameters, if one is kept, and adds what adapters have learned
+        to the layers that they adapt.
+        """
         if self.average is not None:
             self.average.apply_to(self)
+            self.average = None
+        merge_adapters(self.model)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Return a context in which the parameters are the average, if one is kept."""

@@ -79,7 +79,7 @@ def load(
     answers = TrainingAnswers(lambda: _no_data(folder.path), read_records(folder.classes))
     network = build_network(spec, tokenizer, load_weights=False, answers=answers)
     load_checkpoint(chosen, network, optimizer=None)
-    network.use_average()
+    network.finish()
     network.requires_grad_(False)
     return Model(spec, network.to(_device(device)).eval(), tokenizer, chosen)
 

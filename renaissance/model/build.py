@@ -16,6 +16,7 @@ from renaissance.contracts.objective import ObjectiveContext
 from renaissance.contracts.training_data import TrainingData
 from renaissance.errors import PluginError, SpecError
 from renaissance.model.base import VisionLanguageModel
+from renaissance.model.lora import adapt
 from renaissance.randomness import keyed_seed
 from renaissance.spec.architectures import ARCHITECTURES, DUAL_ENCODER
 from renaissance.spec.choice import EncoderChoice, FusionChoice, ObjectiveChoice
@@ -48,15 +49,18 @@ def build_model(spec: RunSpec, context: EncoderContext) -> VisionLanguageModel:
             hidden_size = int(fused.hidden_size)  # type: ignore[arg-type]
             parts["pooler"] = spec.model.pooler.build(hidden_size)
         model = make(**parts)
-    for part in architecture.tables:
-        if part in parts:
-            _freeze(model, part, parts[part], getattr(spec.model, part))
+        for part in architecture.tables:
+            if part in parts:
+                _adapt_or_freeze(model, part, parts[part], getattr(spec.model, part))
     return model
 
 
-def _freeze(
+def _adapt_or_freeze(
     model: VisionLanguageModel, name: str, part: nn.Module, choice: EncoderChoice | FusionChoice
 ) -> None:
+    if isinstance(choice, EncoderChoice) and choice.adapt is not None:
+        adapt(name, part, choice.adapt)
+        return
     num_trained = choice.num_trained_layers if isinstance(choice, EncoderChoice) else None
     if num_trained is None:
         if choice.frozen:

@@ -65,7 +65,7 @@ KINDS: dict[Kind, KindInfo] = {
             contract_name="Encoder",
             made_with=("options", "context"),
             summary="text, images or both to token states",
-            shared_keys=("frozen",),
+            shared_keys=("frozen", "adapt"),
         ),
         KindInfo(
             name="pooler",

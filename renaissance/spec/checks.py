@@ -46,11 +46,26 @@ def _(section: ModelSection, registry: Registry | None) -> None:
         elif encoder is not None and registry is not None:
             with faults.collect(key, "type"):
                 _check_modalities(encoder, architecture.encoders[key], registry)
+        if encoder is not None and encoder.adapt is not None:
+            _check_adapt(section.type, encoder, key, faults)
     if not architecture.has_fusion and getattr(section, "fusion", None) is not None:
         faults.add(f"a {section.type} model fuses in its encoder; remove this table", "fusion")
     if registry is not None and getattr(section, "pooler", None) is not None and not section.fuses:
         faults.add("model.fusion.type = 'none' leaves nothing to pool; remove this table", "pooler")
     faults.raise_any()
+
+
+def _check_adapt(model_type: str, encoder: EncoderChoice, key: str, faults: Faults) -> None:
+    if encoder.frozen:
+        faults.add(
+            f"freezes the encoder's own parameters already; remove {key}.frozen", key, "adapt"
+        )
+    if model_type == "one-tower":
+        faults.add(
+            "would freeze the new embeddings of the joint encoder, which start random; remove this "
+            "key, or use a two-tower model",
+            *(key, "adapt"),
+        )
 
 
 def _check_modalities(encoder: EncoderChoice, expected: Modalities, registry: Registry) -> None:

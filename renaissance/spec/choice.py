@@ -4,11 +4,11 @@ In TOML, one table holds `type`, the component's options, and the shared keys: t
 a choice, such as `frozen` or `weight`, which every component of the kind has.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import attrs
 
-from renaissance.options import non_negative, option, positive
+from renaissance.options import fraction, non_negative, option, positive
 from renaissance.plugins.kinds import Kind
 from renaissance.plugins.registry import Registration
 from renaissance.spec.derived import derived
@@ -69,6 +69,16 @@ class Choice:
 
 
 @attrs.frozen
+class Lora:
+    """Low-rank adaptation: the encoder is frozen, and its linear layers get a small addition."""
+
+    type: Literal["lora"] = option(help="Kind of adaptation.")
+    rank: int = option(8, help="Rank of what is added to each linear layer.", validator=positive)
+    alpha: int = option(16, help="What is added is scaled by alpha / rank.", validator=positive)
+    dropout: float = option(0.0, help="Dropout before what is added.", validator=fraction)
+
+
+@attrs.frozen
 class EncoderChoice(Choice):
     """An encoder."""
 
@@ -77,6 +87,9 @@ class EncoderChoice(Choice):
         False,
         help=f'{FROZEN_HELP} "all but 2": train the last 2 layers, and a norm above them, alone.',
         validator=frozen_part,
+    )
+    adapt: Lora | None = option(
+        None, help="Train small additions in place of the parameters themselves; needs peft."
     )
 
     @property

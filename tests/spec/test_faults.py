@@ -240,8 +240,8 @@ def test_a_batch_beyond_all_bounds_is_reported_at_once(plugins: Plugins) -> None
         (
             "train.max_step=5",
             "train.max_step: unknown key; known: max_steps, max_epochs, global_batch_size, "
-            "micro_batch_size, precision, tf32, gradient_clip, gradient_checkpointing, compile, "
-            "device, log_every; did you mean 'max_steps'?",
+            "micro_batch_size, patience, precision, tf32, residual, ema, gradient_clip, "
+            "gradient_checkpointing, compile, device, log_every; did you mean 'max_steps'?",
         ),
         (
             "trian.max_steps=5",
@@ -344,7 +344,7 @@ def test_all_faults_at_once_each_with_the_file_it_comes_from(plugins: Plugins) -
     assert faults(plugins, "base.toml", "run.toml", "train.compile=yes", "run.seed=-1") == [
         "command line: run.seed: got -1, expected a number of at least 0",
         "run.toml: model.image_encoder.checkpont: unknown option of encoder 'image'; "
-        "known: type, frozen, checkpoint, size; did you mean 'checkpoint'?",
+        "known: type, frozen, adapt, checkpoint, size; did you mean 'checkpoint'?",
         "train.toml: train.max_steps: got 3.5 (number), expected integer",
         'command line: train.compile: got "yes" (string), expected boolean: true or false',
         "train.toml: train.micro_batch_size: got 4, which does not divide "

@@ -237,6 +237,10 @@ def test_every_key_of_the_classes_is_in_the_record(plugins: Plugins) -> None:
         "model.init_from",
         "model.image_encoder.checkpoint",  # an option without a value
         "data.cache_folder",  # of the machine
+        "model.text_encoder.adapt",
+        "model.image_encoder.adapt",
+        "train.patience",
+        "train.ema",
         "train.max_epochs",
         "train.gradient_clip",
         "evaluate.every_epochs",

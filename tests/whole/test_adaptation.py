@@ -18,6 +18,13 @@ STEADY = ["schedule.decay=constant", "schedule.warmup_steps=0", "checkpoint.ever
             ["optimizer.layer_decay=0.75", 'model.text_encoder.frozen="all but 1"'], id="layers"
         ),
         pytest.param(["train.ema=0.8"], id="average"),
+        pytest.param(
+            [
+                "model.text_encoder.adapt={type='lora', rank=2, dropout=0.1}",
+                "model.image_encoder.adapt={type='lora', rank=4}",
+            ],
+            id="lora",
+        ),
     ],
 )
 def test_resumed_is_bit_identical(tmp_path: Path, settings: list[str]) -> None:
