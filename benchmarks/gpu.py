@@ -28,7 +28,6 @@ import loop as real_loop
 import step as plain
 import torch
 import torch.nn.functional as F
-from renaissance.engine.compiling import layers_of
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
@@ -42,6 +41,7 @@ from renaissance.data.loader import MicroBatchLoader
 from renaissance.data.order import TrainingOrder
 from renaissance.data.workers import count_workers
 from renaissance.engine.checkpoint import TrainState, take_snapshot, write_snapshot
+from renaissance.engine.compiling import layers_of
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.optim import make_optimizer
 from renaissance.engine.precision import autocast

@@ -16,6 +16,7 @@ from renaissance.engine.after_step import AfterStep
 from renaissance.engine.agreement import check_agreement, surroundings
 from renaissance.engine.cache_needs import cache_needs
 from renaissance.engine.checkpoint import TrainState
+from renaissance.engine.compiling import compile_layers
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.image_cache import with_cache
 from renaissance.engine.init_from import initialize, may_keep_encoder
@@ -109,7 +110,7 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     parts = ranks.on_all_ranks(lambda: _with_cache(parts, ranks.is_main))
     # After the probe, which runs in evaluation mode and would be compiled for nothing.
     if spec.train.compile:
-        _compile(parts)
+        compile_layers(parts.network.model.parts().values(), "inductor")
     monitors = ranks.on_all_ranks(
         lambda: [monitor.build() for monitor in spec.monitors] if ranks.is_main else []
     )
@@ -226,11 +227,3 @@ def _enable_gradient_checkpointing(parts: RunParts) -> None:
                 part.enable_gradient_checkpointing()
             except ValueError as error:
                 raise SpecError(f"train.gradient_checkpointing: model.{name}: {error}") from error
-
-
-def _compile(parts: RunParts) -> None:
-    # Text lengths differ between micro-batches: dynamic shapes avoid recompilation.
-    for part in parts.network.model.parts().values():
-        for method in ("encode_text", "encode_packed", "encode_image", "encode_joint", "fuse"):
-            if hasattr(part, method):
-                setattr(part, method, torch.compile(getattr(part, method), dynamic=True))

@@ -239,7 +239,9 @@ class TrainSection:
     gradient_checkpointing: bool = option(
         False, help="Recompute activations in backward: less memory, more time."
     )
-    compile: bool = option(False, help="Compile encoders and fusion with torch.compile.")
+    compile: bool = option(
+        False, help="Compile the layers of encoders and fusion with torch.compile."
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = option(
         "auto", help="auto: CUDA if available, else the CPU. mps: Apple's GPU, for one process."
     )

@@ -24,14 +24,24 @@ class Dropout(nn.Dropout):
         if dropped_levels == LEVELS:
             return input * 0.0
         scale = LEVELS / (LEVELS - dropped_levels)
-        kept = _random_levels(input) >= dropped_levels - LEVELS // 2
+        kept = _random_levels(input.detach()) >= dropped_levels - LEVELS // 2
         output: Tensor = input * kept.to(input.dtype).mul_(scale)
         return output
 
 
+# An operator of its own, because `random_` would end a graph of torch.compile. The tag keeps a
+# compiler from drawing the numbers once for two layers, or again in the backward pass.
+@torch.library.custom_op(
+    "renaissance::random_levels", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,)
+)
 def _random_levels(like: Tensor) -> Tensor:
     """Return random numbers, uniform over int16, in the shape of a tensor."""
     count = like.numel()
     # The range is given because random_ without one never sets the sign bit.
     words = torch.empty(-(-count * BITS // 64), dtype=torch.int64).random_(-(2**63), None)
     return words.view(torch.int16)[:count].view(like.shape)
+
+
+@_random_levels.register_fake
+def _(like: Tensor) -> Tensor:
+    return torch.empty_like(like, dtype=torch.int16, memory_format=torch.contiguous_format)
