@@ -278,8 +278,11 @@ def _attention(
     )[0]
 
 
-def build_network(model: str) -> MultiObjective:
-    """Build one of `MODELS` with its objectives, without values."""
+def build_network(model: str, fusion: str | None = None) -> MultiObjective:
+    """Build one of `MODELS` with its objectives, without values; perhaps with another fusion."""
+    parts = dict(MODELS[model])
+    if fusion is not None:
+        parts["fusion"] = f"type = '{fusion}'\n" + parts["fusion"].split("\n", 1)[1]
     plugins = load_plugins()
     with tempfile.TemporaryDirectory() as folder:
         words = {f"[{index}]": index for index in range(VOCAB_SIZE)}
@@ -288,7 +291,7 @@ def build_network(model: str) -> MultiObjective:
             **{f"{name}_token": f"[{index}]" for index, name in enumerate(SPECIAL_TOKENS)},
         ).save_pretrained(folder)
         spec = Path(folder, "spec.toml")
-        spec.write_text(SPEC.format(tokenizer=folder, **MODELS[model]))
+        spec.write_text(SPEC.format(tokenizer=folder, **parts))
         with torch.device("meta"):
             return build(load_spec([str(spec)], plugins), 1, load_weights=False).network.train()
 
@@ -367,15 +370,13 @@ def main() -> None:
     parser.add_argument(
         "--matched", choices=["plain", "masked"], default="plain", help="as itm's option `text`"
     )
+    parser.add_argument("--fusion", help="instead of the model's own")
     arguments = parser.parse_args()
     batch = make_batch(arguments.batch, arguments.matched)
     for model in [arguments.model] if arguments.model else MODELS:
-        for name, value in attrs.asdict(count(build_network(model), batch)).items():
-            print(
-                f"{model}_{name}={value:.1f}"
-                if isinstance(value, float)
-                else f"{model}_{name}={value}"
-            )
+        counts = count(build_network(model, arguments.fusion), batch)
+        for name, value in attrs.asdict(counts).items():
+            print(f"{model}_{name}={value:.1f}".removesuffix(".0"))
 
 
 if __name__ == "__main__":

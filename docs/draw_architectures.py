@@ -149,7 +149,7 @@ def two_tower() -> str:
         264,
         "fusion",
         "Fusion",
-        ("[model.fusion]", "", "co-attention", "lxmert", "merged-attention"),
+        ("[model.fusion]", "", "co-attention", "cross-attention", "lxmert", "merged-attention"),
     )
     return svg(
         "A two-tower model",

@@ -27,11 +27,13 @@ def register_encoders(register: Register) -> None:
 def register_fusions(register: Register) -> None:
     """Register the built-in fusion modules."""
     from renaissance.builtin.fusions.co_attention import CoAttention
+    from renaissance.builtin.fusions.cross_attention import CrossAttention
     from renaissance.builtin.fusions.lxmert import Lxmert
     from renaissance.builtin.fusions.merged_attention import MergedAttention
     from renaissance.builtin.fusions.none import NoFusion
 
     register("co-attention", CoAttention)
+    register("cross-attention", CrossAttention)
     register("lxmert", Lxmert)
     register("merged-attention", MergedAttention)
     register("none", NoFusion)

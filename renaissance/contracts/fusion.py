@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import attrs
-from torch import nn
+from torch import Tensor, nn
 
 from renaissance.contracts.component import Component
 from renaissance.contracts.tokens import Tokens, TokenUse
@@ -61,6 +61,30 @@ class Fusion(nn.Module, Component, ABC):
             )
             start += use.num_pairs
         return results
+
+    def fuse_rows(
+        self,
+        text: Tokens,
+        image: Tokens,
+        text_rows: Tensor,
+        image_rows: Tensor,
+        uses: Sequence[FusedUse],
+    ) -> list[tuple[Tokens | None, Tokens | None]]:
+        """Gather the rows of each pair and fuse them.
+
+        Override this to compute what depends on one row alone once, though it is in several pairs.
+        An override must agree with `fuse` on the gathered rows.
+
+        Args:
+            text: Distinct texts, (texts, tokens, hidden).
+            image: Distinct images, (images, tokens, hidden).
+            text_rows: Row of each pair's text, (pairs,), int64.
+            image_rows: Row of each pair's image, (pairs,), int64.
+            uses: As for `fuse`.
+        """
+        return self.fuse(
+            text.map(lambda part: part[text_rows]), image.map(lambda part: part[image_rows]), uses
+        )
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass.

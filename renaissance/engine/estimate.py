@@ -31,6 +31,7 @@ PART_METHODS = (
     "encode_image",
     "encode_joint",
     "fuse",
+    "fuse_rows",
     "similarity",
     "forward",
 )

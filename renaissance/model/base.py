@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
+import attrs
 import torch
 from torch import Tensor, nn
 
@@ -158,21 +159,32 @@ def token_type(token_types: nn.Embedding, index: int, tokens: Tokens) -> Tensor:
     return row
 
 
-def gather_pairs(
-    text: Tokens, image: Tokens, token_types: nn.Embedding, requests: Sequence[Pairs]
-) -> tuple[Tokens, Tokens]:
-    """Gather the rows of all requested pairs, and add the token types.
+@attrs.frozen
+class TypedRows:
+    """Texts and images with their token types, and the rows of all requested pairs.
 
-    Returns:
-        Text and image tokens, (all pairs, tokens, hidden) each.
+    Attributes:
+        text: (texts, tokens, hidden).
+        image: (images, tokens, hidden); twice as many if some pairs have a second image.
+        text_rows: Row of each pair's text, (pairs,), int64.
+        image_rows: Row of each pair's image, (pairs,), int64.
     """
+
+    text: Tokens
+    image: Tokens
+    text_rows: Tensor
+    image_rows: Tensor
+
+
+def add_types(
+    text: Tokens, image: Tokens, token_types: nn.Embedding, requests: Sequence[Pairs]
+) -> TypedRows:
+    """Add the token types, before rows are repeated in pairs."""
     text_rows = torch.cat([pairs.text_rows for pairs in requests])
     image_rows = torch.cat([pairs.image_rows for pairs in requests])
-    # All texts have the same type, so it is added before rows are repeated.
-    text_states = (text.hidden_states + token_type(token_types, 0, text))[text_rows]
-    if all(pairs.image_types is None for pairs in requests):
-        image_states = (image.hidden_states + token_type(token_types, 1, image))[image_rows]
-    else:
+    text_states = text.hidden_states + token_type(token_types, 0, text)
+    image_states = image.hidden_states + token_type(token_types, 1, image)
+    if any(pairs.image_types is not None for pairs in requests):
         image_types = torch.cat(
             [
                 torch.ones_like(pairs.image_rows)
@@ -181,8 +193,10 @@ def gather_pairs(
                 for pairs in requests
             ]
         )
-        image_states = image.hidden_states[image_rows] + token_types(image_types)[:, None, :]
-    return (
-        text.map(lambda part: part[text_rows]).with_states(text_states),
-        image.map(lambda part: part[image_rows]).with_states(image_states),
+        image_rows = image_rows + (image_types - 1) * image_states.shape[0]
+        second = image.hidden_states + token_type(token_types, 2, image)
+        image_states = torch.cat([image_states, second])
+        image = image.map(lambda part: torch.cat([part, part]))
+    return TypedRows(
+        text.with_states(text_states), image.with_states(image_states), text_rows, image_rows
     )

@@ -11,7 +11,7 @@ from renaissance.contracts.features import Fused, ModelSizes
 from renaissance.contracts.packing import Packing
 from renaissance.contracts.pooler import Pooler
 from renaissance.contracts.tokens import Role, Tokens
-from renaissance.model.base import VisionLanguageModel, gather_pairs, new_token_types, token_type
+from renaissance.model.base import VisionLanguageModel, add_types, new_token_types, token_type
 
 
 class OneTower(VisionLanguageModel):
@@ -43,7 +43,9 @@ class OneTower(VisionLanguageModel):
 
     def fuse(self, text: Tokens, image: Tokens, requests: Sequence[Pairs]) -> list[Fused]:
         """Run the joint stack over all requested pairs at once."""
-        paired_text, paired_image = gather_pairs(text, image, self.token_type_embeddings, requests)
+        typed = add_types(text, image, self.token_type_embeddings, requests)
+        paired_text = typed.text.map(lambda part: part[typed.text_rows])
+        paired_image = typed.image.map(lambda part: part[typed.image_rows])
         num_text_tokens = paired_text.hidden_states.shape[1]
         fused = self.encoder.encode_joint(_side_by_side(paired_text, paired_image))
         results = []

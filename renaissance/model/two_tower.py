@@ -11,7 +11,7 @@ from renaissance.contracts.fusion import FusedUse, Fusion
 from renaissance.contracts.pooler import Pooler
 from renaissance.contracts.tokens import Role, Summary, Tokens, TokenUse
 from renaissance.initialization import initialize_linear
-from renaissance.model.base import gather_pairs, new_token_types
+from renaissance.model.base import add_types, new_token_types
 from renaissance.model.dual_encoder import DualEncoder
 
 
@@ -39,7 +39,7 @@ class TwoTower(DualEncoder):
         # Projected before pairing, since a row may be in several pairs.
         text = text.with_states(self.text_projection(text.hidden_states))
         image = image.with_states(self.image_projection(image.hidden_states))
-        paired_text, paired_image = gather_pairs(text, image, self.token_type_embeddings, requests)
+        typed = add_types(text, image, self.token_type_embeddings, requests)
         uses = [
             FusedUse(
                 num_pairs=pairs.text_rows.shape[0],
@@ -48,7 +48,9 @@ class TwoTower(DualEncoder):
             )
             for pairs in requests
         ]
-        fused = self.fusion.fuse(paired_text, paired_image, uses)
+        fused = self.fusion.fuse_rows(
+            typed.text, typed.image, typed.text_rows, typed.image_rows, uses
+        )
         return [self._pool(pairs, *tokens) for pairs, tokens in zip(requests, fused, strict=True)]
 
     def roles(self) -> Mapping[Role, Sequence[nn.Module]]:

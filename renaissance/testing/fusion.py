@@ -45,6 +45,8 @@ def check_fusion(component: type[Fusion], options: object = None) -> None:
         _check_padding(module)
     with check.part("uses"), torch.no_grad():
         _check_uses(module)
+    with check.part("rows"), torch.no_grad():
+        _check_rows(module)
     check_module(check, subject, can_be_frozen=True)
     check_gradient_checkpointing(check, subject)
     check.stop_if_broken()
@@ -106,6 +108,31 @@ def _check_uses(module: Fusion) -> None:
             fused_text, fused_image = module.fuse(text, image, uses)[0]
             _check_use("text", text_use, fused_text, whole_text)
             _check_use("image", image_use, fused_image, whole_image)
+
+
+def _check_rows(module: Fusion) -> None:
+    text, image = _inputs(module)
+    # The second image is in three pairs, the first text in two.
+    text_rows, image_rows = torch.tensor([0, 1, 0, 2]), torch.tensor([1, 1, 0, 1])
+    uses = [FusedUse(3), FusedUse(1, "first", "first")]
+    fused = module.fuse_rows(text, image, text_rows, image_rows, uses)
+    gathered = (
+        text.map(lambda part: part[text_rows]),
+        image.map(lambda part: part[image_rows]),
+    )
+    expected = module.fuse(*gathered, uses)
+    for name, ours, theirs in zip(
+        ("text", "image"), zip(*fused, strict=True), zip(*expected, strict=True), strict=True
+    ):
+        for one, other in zip(ours, theirs, strict=True):
+            require(
+                one is not None
+                and other is not None
+                and close(one.hidden_states, other.hidden_states)
+                and torch.equal(one.attention_mask, other.attention_mask),
+                f"fuse_rows differs from fuse in the {name} tokens of pairs that share a row; it "
+                "may skip work, but must agree with fuse on the gathered rows",
+            )
 
 
 def _check_use(name: str, use: TokenUse, fused: Tokens | None, whole: Tensor) -> None:

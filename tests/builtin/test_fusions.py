@@ -12,10 +12,11 @@ from transformers.models.lxmert.modeling_lxmert import LxmertXLayer
 
 from renaissance import FusedUse, Fusion, Tokens
 from renaissance.builtin.fusions.co_attention import CoAttention
+from renaissance.builtin.fusions.cross_attention import CrossAttention
 from renaissance.builtin.fusions.lxmert import Lxmert
 from renaissance.builtin.fusions.merged_attention import MergedAttention
 
-FUSIONS = [CoAttention, Lxmert, MergedAttention]
+FUSIONS = [CoAttention, CrossAttention, Lxmert, MergedAttention]
 HIDDEN, HEADS, TEXT_TOKENS, IMAGE_TOKENS = 16, 4, 5, 7
 READS = ["all", "first", "none"]
 
@@ -153,6 +154,64 @@ def test_co_attention_equals_its_definition():
         torch.testing.assert_close(fused.hidden_states, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_cross_attention_equals_torch_decoder_layers_on_text_alone():
+    fusion = make(CrossAttention)
+    text, image = make_pairs()
+    states = text.hidden_states
+    for layer in fusion.layers:
+        reference = nn.TransformerDecoderLayer(
+            HIDDEN, HEADS, 4 * HIDDEN, activation="gelu", layer_norm_eps=1e-12, batch_first=True
+        )
+        copy_attention(layer.self_attention, reference.self_attn)
+        copy_attention(layer.cross_attention, reference.multihead_attn)
+        reference.norm1.load_state_dict(layer.self_attention.layer_norm.state_dict())
+        reference.norm2.load_state_dict(layer.cross_attention.layer_norm.state_dict())
+        reference.norm3.load_state_dict(layer.feed_forward.layer_norm.state_dict())
+        reference.linear1.load_state_dict(layer.feed_forward.intermediate.state_dict())
+        reference.linear2.load_state_dict(layer.feed_forward.output.state_dict())
+        states = reference.eval()(
+            states,
+            image.hidden_states,
+            tgt_key_padding_mask=~text.attention_mask,
+            memory_key_padding_mask=~image.attention_mask,
+        )
+    fused_text, fused_image = fusion(text, image)
+    torch.testing.assert_close(fused_text.hidden_states, states, atol=1e-5, rtol=1e-5)
+    assert torch.equal(fused_image.hidden_states, image.hidden_states)
+
+
+@each_fusion
+@pytest.mark.parametrize("has_mask", [False, True])
+def test_pairs_that_share_rows_equal_pairs_of_their_own(fusion_class, has_mask):
+    fusion = make(fusion_class)
+    text, image = make_tokens(3, TEXT_TOKENS), make_tokens(2, IMAGE_TOKENS)
+    if not has_mask:
+        text, image = Tokens(text.hidden_states), Tokens(image.hidden_states)
+    text_rows, image_rows = torch.tensor([0, 1, 2, 0, 1]), torch.tensor([1, 1, 1, 0, 0])
+    uses = [FusedUse(2, "all", "none"), FusedUse(3, "first", "first")]
+    fused = fusion.fuse_rows(text, image, text_rows, image_rows, uses)
+    gathered = text.map(lambda part: part[text_rows]), image.map(lambda part: part[image_rows])
+    for ours, expected in zip(fused, Fusion.fuse(fusion, *gathered, uses), strict=True):
+        for tokens, other in zip(ours, expected, strict=True):
+            assert (tokens is None) == (other is None)
+            if tokens is not None:
+                states = tokens.hidden_states
+                torch.testing.assert_close(states, other.hidden_states, atol=1e-5, rtol=1e-5)
+                assert torch.equal(tokens.attention_mask, other.attention_mask)
+
+
+def test_cross_attention_projects_each_image_once_per_layer():
+    fusion = make(CrossAttention, num_layers=3)
+    text, image = Tokens(torch.randn(6, TEXT_TOKENS, HIDDEN)), Tokens(torch.randn(2, 7, HIDDEN))
+    rows = torch.arange(6)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        fusion.fuse_rows(text, image, rows, rows % 2, [FusedUse(6, "all", "none")])
+    counts = counter.get_flop_counts()["Global"]
+    linear = sum(counts.get(op, 0) for op in (torch.ops.aten.addmm, torch.ops.aten.mm))
+    # Six texts, but two images.
+    assert linear == 3 * ((4 + 2 + 8) * TEXT_TOKENS * 6 + 2 * 7 * 2) * 2 * HIDDEN**2
+
+
 @each_fusion
 def test_padding_changes_nothing(fusion_class):
     fusion = make(fusion_class)
@@ -217,6 +276,10 @@ T, I = TEXT_TOKENS, IMAGE_TOKENS  # noqa: E741
         (CoAttention, "all", "none", 4 * T + 2 * T + 2 * I + 8 * T),
         (CoAttention, "first", "first", 2 * (2 + 2 + 8) + 2 * T + 2 * I + 2 * I + 2 * T),
         (CoAttention, "none", "none", 0),
+        (CrossAttention, "all", "all", (4 + 2 + 8) * T + 2 * I),
+        (CrossAttention, "all", "none", (4 + 2 + 8) * T + 2 * I),
+        (CrossAttention, "first", "first", (2 + 2 + 8) + 2 * T + 2 * I),
+        (CrossAttention, "none", "first", 0),
         (Lxmert, "all", "all", (4 + 4 + 8) * (T + I)),
         (Lxmert, "all", "none", 2 * T + 2 * I + 4 * T + 8 * T),
         (Lxmert, "first", "first", 4 * (T + I) + 2 * (T + I) + 2 * (2 + 8)),

@@ -13,6 +13,7 @@ from renaissance.builtin.encoders.hf_joint import HFJointEncoder
 from renaissance.builtin.encoders.hf_text import HFTextEncoder
 from renaissance.builtin.encoders.huggingface.precision import FOLLOWING_FAMILIES
 from renaissance.builtin.fusions.co_attention import CoAttention
+from renaissance.builtin.fusions.cross_attention import CrossAttention
 from renaissance.builtin.fusions.lxmert import Lxmert
 from renaissance.builtin.fusions.merged_attention import MergedAttention
 from renaissance.builtin.heads.linear import Linear
@@ -119,7 +120,7 @@ def test_other_families_run_under_autocast():
     assert not HFTextEncoder(options, context()).follows_dtype
 
 
-@pytest.mark.parametrize("kind", [CoAttention, Lxmert, MergedAttention])
+@pytest.mark.parametrize("kind", [CoAttention, CrossAttention, Lxmert, MergedAttention])
 def test_fusions_keep_bf16_states(kind: type[Any]):
     torch.manual_seed(0)
     fusion = kind(kind.Options(hidden_size=16, num_heads=2, num_layers=2)).eval()

@@ -56,6 +56,13 @@ class EverythingRead(SoundFusion):
         return [self(text, image) for _ in reads]
 
 
+class WrongRows(SoundFusion):
+    """Pairs the texts with other images."""
+
+    def fuse_rows(self, text: Any, image: Any, text_rows: Any, image_rows: Any, uses: Any) -> Any:
+        return super().fuse_rows(text, image, text_rows, 1 - image_rows, uses)
+
+
 class RandomWhenFrozen(SoundFusion):
     """Draws in evaluation mode."""
 
@@ -99,6 +106,7 @@ FUSIONS = [
         EverythingRead,
         "fuse returned text tokens for the use 'none', expected None|fuse for the text use",
     ),
+    (WrongRows, "rows: fuse_rows differs from fuse in the text tokens of pairs that share a row"),
     (CountingFusion, "frozen .* a forward changes count"),
     (RandomWhenFrozen, "frozen .*, its result differs each time"),
 ]

@@ -52,7 +52,7 @@ def with_image_checkpoint(folder: Path) -> str:
         (
             TINY.replace('"co-attention"', '"coattention"'),
             "run.toml: model.fusion.type: unknown fusion 'coattention'; known: co-attention, "
-            "lxmert, merged-attention, none; did you mean 'co-attention'?",
+            "cross-attention, lxmert, merged-attention, none; did you mean 'co-attention'?",
         ),
     ],
 )

@@ -18,13 +18,15 @@ class Stream(NamedTuple):
     """The tokens of one modality inside a fusion.
 
     Attributes:
-        states: (pairs, tokens, hidden).
+        states: (pairs, tokens, hidden), or if `rows` is given, (rows, tokens, hidden).
         bias: What is added to the scores of queries that attend to them, (pairs, 1, 1, tokens);
             None if all are real.
+        rows: Row of each pair, (pairs,), int64, where pairs share rows that no layer changes.
     """
 
     states: Tensor
     bias: Tensor | None
+    rows: Tensor | None = None
 
 
 class Attention(nn.Module):
@@ -57,7 +59,7 @@ class Attention(nn.Module):
         if hidden_states is context.states:
             query, key, value = self.project(hidden_states)
         else:
-            query, key, value = self.project_apart(hidden_states, context.states)
+            query, key, value = self.project_apart(hidden_states, context)
         return self.attend(hidden_states, query, key, value, context.bias)
 
     def project(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,13 +68,15 @@ class Attention(nn.Module):
         return query, key, value
 
     def project_apart(
-        self, hidden_states: Tensor, context_states: Tensor
+        self, hidden_states: Tensor, context: Stream
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the query of some states and the key and value of others."""
+        """Return the query of some states and the key and value of a context."""
         weight, bias = self.query_key_value.weight, self.query_key_value.bias
         hidden_size = hidden_states.shape[-1]
         query = F.linear(hidden_states, weight[:hidden_size], bias[:hidden_size])
-        key_value = F.linear(context_states, weight[hidden_size:], bias[hidden_size:])
+        key_value = F.linear(context.states, weight[hidden_size:], bias[hidden_size:])
+        if context.rows is not None:
+            key_value = key_value.index_select(0, context.rows)
         key, value = key_value.chunk(2, dim=-1)
         return query, key, value
 

@@ -68,12 +68,17 @@ class StackedFusion(Fusion):
         It runs once per series of consecutive groups of pairs with the same use.
         """
         with own_precision(self._weight):
-            return self._fuse(text, image, uses)
+            masks = optional_mask(text), optional_mask(image)
+            return self._fuse_streams(*self.streams(text, image), masks, uses)
 
-    def _fuse(
-        self, text: Tokens, image: Tokens, uses: Sequence[FusedUse]
+    def _fuse_streams(
+        self,
+        text: Stream,
+        image: Stream,
+        masks: tuple[Tensor | None, Tensor | None],
+        uses: Sequence[FusedUse],
     ) -> list[tuple[Tokens | None, Tokens | None]]:
-        streams = self.streams(text, image)
+        streams = text, image
         for layer in self.layers[:-1]:
             streams = self._run_whole(layer, *streams)
         series = _equal_neighbours(uses)
@@ -85,10 +90,9 @@ class StackedFusion(Fusion):
             states = self._run(self.layers[-1], part_text, part_image, same[0].text, same[0].image)
             sizes = [use.num_pairs for use in same]
             fused_text += _split_states(states[0], sizes)
-            fused_image += _split_states(states[1], sizes)
-        return list(
-            zip(_rows(text, fused_text, uses), _rows(image, fused_image, uses), strict=True)
-        )
+            fused_image += _split_states(_of_pairs(states[1], part_image.rows), sizes)
+        fused = _with_masks(fused_text, masks[0], uses), _with_masks(fused_image, masks[1], uses)
+        return list(zip(*fused, strict=True))
 
     @property
     def _weight(self) -> Tensor:
@@ -109,7 +113,7 @@ class StackedFusion(Fusion):
 
     def _run_whole(self, layer: nn.Module, text: Stream, image: Stream) -> tuple[Stream, Stream]:
         states = cast(tuple[Tensor, Tensor], self._run(layer, text, image, "all", "all"))
-        return Stream(states[0], text.bias), Stream(states[1], image.bias)
+        return text._replace(states=states[0]), image._replace(states=states[1])
 
     def _run(
         self, layer: nn.Module, text: Stream, image: Stream, text_use: TokenUse, image_use: TokenUse
@@ -139,12 +143,22 @@ def _equal_neighbours(uses: Sequence[FusedUse]) -> list[list[FusedUse]]:
     return series
 
 
+def optional_mask(tokens: Tokens) -> Tensor | None:
+    """Return the mask of tokens, None if they have none."""
+    return tokens.attention_mask if tokens.has_mask else None
+
+
+def _of_pairs(states: Tensor | None, rows: Tensor | None) -> Tensor | None:
+    return states if states is None or rows is None else states.index_select(0, rows)
+
+
 def _split_stream(stream: Stream, sizes: list[int]) -> list[Stream]:
-    biases: Sequence[Tensor | None] = [None] * len(sizes)
-    if stream.bias is not None:
-        biases = stream.bias.split(sizes)  # type: ignore[no-untyped-call]
-    states = _split_states(stream.states, sizes)
-    return [Stream(*part) for part in zip(cast(list[Tensor], states), biases, strict=True)]
+    biases, rows = (_split_states(part, sizes) for part in (stream.bias, stream.rows))
+    # Rows are shared by all pairs.
+    is_shared = stream.rows is not None
+    states = [stream.states] * len(sizes) if is_shared else _split_states(stream.states, sizes)
+    parts = zip(cast(list[Tensor], states), biases, rows, strict=True)
+    return [Stream(*part) for part in parts]
 
 
 def _split_states(states: Tensor | None, sizes: list[int]) -> Sequence[Tensor | None]:
@@ -157,20 +171,19 @@ def _split_states(states: Tensor | None, sizes: list[int]) -> Sequence[Tensor | 
     return parts
 
 
-def _rows(
-    tokens: Tokens, fused: Sequence[Tensor | None], uses: Sequence[FusedUse]
+def _with_masks(
+    fused: Sequence[Tensor | None], mask: Tensor | None, uses: Sequence[FusedUse]
 ) -> list[Tokens | None]:
     """Return the fused states of each group of pairs, with their masks."""
     results: list[Tokens | None] = []
     start = 0
     for states, use in zip(fused, uses, strict=True):
         stop = start + use.num_pairs
-        results.append(None if states is None else _with_mask(states, tokens, slice(start, stop)))
+        if states is None:
+            results.append(None)
+        else:
+            num_tokens = states.shape[1]
+            part = None if mask is None else mask[start:stop, :num_tokens]
+            results.append(Tokens(states, part))
         start = stop
     return results
-
-
-def _with_mask(states: Tensor, tokens: Tokens, pairs: slice) -> Tokens:
-    if not tokens.has_mask:
-        return Tokens(states)
-    return Tokens(states, tokens.attention_mask[pairs, : states.shape[1]])
