@@ -44,7 +44,9 @@ def download(name: str, patterns: Iterable[str]) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(patterns)))
     # Releases of the library have different clients, with errors of their own.
     except Exception as error:
-        cause = str(error).strip().partition("\n")[0]
+        is_offline = constants.HF_HUB_OFFLINE
+        cause = str(error).strip().partition("\n")[0].rstrip(".")
+        cause = "it cannot be reached, and the model is not in the cache" if is_offline else cause
         raise CheckpointError(
             f"{name}: there is no such folder, and it could not be fetched from the hub: {cause}; "
             "expected a run folder (runs/NAME), an exported folder, or ORGANIZATION/NAME on the hub"

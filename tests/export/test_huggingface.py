@@ -298,7 +298,14 @@ def test_a_folder_is_pushed_and_loaded_from_the_hub(
     expected = load(run).embed(texts=TEXTS)
     assert (load("me/mine").embed(texts=TEXTS) == expected).all()
     assert not (tmp_path / "cache/text_encoder").exists()
-    with pytest.raises(CheckpointError, match=r"you/none: there is no such folder, and .* hub"):
+    monkeypatch.setattr("renaissance.hub.constants.HF_HUB_OFFLINE", False)
+    missing = (
+        r"you/none: there is no such folder, .* fetched from the hub: 404: no such repository;"
+    )
+    with pytest.raises(CheckpointError, match=missing):
+        load("you/none")
+    monkeypatch.setattr("renaissance.hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"it cannot be reached, and the model is not in the"):
         load("you/none")
 
 
