@@ -244,11 +244,12 @@ class Loop:
         """Return copies of what forward may change, where a step may be skipped after it."""
         if not self.scaler.is_enabled():
             return {}
-        return {name: buffer.clone() for name, buffer in self.parts.network.named_buffers()}
+        buffers = self.parts.network.running_buffers()
+        return {name: buffer.clone() for name, buffer in buffers.items()}
 
     def _skip(self, buffers: Mapping[str, Tensor]) -> None:
         """Leave everything as it was before the step, but lower the scale."""
-        for name, buffer in self.parts.network.named_buffers():
+        for name, buffer in self.parts.network.running_buffers().items():
             buffer.copy_(buffers[name])
         scale = self.scaler.get_scale()
         self.scaler.update()

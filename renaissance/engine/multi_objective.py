@@ -16,7 +16,7 @@ from renaissance.contracts.objective import Objective, ObjectiveOutput, override
 from renaissance.contracts.tokens import Modality, Tokens
 from renaissance.data.cache.rows import RowCache
 from renaissance.data.collate import MicroBatch
-from renaissance.engine.average import Average
+from renaissance.engine.average import PREFIX, Average
 from renaissance.engine.known_states import completed
 from renaissance.errors import PluginError, SpecError
 from renaissance.model.base import VisionLanguageModel
@@ -82,6 +82,10 @@ class MultiObjective(nn.Module):
             self.average.apply_to(self)
             self.average = None
         merge_adapters(self.model)
+
+    def running_buffers(self) -> dict[str, Tensor]:
+        """Return the buffers that a forward pass may change, by name: not those of the average."""
+        return {n: b for n, b in self.named_buffers() if not n.startswith(PREFIX)}
 
     def averaged(self) -> AbstractContextManager[None]:
         """Return a context in which the parameters are the average, if one is kept."""

@@ -51,13 +51,13 @@ def compare_whole_batch(
     if len(micro_batches) == 1 or not objectives:
         return list(micro_batches)
     # The first pass must leave no trace in the statistics of batch norms.
-    buffers = {name: buffer.clone() for name, buffer in network.model.named_buffers()}
+    buffers = {name: buffer.clone() for name, buffer in network.running_buffers().items()}
     compared = []
     for micro_batch, seed in zip(micro_batches, seeds, strict=True):
         torch.manual_seed(seed)
         with torch.no_grad(), autocast(precision, device, training=True):
             compared.append(_compared(network, objectives, micro_batch.to(device)))
-    for name, buffer in network.model.named_buffers():
+    for name, buffer in network.running_buffers().items():
         buffer.copy_(buffers[name])
     results = list(micro_batches)
     for name, objective in objectives.items():
