@@ -1,5 +1,6 @@
 """Steps that are not finite are left out on the device, and reported a step later."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import attrs
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.running import run_here, weights, write_spec
+from support.running import TINY, run_here, torchrun, weights, write_spec
 from torch import Tensor, nn
 
 from renaissance import RunError
@@ -111,3 +112,46 @@ def test_a_loss_without_a_finite_value_stops_the_run_before_it_changes_a_paramet
     names = [path.name for path in sorted((tmp_path / "tiny/checkpoints").glob("step-*"))]
     assert names == ["step-00000002", "step-00000004"]
     assert "NaN" not in (tmp_path / "tiny/metrics.jsonl").read_text()
+
+
+WORSE = """
+import math
+import os
+
+import attrs
+
+from renaissance import hookimpl
+from renaissance.builtin.objectives.itm import ITM
+
+
+class Worse(ITM):
+    num_calls = 0
+
+    def forward(self, batch, features):
+        output = super().forward(batch, features)
+        self.num_calls += self.training
+        is_bad = self.training and self.num_calls == 3 and os.environ["RANK"] == "1"
+        return attrs.evolve(output, loss_sum=output.loss_sum + (math.inf if is_bad else 0.0))
+
+
+@hookimpl
+def register_objectives(register):
+    register("worse", Worse)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_all_ranks_stop_at_a_loss_that_only_one_of_them_has(tmp_path: Path, optimizer: str) -> None:
+    """No rank exchanges its loss: the gradient carries the news."""
+    (tmp_path / "worse.py").write_text(WORSE)
+    spec = write_spec(tmp_path, TINY.replace('type = "itm"', 'type = "worse"'))
+    settings = [f"run.output_dir={tmp_path}", f"run.plugins=['{tmp_path}/worse.py']"]
+    settings += [f"optimizer.type={optimizer}", "train.log_every=100"]
+    finished = torchrun(2, str(spec), *settings)
+    assert finished.returncode != 0
+    assert "step 3: the loss of worse is not finite; samples " in finished.stderr + finished.stdout
+    report = json.loads((tmp_path / "tiny/nonfinite-step-00000002/report.json").read_text())
+    assert report["objectives"] == ["worse"]
+    # Those of rank 1: half of the global batch.
+    assert len(report["indices"]) == 4
