@@ -12,7 +12,13 @@ from renaissance.spec.architectures import ARCHITECTURES, Modalities
 from renaissance.spec.batch_plan import divisors
 from renaissance.spec.choice import DatasetChoice, EncoderChoice
 from renaissance.spec.faults import Faults
-from renaissance.spec.sections import DataSection, ModelSection, RunSpec, TrainSection
+from renaissance.spec.sections import (
+    CheckpointSection,
+    DataSection,
+    ModelSection,
+    RunSpec,
+    TrainSection,
+)
 
 
 @singledispatch
@@ -97,6 +103,19 @@ def _(section: TrainSection, registry: Registry | None) -> None:
             f"got {micro}, which does not divide train.global_batch_size = {total}; "
             f"the nearest that does is {near}",
             "micro_batch_size",
+        )
+    faults.raise_any()
+
+
+@check_section.register
+def _(section: CheckpointSection, registry: Registry | None) -> None:
+    faults = Faults()
+    is_whole = hasattr(section, "best_metric") and hasattr(section, "best_mode")
+    if is_whole and section.best_mode is None and not section.watches_loss:
+        faults.add(
+            f"missing; best_metric = {quoted(section.best_metric)} is not a loss, so say whether "
+            "the lowest or the highest value is the best: 'min' or 'max'",
+            "best_mode",
         )
     faults.raise_any()
 

@@ -93,6 +93,7 @@ def resolve(spec: RunSpec, facts: Facts) -> ResolvedSpec:
             ResolvedCheckpoint,
             spec.checkpoint,
             every_steps=spec.checkpoint.every_steps or evaluation_interval,
+            best_mode=spec.checkpoint.best_mode or "min",
         ),
     )
 

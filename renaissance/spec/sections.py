@@ -285,9 +285,16 @@ class CheckpointSection:
     best_metric: str = option(
         "loss", help="Validation metric that chooses the best, such as 'itm/accuracy'."
     )
-    best_mode: Literal["min", "max"] = option(
-        "min", help="Whether the lowest or the highest value is the best."
+    best_mode: Literal["min", "max"] | None = option(
+        None,
+        help="Whether the lowest or the highest value is the best; min for a loss, and needed for "
+        "any other metric.",
     )
+
+    @property
+    def watches_loss(self) -> bool:
+        """Whether the metric that chooses the best is a loss."""
+        return self.best_metric.rpartition("/")[2] == "loss"
 
 
 DEFAULT_MONITORS = ("console", "jsonl", "tensorboard")
@@ -360,6 +367,7 @@ class ResolvedCheckpoint(CheckpointSection):
     """`[checkpoint]`, resolved."""
 
     every_steps: int
+    best_mode: Literal["min", "max"]
 
 
 @attrs.frozen(kw_only=True)

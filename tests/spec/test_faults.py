@@ -238,6 +238,11 @@ def test_a_batch_beyond_all_bounds_is_reported_at_once(plugins: Plugins) -> None
             'data.num_workers: got "all" (string), expected integer or "auto"',
         ),
         (
+            "checkpoint.best_metric=itm/accuracy",
+            "checkpoint.best_mode: missing; best_metric = 'itm/accuracy' is not a loss, so say "
+            "whether the lowest or the highest value is the best: 'min' or 'max'",
+        ),
+        (
             "train.max_step=5",
             "train.max_step: unknown key; known: max_steps, max_epochs, global_batch_size, "
             "micro_batch_size, patience, precision, tf32, residual, ema, gradient_clip, "

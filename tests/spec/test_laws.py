@@ -70,7 +70,11 @@ LAYERS = some(
     schedule=some(power=POSITIVE, warmup_steps=st.integers(0, 1) | st.floats(0, 0.99)),
     train=some(max_steps=COUNTS, max_epochs=COUNTS, gradient_clip=POSITIVE, compile=st.booleans()),
     evaluate=some(every_steps=COUNTS, every_epochs=POSITIVE),
-    checkpoint=some(every_steps=COUNTS, best_metric=TEXTS),
+    checkpoint=some(every_steps=COUNTS)
+    | st.fixed_dictionaries(
+        {"best_metric": TEXTS, "best_mode": st.sampled_from(["min", "max"])},
+        optional={"every_steps": COUNTS},
+    ),
     monitors=st.lists(
         st.fixed_dictionaries({"type": st.sampled_from(["console", "jsonl"])}), max_size=3
     ),

@@ -526,7 +526,12 @@ def test_checkpoints_kept_are_the_last_and_the_best(tmp_path: Path) -> None:
 
 def test_an_unknown_best_metric_is_refused_before_the_first_step(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"best_metric: got 'itm/f1', but this run has: loss, mlm"):
-        run_here(write_spec(tmp_path), tmp_path, "checkpoint.best_metric=itm/f1")
+        run_here(
+            write_spec(tmp_path),
+            tmp_path,
+            "checkpoint.best_metric=itm/f1",
+            "checkpoint.best_mode=max",
+        )
 
 
 def test_the_stored_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
