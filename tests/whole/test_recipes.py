@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import time
 from pathlib import Path
 
 import pytest
@@ -230,16 +229,12 @@ def test_no_name_stands_twice_in_the_tables() -> None:
 
 
 @pytest.mark.slow
-def test_the_study_of_the_paper_passes_check_within_a_minute(there: Path) -> None:
-    start = time.monotonic()
+def test_the_study_of_the_paper_passes_check(there: Path) -> None:
     checked = renaissance("study", "check", "recipe:studies/paper")
     # Seven variants, each in four stages, with three seeds.
     assert checked.out.startswith("84 runs, which are these with 3 seeds:\n")
-    # All that the stand-ins of the hub's models lack is their parameters.
-    faults = checked.err.splitlines()
-    assert len(faults) == 3
-    assert all("it has no model.safetensors" in fault for fault in faults)
-    assert time.monotonic() - start < 60
+    assert checked.err == ""
+    assert checked.out.endswith("\nok: these 84 runs can start\n")
 
 
 @pytest.mark.parametrize("name", ["shapes", "flickr8k"])
