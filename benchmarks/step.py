@@ -47,15 +47,15 @@ from transformers.models.bert.modeling_bert import BertConfig, BertLMPredictionH
 from transformers.models.lxmert.modeling_lxmert import LxmertXLayer
 
 from renaissance import (
-    Encoder,
     EncoderContext,
     Fusion,
     ObjectiveBatch,
     ObjectiveContext,
     Pairs,
-    Tokens,
 )
+from renaissance.builtin.encoders.hf_image import HFImageEncoder
 from renaissance.builtin.encoders.hf_joint import HFJointEncoder
+from renaissance.builtin.encoders.hf_text import HFTextEncoder
 from renaissance.builtin.fusions.co_attention import CoAttention
 from renaissance.builtin.fusions.lxmert import Lxmert
 from renaissance.builtin.fusions.merged_attention import MergedAttention
@@ -65,6 +65,8 @@ from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.mlm import MLM
 from renaissance.builtin.poolers.double import Double
 from renaissance.data.collate import MicroBatch
+from renaissance.data.packing import pack_texts
+from renaissance.data.shared_pairs import share_pairs
 from renaissance.engine.bf16_copies import Bf16Copies, following_modules
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
@@ -79,6 +81,7 @@ FUSIONS: dict[str, Any] = {
 }
 VOCAB_SIZE, MASK_ID, FIRST_WORD_ID = 30522, 103, 1000
 MAX_TEXT_LENGTH, IMAGE_SIZE, PAD_MULTIPLE = 40, 224, 8
+CONTEXT = EncoderContext(IMAGE_SIZE, MAX_TEXT_LENGTH, VOCAB_SIZE)
 MASK_PROBABILITY = 0.15
 LEARNING_RATE = 1e-4
 # DeiT-tiny's shapes.
@@ -255,30 +258,20 @@ def normalize(pixels: Tensor) -> Tensor:
     return (pixels.float() - 127.5) / 127.5
 
 
-class TextEncoder(Encoder):
-    modalities = frozenset({"text"})
+class TextEncoder(HFTextEncoder):
+    """Ours, of the shape of the plain one."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.model = text_encoder()
-        self.hidden_size = 256
-
-    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
-        states = self.model(input_ids, attention_mask=attention_mask).last_hidden_state
-        return Tokens(states, attention_mask)
+        config = {"intermediate_size": 1024, "num_attention_heads": 4}
+        super().__init__(self.Options(architecture="electra", config=config), CONTEXT)
 
 
-class ImageEncoder(Encoder):
-    modalities = frozenset({"image"})
+class ImageEncoder(HFImageEncoder):
+    """Ours, of the shape of the plain one."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.model = DeiTModel(deit_config(), add_pooling_layer=False)
-        self.hidden_size = 192
-
-    def encode_image(self, pixel_values: Tensor) -> Tokens:
-        states = self.model(pixel_values).last_hidden_state
-        return Tokens(states)
+        config = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
+        super().__init__(self.Options(architecture="deit", config=config), CONTEXT)
 
 
 def make_task(fusion: Fusion) -> MultiObjective:
@@ -332,12 +325,16 @@ def collate(data: Data) -> MicroBatch:
         pairs=Pairs(text_rows=rows + batch_size, image_rows=data.matching_rows),
         tensors={"labels": data.itm_labels},
     )
+    objectives = {"mlm": mlm, "itm": itm}
+    is_real = torch.cat([data.attention_mask] * 2)
     return MicroBatch(
         indices=rows,
         input_ids=torch.cat([data.masked_ids, data.input_ids])[:, :length],
-        attention_mask=torch.cat([data.attention_mask] * 2)[:, :length],
+        attention_mask=is_real[:, :length],
         pixel_values=data.pixels,
-        objectives={"mlm": mlm, "itm": itm},
+        objectives=objectives,
+        shared_pairs=share_pairs(objectives),
+        packing=pack_texts(is_real.sum(1).tolist(), length),
     )
 
 
