@@ -82,7 +82,9 @@ def attention_bias(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
         queries. Made once per forward pass, it spares each layer the conversion of a mask.
     """
     num_tokens = attention_mask.shape[1]
-    is_real = F.pad(attention_mask, (0, -num_tokens % BIAS_ALIGNMENT))
+    # An exported program takes texts of any length, which a multiple would tell apart.
+    num_unused = 0 if torch.compiler.is_exporting() else -num_tokens % BIAS_ALIGNMENT
+    is_real = F.pad(attention_mask, (0, num_unused))
     bias = torch.zeros(is_real.shape, dtype=dtype, device=is_real.device)
     return bias.masked_fill(~is_real, -torch.inf)[:, None, None, :num_tokens]
 

@@ -35,7 +35,7 @@ def export_torch(model: Model, folder: Path) -> list[str]:
     """
     lines = []
     for part, small in _parts(model):
-        program = _program(part)
+        program = program_of(part)
         path = folder / f"{part.name}.pt2"
         torch.export.save(program, path)
         lines.append(_checked(path, (part, small), _loaded(path)))
@@ -78,7 +78,12 @@ def _parts(model: Model) -> Iterator[tuple[Part, Part]]:
     yield from zip(parts_of(model, NUM_ROWS), parts_of(model, 1), strict=True)
 
 
-def _program(part: Part) -> ExportedProgram:
+def program_of(part: Part) -> ExportedProgram:
+    """Trace a part for any number of rows and any length of text.
+
+    Raises:
+        RunError: If a component cannot be traced.
+    """
     try:
         with torch.no_grad():
             return torch.export.export(
@@ -102,7 +107,7 @@ def _loaded(path: Path) -> Answers:
 
 def _write_onnx(part: Part, path: Path) -> None:
     exported = torch.onnx.export(
-        _program(part),
+        program_of(part),
         dynamo=True,
         verbose=False,
         input_names=list(part.inputs),

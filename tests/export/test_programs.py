@@ -18,7 +18,7 @@ from torch.export import Dim
 
 from renaissance import RunError, TransformContext
 from renaissance.export import programs
-from renaissance.export.parts import Part
+from renaissance.export.parts import Part, parts_of
 from renaissance.export.probe import check_close
 from renaissance.export.programs import export_onnx
 from renaissance.inference.loading import load
@@ -98,6 +98,18 @@ def test_torch_programs_score_as_the_model(architecture: str, tmp_path: Path) ->
     assert match.probability is not None
     np.testing.assert_allclose(image_vectors @ text_vectors.T, match.similarity, atol=1e-5)
     np.testing.assert_allclose(scores.sigmoid(), np.diagonal(match.probability), atol=1e-5)
+
+
+def test_every_part_is_traced_for_any_number_of_rows_and_any_length(tmp_path: Path) -> None:
+    model = load(_trained(tmp_path, "two-tower"), device="cpu")
+    parts = parts_of(model, 3)
+    assert [part.name for part in parts] == ["text_encoder", "image_encoder", "pair_scorer"]
+    for part, small in zip(parts, parts_of(model, 1), strict=True):
+        program = programs.program_of(part).module()
+        for its_part in (part, small):
+            outputs = program(*its_part.inputs.values())
+            for actual, expected in zip(outputs, its_part.results(), strict=True):
+                torch.testing.assert_close(actual, expected)
 
 
 class _Function(nn.Module):
