@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from tokenizers.processors import BertProcessing
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -286,8 +287,10 @@ def build_network(model: str, fusion: str | None = None) -> MultiObjective:
     plugins = load_plugins()
     with tempfile.TemporaryDirectory() as folder:
         words = {f"[{index}]": index for index in range(VOCAB_SIZE)}
+        tokenizer = Tokenizer(WordLevel(words, unk_token="[0]"))
+        tokenizer.post_processor = BertProcessing(("[3]", 3), ("[2]", 2))
         PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer(WordLevel(words, unk_token="[0]")),
+            tokenizer_object=tokenizer,
             **{f"{name}_token": f"[{index}]" for index, name in enumerate(SPECIAL_TOKENS)},
         ).save_pretrained(folder)
         spec = Path(folder, "spec.toml")

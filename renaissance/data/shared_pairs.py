@@ -32,7 +32,8 @@ def share_pairs(objectives: Mapping[str, ObjectiveBatch]) -> SharedPairs | None:
     Returns:
         None if no two are.
     """
-    requests = {name: batch.pairs for name, batch in objectives.items() if batch.pairs is not None}
+    batches = [(name, batch) for name, batch in objectives.items() if _has_pairs(batch)]
+    requests = {name: batch.fused_pairs for name, batch in batches}
     if not requests:
         return None
     keys = np.concatenate([_keys(pairs) for pairs in requests.values()])
@@ -58,6 +59,12 @@ def share_pairs(objectives: Mapping[str, ObjectiveBatch]) -> SharedPairs | None:
         index[read] = np.arange(len(read))
         groups_of[name], order[name] = tuple(own), torch.from_numpy(index[rows])
     return SharedPairs(_without_types(groups, requests), groups_of, order)
+
+
+def _has_pairs(batch: object) -> bool:
+    # What breaks the contract of objectives is left to what reads it, which can say so.
+    pairs = batch.pairs if isinstance(batch, ObjectiveBatch) else None
+    return pairs is not None and len(pairs.text_rows) == len(pairs.image_rows)
 
 
 def _keys(pairs: Pairs) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:

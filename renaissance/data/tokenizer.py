@@ -151,6 +151,8 @@ def _from_pretrained(source: str, key: str) -> PreTrainedTokenizerFast:
         is_own = key == "data.tokenizer"
         other = "'dataset'" if is_own else "name the tokenizer in data.tokenizer"
         cause = (printed(error) or type(error).__name__).splitlines()[0]
+        if cause.endswith("instantiate the backend tokenizer from one of: "):
+            cause = "it has no files of one"
         raise SpecError(
             f"{key}: cannot load a tokenizer from the {kind} {quoted(source)}: {cause}; "
             f"give a folder with tokenizer.json or a hub id that can be reached, or {other}"

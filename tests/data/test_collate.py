@@ -268,6 +268,7 @@ def test_padding_changes_no_loss(tmp_path: Path, text: str) -> None:
         # Another token than padding: it is the mask that must keep it out.
         input_ids=padded(batch.input_ids, 7),
         attention_mask=padded(batch.attention_mask, False),
+        packing=None,
     )
     with torch.no_grad():
         outputs, padded_outputs = task(batch), task(more)

@@ -7,6 +7,7 @@ import torch
 from support.running import TINY, one_tower_spec, write_spec
 from torch._dynamo.utils import counters
 
+from renaissance.data.packing import pack_texts
 from renaissance.engine.compiling import compile_layers
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_parts import RunParts, build
@@ -32,6 +33,7 @@ def run(
     fill = (0, length - batch.input_ids.shape[1])
     object.__setattr__(batch, "input_ids", torch.nn.functional.pad(batch.input_ids, fill))
     object.__setattr__(batch, "attention_mask", torch.nn.functional.pad(batch.attention_mask, fill))
+    object.__setattr__(batch, "packing", pack_texts(batch.attention_mask.sum(1).tolist(), length))
     torch.manual_seed(0)
     network.zero_grad()
     outputs = network(batch)

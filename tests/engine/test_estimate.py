@@ -59,7 +59,8 @@ def test_what_is_frozen_saves_the_operations_that_a_backward_pass_skips(
     def estimated(*settings: str) -> int:
         with torch.device("meta"):
             parts = build(load_spec([spec, *settings], plugins), 1, load_weights=False)
-            batch = parts.train[[(0, index) for index in range(8)]]
+        batch = parts.train[[(0, index) for index in range(8)]]
+        with torch.device("meta"):
             return training_flops(parts.network, estimate(parts, batch, 2).flops)
 
     def counted(*settings: str) -> int:

@@ -101,7 +101,7 @@ def test_addresses_without_fsspec_say_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(DataError, match=r"s3://b/x\.jsonl: cannot be .*renaissance\[remote\]"):
+    with pytest.raises(DataError, match=r"s3://b/x\.jsonl: cannot be .*pip install fsspec"):
         prepare("s3://b/x.jsonl", tmp_path / "out")
 
 

@@ -275,7 +275,7 @@ def follow_the_tutorial(fresh: FreshEnvironment) -> None:
     assert "2 passed" in printed["pytest my-task"]
     shown = printed["renaissance plugins show objective my-task"]
     assert "focus\tnumber\t2.0\tHow much less easy pairs count." in shown
-    assert "ok: this run can start" in printed["renaissance check my-task/run.toml --ranks 2"]
+    assert "ok: this run can start" in printed["renaissance check my-task/run.toml"]
     run = fresh.folder / "runs" / "my-task"
     for split, steps in (("train", [5, 10, 15, 20]), ("validate", [10, 20])):
         events = EventAccumulator(str(run / "tensorboard" / split))

@@ -19,6 +19,9 @@ from renaissance.files import write_whole
 WITHOUT = """
 import multiprocessing, sys
 
+# It reads the memory of other systems in another way.
+import psutil
+
 for name in ("fcntl", "resource"):
     sys.modules[name] = None
 
