@@ -19,7 +19,7 @@ demo: install
 # One thread per process: the tests run tiny models, and ranks and workers share the cores.
 test: export OMP_NUM_THREADS := 1
 test: install
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' --numprocesses auto --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
