@@ -96,7 +96,9 @@ class ModelSection:
     @property
     def fuses(self) -> bool:
         """Whether it can fuse pairs: it is not a dual encoder."""
-        return self.fusion is None or self.fusion.type != NO_FUSION
+        # A draft lacks a key whose value is wrong.
+        fusion: FusionChoice | None = getattr(self, "fusion", None)
+        return fusion is None or fusion.type != NO_FUSION
 
 
 @attrs.frozen

@@ -489,3 +489,9 @@ def test_a_validator_sees_the_other_options(plugins_with: Any) -> None:
     assert not [fault for fault in actual if "high" in fault]
     actual = faults(between, "base.toml", "model.image_encoder.high=13")
     assert "base.toml: model.image_encoder: 13 brings bad luck" in actual
+
+
+def test_a_fusion_that_is_wrong_does_not_hide_what_else_is(plugins: Plugins) -> None:
+    write("a.toml", "[model.pooler]\nsize = 8\n")
+    (fault,) = faults(plugins, "base.toml", "a.toml", "model.fusion.type=3")
+    assert fault.startswith("command line: model.fusion.type: unknown fusion 3; known: ")
