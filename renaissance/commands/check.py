@@ -13,7 +13,7 @@ from renaissance.commands.this_machine import check_machine, check_memory
 from renaissance.contracts.encoder import Encoder
 from renaissance.data.preprocessor import normalization_of
 from renaissance.data.tokenizer import tokenizer_sha256
-from renaissance.engine.agreement import surroundings
+from renaissance.engine.agreement import probe_keys, surroundings
 from renaissance.engine.cache_needs import cache_needs
 from renaissance.engine.estimate import Estimate, estimate, part_sizes
 from renaissance.engine.init_from import initialize
@@ -21,7 +21,6 @@ from renaissance.engine.optim import parameter_groups, warmup_steps
 from renaissance.engine.resume import resume
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
-from renaissance.engine.train import probe_keys
 from renaissance.errors import RenaissanceError, SpecError
 from renaissance.spec.resolve import encoder_for
 from renaissance.spec.sections import ResolvedSpec, RunSpec

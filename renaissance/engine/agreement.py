@@ -12,7 +12,7 @@ import torch
 import transformers
 
 import renaissance
-from renaissance.data.collate import MicroBatch
+from renaissance.data.collate import Collator, MicroBatch
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.run_parts import RunParts
 from renaissance.engine.tensors import first_few
@@ -22,6 +22,8 @@ from renaissance.spec.write import settings, spec_tables
 PIXELS = "pixels of the first samples"
 # How messages show a setting that is not there.
 ABSENT = "absent"
+# Samples of each dataset: enough to give every objective something to do.
+NUM_PROBE_SAMPLES = 4
 
 
 def check_agreement(parts: RunParts, probe: MicroBatch, ranks: Ranks) -> None:
@@ -85,3 +87,13 @@ def surroundings(parts: RunParts, probe: MicroBatch) -> dict[str, str]:
 def shown(value: str | None) -> str:
     """Return a setting for a message."""
     return ABSENT if value is None else shortened(value)
+
+
+def probe_keys(collator: Collator) -> list[tuple[int, int]]:
+    """Return a few samples of each dataset, so that every objective has some."""
+    keys: list[tuple[int, int]] = []
+    start = 0
+    for length in collator.datasets.lengths:
+        keys += [(0, start + index) for index in range(min(NUM_PROBE_SAMPLES, length))]
+        start += length
+    return keys

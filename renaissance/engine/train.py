@@ -10,10 +10,9 @@ import torch
 from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.fusion import Fusion
 from renaissance.contracts.monitor import RunInfo
-from renaissance.data.collate import Collator
 from renaissance.data.tokenizer import tokenizer_sha256
 from renaissance.engine.after_step import AfterStep
-from renaissance.engine.agreement import check_agreement, surroundings
+from renaissance.engine.agreement import check_agreement, probe_keys, surroundings
 from renaissance.engine.cache_needs import cache_needs
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.compiling import compile_layers
@@ -35,9 +34,6 @@ from renaissance.files import locked
 from renaissance.plugins.loading import Plugins
 from renaissance.spec.sections import RunSpec
 from renaissance.spec.write import record_tables, tables_to_toml
-
-# Enough to give every objective something to do.
-NUM_PROBE_SAMPLES = 4
 
 
 def train(spec: RunSpec, plugins: Plugins) -> int:
@@ -208,16 +204,6 @@ def _enter_folder(spec: RunSpec, ranks: Ranks, stack: contextlib.ExitStack) -> N
         )
     for message in folder.set_aside_damaged():
         print(message, flush=True)
-
-
-def probe_keys(collator: Collator) -> list[tuple[int, int]]:
-    """Return a few samples of each dataset, so that every objective has some."""
-    keys: list[tuple[int, int]] = []
-    start = 0
-    for length in collator.datasets.lengths:
-        keys += [(0, start + index) for index in range(min(NUM_PROBE_SAMPLES, length))]
-        start += length
-    return keys
 
 
 def _enable_gradient_checkpointing(parts: RunParts) -> None:

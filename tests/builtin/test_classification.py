@@ -175,7 +175,7 @@ def test_accuracy_is_the_mean_and_shows_a_nan() -> None:
 
 def test_only_making_a_metric_imports_torchmetrics() -> None:
     code = (
-        "import sys, renaissance.builtin, renaissance.testing; "
+        "import sys, renaissance.builtin, renaissance.testing, renaissance.commands.check; "
         "print('torchmetrics' in sys.modules); "
         "renaissance.accuracy(); print('torchmetrics' in sys.modules)"
     )

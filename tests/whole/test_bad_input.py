@@ -22,7 +22,7 @@ from support.tiny_models import save_model
 import renaissance as renaissance_package
 from renaissance.cli import main
 from renaissance.data.order import sample_at
-from renaissance.engine.train import NUM_PROBE_SAMPLES
+from renaissance.engine.agreement import NUM_PROBE_SAMPLES
 
 
 def with_image_checkpoint(folder: Path) -> str:
