@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from renaissance.export.probe import Probe
 from renaissance.export.towers import Tower, encoders, export_towers
 from renaissance.inference.loading import REQUIREMENTS, load
 from renaissance.inference.model import Model
-from renaissance.spec.choice import Choice
+from renaissance.spec.choice import Choice, EncoderChoice
 from renaissance.spec.sections import RunSpec
 from renaissance.spec.write import tables_to_toml
 
@@ -137,9 +138,11 @@ def _spec_text(run: RunFolder, folder: Path) -> str:
 
 
 def requirements(spec: RunSpec) -> list[str]:
-    """Return the distributions that a spec's components come from, as pip takes them."""
+    """Return the distributions that a spec's components need, as pip takes them."""
     versions = {"renaissance": renaissance.__version__}
     for choice in _choices(spec):
+        if isinstance(choice, EncoderChoice) and choice.adapt is not None:
+            versions.setdefault("peft", version("peft"))
         registration = choice.registration
         # That of a plugin file is its path, and its version a digest.
         if not registration.version.startswith("sha256:"):

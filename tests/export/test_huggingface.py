@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ from renaissance.export.huggingface import requirements, use
 from renaissance.export.towers import Tower
 from renaissance.inference.loading import load
 from renaissance.inference.rows import Rows
+from renaissance.spec.choice import Lora
 
 ITC = '[[objectives]]\ntype = "itc"\nprojection_size = 8\n\n[[objectives]]\ntype = "mlm"'
 TEXTS = ["a red circle", "a small blue square above a large red circle", "green"]
@@ -236,6 +238,9 @@ def test_the_distributions_of_components_are_required(run: Path) -> None:
     other = attrs.evolve(spec.optimizer.registration, distribution="their-adam", version="2.0")
     changed = attrs.evolve(spec, optimizer=attrs.evolve(spec.optimizer, registration=other))
     assert requirements(changed) == ["renaissance==0.1.0", "their-adam==2.0"]
+    encoder = attrs.evolve(spec.model.image_encoder, adapt=Lora(type="lora"))
+    adapted = attrs.evolve(spec, model=attrs.evolve(spec.model, image_encoder=encoder))
+    assert requirements(adapted) == ["renaissance==0.1.0", f"peft=={version('peft')}"]
 
 
 def test_plugin_files_are_copied_and_not_trusted(tmp_path: Path) -> None:
