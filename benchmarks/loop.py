@@ -24,6 +24,7 @@ from renaissance.engine.loop import Loop
 from renaissance.engine.observers import Observers
 from renaissance.engine.optim import make_optimizer
 from renaissance.engine.run_parts import build
+from renaissance.engine.saving import Saving
 from renaissance.engine.unused import freeze_unused_parameters
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
@@ -115,7 +116,8 @@ def measure(folder: Path, steps: int, batch: int, device: str) -> dict[str, floa
         batch_plan=str(parts.plan),
     )
     observers = Observers([], plugins.manager.hook)
-    after_step = AfterStep(parts, ranks, info, observers, optimizer, scaler)
+    saving = Saving(parts, ranks, info, observers, optimizer, scaler)
+    after_step = AfterStep(parts, ranks, info, observers, saving)
     loop = Loop(parts, ranks, optimizer, scaler, TrainState(), after_step)
 
     seconds: dict[str, float] = defaultdict(float)

@@ -1,7 +1,7 @@
 """From samples to a micro-batch in which each distinct text and image has one row."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import numpy as np
@@ -11,7 +11,7 @@ from tokenizers import Encoding
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from renaissance.contracts.batches import ObjectiveBatch, Pairs, WholeBatch
+from renaissance.contracts.batches import ObjectiveBatch
 from renaissance.contracts.objective import Objective
 from renaissance.contracts.packing import Packing
 from renaissance.contracts.samples import KeyedSample
@@ -92,14 +92,13 @@ def map_leaves(kind: type[Leaf], function: Callable[[Leaf], object], value: T) -
         return function(value)  # type: ignore[return-value]
     if isinstance(value, Mapping):
         return {k: map_leaves(kind, function, v) for k, v in value.items()}  # type: ignore[return-value]
-    if isinstance(
-        value,
-        MicroBatch | KnownStates | ObjectiveBatch | Packing | Pairs | SharedPairs | WholeBatch,
-    ):
-        fields = attrs.fields_dict(type(value))
-        return attrs.evolve(
-            value, **{name: map_leaves(kind, function, getattr(value, name)) for name in fields}
-        )
+    # mypy does not learn from the type of a value what the value is.
+    nested: Any = value
+    if attrs.has(type(nested)):
+        fields = attrs.fields_dict(type(nested))
+        changes = {name: map_leaves(kind, function, getattr(value, name)) for name in fields}
+        changed: T = attrs.evolve(nested, **changes)
+        return changed
     return value
 
 

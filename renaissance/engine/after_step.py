@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import SupportsFloat
 
-import torch
-
 from renaissance.contracts.monitor import Evaluation, RunInfo, StepReport
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.distributed import Ranks
@@ -32,8 +30,7 @@ class AfterStep:
         ranks: The processes of the run.
         info: The run, as observers see it.
         observers: Monitors and lifecycle hooks.
-        optimizer: The optimizer, which is saved with checkpoints.
-        scaler: fp16's gradient scaler, which is saved with checkpoints.
+        saving: Writes the checkpoints.
     """
 
     def __init__(
@@ -42,8 +39,7 @@ class AfterStep:
         ranks: Ranks,
         info: RunInfo,
         observers: Observers,
-        optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
+        saving: Saving,
     ) -> None:
         self.parts = parts
         self.spec = parts.spec
@@ -54,7 +50,7 @@ class AfterStep:
         # Whether the run ends early: `train.patience` is exhausted.
         self.gives_up = False
         self._without_targets: set[str] = set()
-        self.saving = Saving(parts, ranks, info, observers, optimizer, scaler)
+        self.saving = saving
         self._begin_window()
 
     def __call__(

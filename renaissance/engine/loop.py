@@ -114,10 +114,9 @@ class Loop:
         place = (step, self.ranks.rank)
         seeds = [keyed_seed(spec.run.seed, "step", *place, i) for i in range(len(micro_batches))]
         self.copies.refresh()
-        with self.copies.in_use():
-            micro_batches = compare_whole_batch(
-                self.parts.network, micro_batches, seeds, spec.train.precision, device
-            )
+        micro_batches = compare_whole_batch(
+            self.parts.network, micro_batches, seeds, spec.train.precision, device, self.copies
+        )
         outputs: list[dict[str, ObjectiveOutput]] = []
         buffers = self._buffers()
         for index, micro_batch in enumerate(micro_batches):

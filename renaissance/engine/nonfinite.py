@@ -5,19 +5,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import attrs
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from renaissance.contracts.batches import ObjectiveBatch, Pairs
 from renaissance.contracts.objective import ObjectiveOutput
-from renaissance.contracts.packing import Packing
-from renaissance.data.cache.batch_images import KnownStates
 from renaissance.data.collate import MicroBatch
-from renaissance.data.shared_pairs import SharedPairs
 from renaissance.engine.checkpoint import TrainState, save_checkpoint
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.messages import say
@@ -145,16 +142,14 @@ def _tensors(batch: MicroBatch) -> dict[str, Tensor]:
     """Return all tensors of a micro-batch, by their path in it."""
     tensors: dict[str, Tensor] = {}
 
-    def collect(path: str, value: object) -> None:
+    def collect(path: str, value: Any) -> None:
         if isinstance(value, Tensor):
             tensors[path] = value
         elif isinstance(value, Mapping):
             for key, entry in value.items():
                 collect(f"{path}.{key}", entry)
-        elif isinstance(
-            value, MicroBatch | KnownStates | ObjectiveBatch | Packing | Pairs | SharedPairs
-        ):
-            for field in value.__attrs_attrs__:
+        elif attrs.has(type(value)):
+            for field in attrs.fields(type(value)):
                 collect(f"{path}.{field.name}".lstrip("."), getattr(value, field.name))
 
     collect("", batch)

@@ -28,6 +28,7 @@ from renaissance.engine.record import record_parts
 from renaissance.engine.resume import resume
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
+from renaissance.engine.saving import Saving
 from renaissance.engine.unused import freeze_unused_parameters
 from renaissance.errors import RenaissanceError, SpecError
 from renaissance.files import locked
@@ -154,7 +155,8 @@ def _loop(
     state: TrainState,
 ) -> int:
     ranks.on_all_ranks(lambda: observers.run_started(info))
-    after_step = AfterStep(parts, ranks, info, observers, optimizer, scaler)
+    saving = Saving(parts, ranks, info, observers, optimizer, scaler)
+    after_step = AfterStep(parts, ranks, info, observers, saving)
     reason = "failed"
     stopped_by = 0
     try:

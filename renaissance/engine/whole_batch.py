@@ -16,6 +16,7 @@ from renaissance.contracts.batches import WholeBatch
 from renaissance.contracts.features import Features
 from renaissance.contracts.objective import Objective
 from renaissance.data.collate import MicroBatch
+from renaissance.engine.bf16_copies import Bf16Copies
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
 from renaissance.spec.sections import Precision
@@ -27,6 +28,7 @@ def compare_whole_batch(
     seeds: Sequence[int],
     precision: Precision,
     device: torch.device,
+    copies: Bf16Copies,
 ) -> list[MicroBatch]:
     """Run the first pass for the objectives that compare with the global batch.
 
@@ -39,6 +41,7 @@ def compare_whole_batch(
         seeds: Seed of each one's dropout, which must be the same in both passes.
         precision: `train.precision`.
         device: The network's device.
+        copies: Of the parameters, for both passes.
 
     Returns:
         The micro-batches, in which those objectives find what the comparison gave.
@@ -55,7 +58,7 @@ def compare_whole_batch(
     compared = []
     for micro_batch, seed in zip(micro_batches, seeds, strict=True):
         torch.manual_seed(seed)
-        with torch.no_grad(), autocast(precision, device, training=True):
+        with torch.no_grad(), copies.in_use(), autocast(precision, device, training=True):
             compared.append(_compared(network, objectives, micro_batch.to(device)))
     for name, buffer in network.running_buffers().items():
         buffer.copy_(buffers[name])

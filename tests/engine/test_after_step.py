@@ -37,6 +37,7 @@ from renaissance.engine.evaluate import SplitResult
 from renaissance.engine.loop import Loop
 from renaissance.engine.observers import Observers
 from renaissance.engine.run_folder import RunFolder
+from renaissance.engine.saving import Saving
 from renaissance.engine.signals import StopRequest
 from renaissance.engine.snapshot import Snapshot
 from renaissance.errors import CheckpointError, DataError, SpecError
@@ -402,7 +403,8 @@ def live(folder: Path, *monitors: Monitor, evaluate_every: int = 1) -> None:
     observers = Observers([JsonLines(JsonLines.Options()), *monitors], new_manager().hook)
     observers.run_started(info)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    after = AfterStep(parts, Ranks("cpu"), info, observers, optimizer, scaler)
+    saving = Saving(parts, Ranks("cpu"), info, observers, optimizer, scaler)
+    after = AfterStep(parts, Ranks("cpu"), info, observers, saving)
     book: Any = Book()
     try:
         after.resume(state)

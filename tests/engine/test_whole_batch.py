@@ -11,6 +11,7 @@ from torch import nn
 from renaissance import Encoder, ObjectiveContext, Tokens
 from renaissance.builtin.objectives.itc import ITC
 from renaissance.data.collate import MicroBatch
+from renaissance.engine.bf16_copies import Bf16Copies
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.whole_batch import compare_whole_batch
 from renaissance.model.dual_encoder import DualEncoder
@@ -83,7 +84,9 @@ def learn(network: MultiObjective, size: int) -> tuple[float, dict[str, torch.Te
     seeds = list(range(len(batches)))
     total = 0.0
     for batch, seed in zip(
-        compare_whole_batch(network, batches, seeds, "fp32", CPU), seeds, strict=True
+        compare_whole_batch(network, batches, seeds, "fp32", CPU, Bf16Copies([])),
+        seeds,
+        strict=True,
     ):
         torch.manual_seed(seed)
         loss = network(batch)["itc"].loss_sum
@@ -147,7 +150,7 @@ def test_both_passes_drop_the_same_and_move_the_statistics_once(
 def test_without_parts_there_is_one_pass() -> None:
     network = network_of()
     [batch] = batches_of(network, NUM_SAMPLES)
-    [unchanged] = compare_whole_batch(network, [batch], [0], "fp32", CPU)
+    [unchanged] = compare_whole_batch(network, [batch], [0], "fp32", CPU, Bf16Copies([]))
     assert unchanged is batch
 
 
