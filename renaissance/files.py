@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ PARTIAL = ".partial"
 # Largest record of a download that is read into memory, in bytes: a line, a JSON value, an image, a
 # file in a tar. No dataset comes near it, but a damaged file may.
 MAX_RECORD = 256 << 20
+# Seconds between two attempts at a lock.
+LOCK_POLL = 0.05
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -50,7 +53,7 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, busy: Exception) -> Iterator[None]:
+def locked(path: Path, busy: Exception, patience: float = 0.0) -> Iterator[None]:
     """Hold a lock that one process on this machine can have at a time.
 
     The system frees the lock of a process that ends, even of one that is killed and whose children
@@ -58,8 +61,10 @@ def locked(path: Path, busy: Exception) -> Iterator[None]:
 
     Args:
         path: The file to lock; removed at the end.
-        busy: Raised if another process holds the lock.
+        busy: Raised if another process still holds the lock when the patience has run out.
+        patience: Seconds to wait for the lock.
     """
+    deadline = time.monotonic() + patience
     while True:
         with path.open("w") as file:
             try:
@@ -68,7 +73,10 @@ def locked(path: Path, busy: Exception) -> Iterator[None]:
                 # Not `flock`, whose lock the children of a killed process would go on holding.
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
-                raise busy from None
+                if time.monotonic() >= deadline:
+                    raise busy from None
+                time.sleep(LOCK_POLL)
+                continue
             except (ImportError, OSError):
                 pass
             # Between opening and locking, the previous holder may have removed the file.

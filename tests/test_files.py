@@ -82,3 +82,22 @@ def test_a_lock_is_free_once_its_process_is_killed_though_a_child_lives_on(tmp_p
     assert process.exitcode == -signal.SIGKILL
     with locked(tmp_path / "lock", RuntimeError("busy")):
         assert (tmp_path / "lock").exists()
+
+
+def hold_briefly(path: Path, held: Event) -> None:
+    """Take the lock, and free it a moment after the other process has been told."""
+    with locked(path, RuntimeError("busy")):
+        held.set()
+        time.sleep(0.5)
+
+
+def test_a_lock_is_awaited_as_long_as_the_patience_lasts(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    held = fork.Event()
+    process = fork.Process(target=hold_briefly, args=(tmp_path / "lock", held))
+    process.start()
+    assert held.wait(30)
+    with locked(tmp_path / "lock", RuntimeError("busy"), patience=60.0):
+        assert (tmp_path / "lock").exists()
+    process.join()
+    assert process.exitcode == 0

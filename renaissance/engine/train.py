@@ -36,6 +36,9 @@ from renaissance.plugins.loading import Plugins
 from renaissance.spec.sections import RunSpec
 from renaissance.spec.write import record_tables, tables_to_toml
 
+# Seconds for which a run waits for the one that had its folder before.
+LOCK_PATIENCE = 10.0
+
 
 def train(spec: RunSpec, plugins: Plugins) -> int:
     """Train, on every rank of the run.
@@ -197,7 +200,8 @@ def _enter_folder(spec: RunSpec, ranks: Ranks, stack: contextlib.ExitStack) -> N
         f"run.name: another process is training in {spec.folder}; expected one at a time. Wait "
         "until it has ended, or choose another run.name"
     )
-    stack.enter_context(locked(folder.path / "run.lock", busy))
+    # A rank that was killed goes on holding its lock until the system has taken it apart.
+    stack.enter_context(locked(folder.path / "run.lock", busy, LOCK_PATIENCE))
     folder.restore()
     if spec.run.resume == "never" and folder.checkpoints():
         raise SpecError(
