@@ -135,7 +135,7 @@ def _evaluate(request: EvaluationRequest, read: RunSpec, ranks: Ranks) -> None:
             spec, network, tokenizer, controlled(datasets, control), training=False
         )
         controls[control] = evaluate(network, without, spec, ranks, is_final=True)
-    report = _Report(request, spec, read, network, checkpoint, result, controls)
+    report = _Report(request, spec, read, datasets, network, checkpoint, result, controls)
     ranks.on_all_ranks(lambda: report.make() if ranks.is_main else None)
 
 
@@ -206,6 +206,7 @@ class _Report:
     request: EvaluationRequest
     spec: ResolvedSpec
     read: RunSpec
+    datasets: Concatenation
     network: MultiObjective
     checkpoint: str
     result: SplitResult
@@ -229,7 +230,9 @@ class _Report:
             )
         ]
         if self.result.scores:
-            writers.append(lambda: [write_scores(run, split, self.read, self.result.scores)])
+            writers.append(
+                lambda: [write_scores(run, split, self.read, self.datasets, self.result.scores)]
+            )
         if not run.spec.is_file():
             writers.append(self._write_spec)
         if self.request.predictions is not None:

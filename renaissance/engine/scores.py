@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from renaissance.contracts.samples import Sample
+from renaissance.data.concatenation import Concatenation
 from renaissance.engine.run_folder import RunFolder
 from renaissance.files import write_whole
 from renaissance.spec.sections import RunSpec
@@ -18,6 +21,8 @@ from renaissance.spec.write import record_tables
 
 # Key of the metadata.
 DATA = "data"
+# Samples whose content goes into the digest of the data.
+NUM_DIGESTED = 16
 
 
 @attrs.frozen
@@ -35,7 +40,11 @@ class Scores:
 
 
 def write_scores(
-    run: RunFolder, split: str, spec: RunSpec, scores: Mapping[str, Sequence[float]]
+    run: RunFolder,
+    split: str,
+    spec: RunSpec,
+    datasets: Concatenation,
+    scores: Mapping[str, Sequence[float]],
 ) -> Path:
     """Write the scores of a split, float32, and return the file.
 
@@ -43,11 +52,12 @@ def write_scores(
         run: The run folder.
         split: Name of the split.
         spec: The spec of the evaluation.
+        datasets: The datasets of the split.
         scores: By metric, in the order of the samples.
     """
     tensors = {name: np.array(values, np.float32) for name, values in scores.items()}
     path = run.scores(split)
-    write_whole(path, save(tensors, {DATA: data_digest(spec, split)}))
+    write_whole(path, save(tensors, {DATA: data_digest(spec, split, datasets)}))
     return path
 
 
@@ -62,14 +72,45 @@ def read_scores(run: RunFolder, split: str) -> Scores:
         return Scores({}, "")
 
 
-def data_digest(spec: RunSpec, split: str) -> str:
-    """Return a digest of the datasets of a split, and of the seed that some are made with."""
+def data_digest(spec: RunSpec, split: str, datasets: Concatenation) -> str:
+    """Return a digest of which samples a split has, in what order.
+
+    It is made of the options of the datasets, the seed that some are made with, the number of
+    samples, and the content of a few. It does not depend on where the data lies.
+
+    Args:
+        spec: The spec of the evaluation.
+        split: Name of the split.
+        datasets: The datasets of the split.
+    """
     data = record_tables(spec)["data"]
-    datasets = data.get("train" if split == "train" else "validate", [])
+    tables = data.get("train" if split == "train" else "validate", [])
     # Whom the samples are for, and how often they are drawn, does not change them.
-    samples = [
-        {key: value for key, value in dataset.items() if key not in ("objectives", "weight")}
-        for dataset in datasets
+    options = [
+        {
+            name: _relative(value, data["root"])
+            for name, value in table.items()
+            if name not in ("objectives", "weight")
+        }
+        for table in tables
     ]
-    text = json.dumps([data.get("root"), samples, spec.run.seed], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    indices = np.linspace(0, len(datasets) - 1, min(NUM_DIGESTED, len(datasets)), dtype=int)
+    content = [_content(datasets.sample(spec.run.seed, 0, index)) for index in indices.tolist()]
+    parts = [options, spec.run.seed, datasets.lengths, content]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _relative(value: object, root: str) -> object:
+    """Return a value of the options, with paths in the data folder relative to it."""
+    if isinstance(value, str):
+        return value.removeprefix(f"{root}{os.sep}")
+    if isinstance(value, list):
+        return [_relative(item, root) for item in value]
+    if isinstance(value, dict):
+        return {name: _relative(item, root) for name, item in value.items()}
+    return value
+
+
+def _content(sample: Sample) -> list[object]:
+    sizes = [image.size for image in sample.images]
+    return [sample.text, sample.text_pair, sizes, dict(sample.labels)]
