@@ -221,5 +221,4 @@ def _print_differences(
         rows = differing(here, all_settings)
         if rows:
             print_line(f"what differs{f' in {stage}' if stage else ''}:")
-            names = [cell.variant.name for cell in here]
-            print_table(("setting", *names), [(path, *values) for path, values in rows.items()])
+            print_table(("setting", "value", "variants"), rows)

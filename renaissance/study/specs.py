@@ -8,7 +8,8 @@ from renaissance.plugins.loading import Plugins
 from renaissance.spec.read import load_spec
 from renaissance.spec.sections import RunSpec
 from renaissance.spec.write import record_tables, settings
-from renaissance.study.cells import Cell
+from renaissance.study.cells import Cell, Variant
+from renaissance.study.sections import Pattern
 from renaissance.study.study import Study
 
 # By key path.
@@ -94,17 +95,49 @@ def equal_cells(cells: Iterable[Cell], all_settings: Mapping[str, Settings]) -> 
     return faults
 
 
-def differing(cells: Sequence[Cell], all_settings: Mapping[str, Settings]) -> dict[str, list[str]]:
-    """Return the settings that are not the same in all cells: a value per cell, by key path.
+def differing(
+    cells: Sequence[Cell], all_settings: Mapping[str, Settings]
+) -> list[tuple[str, str, str]]:
+    """Return the settings that are not the same in all cells.
 
     Args:
         cells: Cells of one stage and one seed.
         all_settings: The settings of each, by its name.
+
+    Returns:
+        Key path, value, and which variants have it: by values of axes where that says it, else by
+        their names.
     """
     tables = [all_settings[cell.name] for cell in cells]
     paths = dict.fromkeys(path for table in tables for path in table)
-    rows = {path: [_shown(table.get(path)) for table in tables] for path in paths}
-    return {path: values for path, values in rows.items() if len(set(values)) > 1}
+    rows: list[tuple[str, str, str]] = []
+    for path in paths:
+        having: dict[str, list[Variant]] = {}
+        for cell, table in zip(cells, tables, strict=True):
+            having.setdefault(_shown(table.get(path)), []).append(cell.variant)
+        if len(having) > 1:
+            variants = [cell.variant for cell in cells]
+            rows += [(path, value, _common(some, variants)) for value, some in having.items()]
+    return rows
+
+
+def _common(some: Sequence[Variant], variants: Sequence[Variant]) -> str:
+    """Return the values of axes that some of the variants have and no other has."""
+
+    def say_it(pattern: Pattern) -> bool:
+        return [variant for variant in variants if variant.matches(pattern)] == list(some)
+
+    pattern: dict[str, str | tuple[str, ...]] = {
+        axis: tuple(dict.fromkeys(variant.values[axis] for variant in some))
+        for axis in some[0].values
+    }
+    if not say_it(pattern):
+        return ", ".join(variant.name for variant in some)
+    for axis in some[0].values:
+        fewer = {other: values for other, values in pattern.items() if other != axis}
+        if say_it(fewer):
+            pattern = fewer
+    return ", ".join(f"{axis} = {' or '.join(values)}" for axis, values in pattern.items())
 
 
 def unknown_objectives(study: Study, specs: Mapping[str, RunSpec]) -> list[str]:

@@ -47,10 +47,38 @@ def test_settings_that_differ_are_listed_key_by_key(tmp_path: Path, plugins: Plu
     specs, faults = read_cells(cells, plugins)
     assert faults == []
     rows = differing(cells, {name: settings_of(spec) for name, spec in specs.items()})
-    assert rows == {
-        "optimizer.learning_rate": ["0.003", "0.003", "0.5", "0.5"],
-        "optimizer.weight_decay": ["0.01", "0.2", "0.01", "0.2"],
-    }
+    assert rows == [
+        ("optimizer.learning_rate", "0.003", "rate = low"),
+        ("optimizer.learning_rate", "0.5", "rate = high"),
+        ("optimizer.weight_decay", "0.01", "size = small"),
+        ("optimizer.weight_decay", "0.2", "size = same"),
+    ]
+
+
+def test_variants_are_told_by_several_axes_or_by_their_names(
+    tmp_path: Path, plugins: Plugins
+) -> None:
+    text = TEXT.replace("weight_decay=0.01", "weight_decay=0.2")
+    cells = first_cells(read(tmp_path, text))
+    names = [cell.name for cell in cells]
+    assert names == [
+        *("low.small.seed-0", "low.same.seed-0"),
+        *("high.small.seed-0", "high.same.seed-0"),
+    ]
+
+    def told(*values: int) -> list[tuple[str, str, str]]:
+        tables = {name: {"key": value} for name, value in zip(names, values, strict=True)}
+        return differing(cells, tables)
+
+    assert told(1, 2, 2, 2) == [
+        ("key", "1", "rate = low, size = small"),
+        ("key", "2", "low.same, high.small, high.same"),
+    ]
+    assert told(1, 2, 2, 1) == [
+        ("key", "1", "low.small, high.same"),
+        ("key", "2", "low.same, high.small"),
+    ]
+    assert told(1, 1, 1, 1) == []
 
 
 def test_a_value_that_changes_nothing_and_equal_cells_are_named(

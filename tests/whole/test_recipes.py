@@ -242,10 +242,12 @@ def test_a_study_varies_nothing_but_what_it_names(there: Path, name: str) -> Non
     checked = renaissance("study", "check", f"recipe:studies/{name}")
     assert checked.code == 0, checked.err
     differing = checked.out.partition("what differs:\n")[2].splitlines()[1:-1]
-    assert [line.split("\t")[0] for line in differing] == [
-        "model.text_encoder.frozen",
-        "model.fusion.type",
-    ]
+    assert {tuple(line.split("\t")) for line in differing} == {
+        ("model.text_encoder.frozen", "False", "text = trained"),
+        ("model.text_encoder.frozen", "True", "text = frozen"),
+        ("model.fusion.type", "co-attention", "fusion = co"),
+        ("model.fusion.type", "merged-attention", "fusion = merged"),
+    }
 
 
 def write_run(folder: Path) -> None:
