@@ -1,6 +1,6 @@
 """Does a model retrieve the same after export, how large is it, and how long does a query take?
 
-    python benchmarks/export.py --photos FLICKR8K [--steps 60] [--images 100]
+    python benchmarks/export.py --photos FLICKR8K [--steps 60] [--images 100] [--keep FOLDER]
 
 Trains a MiniLM text encoder and a small ViT with itc and itm on Flickr8k, in Karpathy's layout, and
 exports the run. Then the images of the test split are found by their captions: the 20 most similar
@@ -9,36 +9,35 @@ the exported folder; sentence-transformers; onnxruntime. `recall` is the share o
 image is among the first 10, `same` that of captions whose first 10 are those of the run, in the
 same order. `ms` is the median time of a query, from a text to an ordered list. The
 vectors of the images are there before. Of the 20 images, onnxruntime has the states too; the others
-encode them in each query. The last line has the figures.
+encode them in each query. The last line has the figures. `--keep` leaves the exported folders
+behind, which benchmarks/exported.py reads in an environment without Renaissance.
 """
 
 import argparse
 import importlib.util
-import itertools
 import json
-import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-from numpy.typing import NDArray
+import torch
+from exported import (
+    Query,
+    add_data,
+    answers,
+    figures,
+    shortlist,
+    test_split,
+    with_onnx,
+    with_reranker,
+)
 from PIL import Image
-from sentence_transformers import CrossEncoder, SentenceTransformer
-from tokenizers import Tokenizer
 from transformers import AutoImageProcessor
 
 import renaissance
-
-TOP = 10
-SHORTLIST = 20
-# Each query returns indices of images, best first.
-Query = Callable[[str], Sequence[int]]
 
 
 def spec(data: Path, steps: int) -> str:
@@ -91,43 +90,42 @@ micro_batch_size = 64
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    shared = os.environ.get("RENAISSANCE_SHARED_DATA")
-    default = Path(shared) / "flickr8k" if shared else None
-    parser.add_argument("--photos", type=Path, default=default, required=default is None)
+    add_data(parser)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--images", type=int, default=100)
-    parser.add_argument("--captions", type=int, default=5, help="of each image")
+    parser.add_argument("--keep", type=Path, help="folder that is not there yet")
     arguments = parser.parse_args()
-    images, captions, image_of = test_split(arguments)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        source = ("--source", str(arguments.photos), "--output", str(folder))
-        run("data", "prepare", "karpathy", *source, "--splits", "train")
-        (folder / "run.toml").write_text(spec(folder, arguments.steps))
-        run("train", str(folder / "run.toml"), f"run.output_dir={folder}")
-        forms = ("hf", "sentence-transformers", "onnx")
-        for form in forms:
-            run("export", str(folder / "flickr8k"), "--to", form, "--output", str(folder / form))
-            print(f"{form}: {sizes(folder / form)}", flush=True)
-        programs: dict[str, Callable[[], Query]] = {
-            "run": lambda: with_renaissance(folder / "flickr8k", images),
-            "hf": lambda: with_renaissance(folder / "hf", images),
-            "sentence_transformers": lambda: with_st(folder / "sentence-transformers", images),
-            "onnx": lambda: with_onnx(folder / "onnx", folder / "hf" / "image_encoder", images),
-        }
-        figures: list[str] = []
-        first: list[list[int]] = []
-        for program, make in programs.items():
-            ranked, milliseconds = answers(make(), captions)
-            first = first or ranked
-            recall = statistics.fmean(i in r for i, r in zip(image_of, ranked, strict=True))
-            same = statistics.fmean(a == b for a, b in zip(first, ranked, strict=True))
-            figures.append(
-                f"{program}_recall={recall:.4f} {program}_same={same:.4f} "
-                f"{program}_ms={milliseconds:.1f}"
-            )
-            print(figures[-1], flush=True)
-    print(f"images={len(images)} captions={len(captions)}", *figures)
+        folder = Path(name) if arguments.keep is None else arguments.keep.absolute()
+        folder.mkdir(exist_ok=arguments.keep is None)
+        measure(arguments, folder)
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> None:
+    """Train, export, and search with each program."""
+    images, captions, image_of = test_split(arguments)
+    source = ("--source", str(arguments.photos), "--output", str(folder))
+    run("data", "prepare", "karpathy", *source, "--splits", "train")
+    (folder / "run.toml").write_text(spec(folder, arguments.steps))
+    run("train", str(folder / "run.toml"), f"run.output_dir={folder}")
+    for form in ("hf", "sentence-transformers", "onnx"):
+        run("export", str(folder / "flickr8k"), "--to", form, "--output", str(folder / form))
+        print(f"{form}: {sizes(folder / form)}", flush=True)
+    keep_inputs(folder, images, captions)
+    programs: dict[str, Callable[[], Query]] = {
+        "run": lambda: with_renaissance(folder / "flickr8k", images),
+        "hf": lambda: with_renaissance(folder / "hf", images),
+        "sentence-transformers": lambda: with_reranker(folder, images),
+        "onnx": lambda: with_onnx(folder, images),
+    }
+    lines: list[str] = []
+    first: list[list[int]] = []
+    for program, make in programs.items():
+        ranked, milliseconds = answers(make(), captions)
+        first = first or ranked
+        lines.append(figures(program, ranked, first, image_of, milliseconds))
+        print(lines[-1], flush=True)
+    (folder / "ranked.json").write_text(json.dumps(first))
+    print(f"images={len(images)} captions={len(captions)}", *lines)
 
 
 def run(*arguments: str) -> None:
@@ -140,37 +138,6 @@ def sizes(folder: Path) -> str:
     return ", ".join(
         f"{path.relative_to(folder)} {path.stat().st_size / 2**20:.1f} MiB" for path in paths
     )
-
-
-def test_split(arguments: argparse.Namespace) -> tuple[list[Image.Image], list[str], list[int]]:
-    """Return images of the test split, their captions, and the image of each caption."""
-    photos: Path = arguments.photos
-    (table,) = photos.rglob("dataset_flickr8k.json")
-    entries = json.loads(table.read_text())["images"]
-    chosen = itertools.islice((e for e in entries if e["split"] == "test"), arguments.images)
-    images, captions, image_of = [], [], []
-    for index, entry in enumerate(chosen):
-        (path,) = photos.rglob(entry["filename"])
-        images.append(Image.open(path).convert("RGB"))
-        own = [sentence["raw"] for sentence in entry["sentences"][: arguments.captions]]
-        captions += own
-        image_of += [index] * len(own)
-    return images, captions, image_of
-
-
-def answers(query: Query, captions: list[str]) -> tuple[list[list[int]], float]:
-    """Return the first images of each caption, and the median milliseconds of a query."""
-    found, seconds = [], []
-    for caption in captions:
-        start = time.perf_counter()
-        ranked = query(caption)
-        seconds.append(time.perf_counter() - start)
-        found.append(list(ranked)[:TOP])
-    return found, 1000 * statistics.median(seconds)
-
-
-def shortlist(similarity: NDArray[np.float32]) -> list[int]:
-    return np.argsort(-similarity, kind="stable")[:SHORTLIST].tolist()
 
 
 def with_renaissance(folder: Path, images: list[Image.Image]) -> Query:
@@ -186,42 +153,22 @@ def with_renaissance(folder: Path, images: list[Image.Image]) -> Query:
     return query
 
 
-def with_st(folder: Path, images: list[Image.Image]) -> Query:
-    retriever = SentenceTransformer(str(folder), device="cpu")
-    reranker = CrossEncoder(str(folder / "reranker"), device="cpu", trust_remote_code=True)
-    vectors = retriever.encode(images)
-
-    def query(text: str) -> list[int]:
-        near = shortlist(vectors @ retriever.encode([text])[0])
-        ranked = reranker.rank(text, [images[index] for index in near])
-        return [near[int(entry["corpus_id"])] for entry in ranked]
-
-    return query
-
-
-def with_onnx(folder: Path, processor: Path, images: list[Image.Image]) -> Query:
-    text_encoder, image_encoder, scorer = (
-        onnxruntime.InferenceSession(folder / f"{name}.onnx")
-        for name in ("text_encoder", "image_encoder", "pair_scorer")
+def keep_inputs(folder: Path, images: list[Image.Image], captions: list[str]) -> None:
+    """Write what the image encoder takes, and the states of the first caption and image."""
+    processor = AutoImageProcessor.from_pretrained(folder / "hf" / "image_encoder")
+    np.save(folder / "pixels.npy", processor(images, return_tensors="np")["pixel_values"])
+    model = renaissance.load(folder / "hf", device="cpu")
+    network = model.network.model
+    pixels = torch.from_numpy(np.load(folder / "pixels.npy")[:1])
+    encoded = model.tokenizer(captions[0], return_tensors="pt")
+    with torch.no_grad():
+        text = network.encode_text(encoded["input_ids"], encoded["attention_mask"].bool())
+        image = network.encode_image(pixels)
+    np.savez(
+        folder / "states.npz",
+        text=text.hidden_states[0].numpy(),
+        image=image.hidden_states[0].numpy(),
     )
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    pixels = AutoImageProcessor.from_pretrained(processor)(images, return_tensors="np")
-    image_states, vectors = image_encoder.run(None, {"pixel_values": pixels["pixel_values"]})
-
-    def query(text: str) -> list[int]:
-        encoded = tokenizer.encode(text)
-        ids, mask = (np.array([row], np.int64) for row in (encoded.ids, encoded.attention_mask))
-        states, vector = text_encoder.run(None, {"input_ids": ids, "attention_mask": mask})
-        near = shortlist(vectors @ vector[0])
-        inputs = {
-            "text_states": np.repeat(states, len(near), axis=0),
-            "attention_mask": np.repeat(mask, len(near), axis=0),
-            "image_states": image_states[near],
-        }
-        (scores,) = scorer.run(None, inputs)
-        return [near[row] for row in np.argsort(-scores, kind="stable")]
-
-    return query
 
 
 if __name__ == "__main__":

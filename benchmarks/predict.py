@@ -4,8 +4,9 @@
 
 Trains a small two-tower model for one step on a csv file with five texts per image. Then it times
 `renaissance predict` on the rows of that table, with the time to load the model, `match`, `embed`,
-and the first answer of a new process. The last line has the ratios. Time is that of the processor, on one thread, so that other
-programs do not disturb it; only the first answer is timed by the clock.
+and the first answer of a new process. The last line has the ratios. Time is that of the processor,
+on one thread, so that other programs do not disturb it; only the first answer is timed by the
+clock.
 """
 
 import argparse
