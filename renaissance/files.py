@@ -13,9 +13,6 @@ from typing import Any
 
 # Appended to the name of a file while it is being written.
 PARTIAL = ".partial"
-# Largest record of a download that is read into memory, in bytes: a line, a JSON value, an image, a
-# file in a tar. No dataset comes near it, but a damaged file may.
-MAX_RECORD = 256 << 20
 # Seconds between two attempts at a lock.
 LOCK_POLL = 0.05
 

@@ -13,6 +13,7 @@ from renaissance.data.prepare.rows import CAPTION_SCHEMA, captioned, text_fault,
 from renaissance.data.prepare.splits import choose_splits, files_by_split, held_out
 from renaissance.data.prepare.webdataset import tar_records
 from renaissance.data.tables.division import is_held_out
+from renaissance.limits import load_json, read_limits
 
 __all__ = [
     "CAPTION_SCHEMA",
@@ -28,8 +29,10 @@ __all__ = [
     "json_elements",
     "json_lines",
     "list_addresses",
+    "load_json",
     "load_plain_pickle",
     "open_file",
+    "read_limits",
     "tar_records",
     "text_fault",
     "texts_to_keep",

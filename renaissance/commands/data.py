@@ -7,14 +7,21 @@ import attrs
 import typer
 
 from renaissance.commands.arguments import RankCount, Spec, TrustPlugins, debug_flag
-from renaissance.commands.flags import MaxImageBytes, MaxImagePixels
+from renaissance.commands.flags import (
+    MaxImageBytes,
+    MaxImagePixels,
+    MaxNesting,
+    MaxRecordBytes,
+    MaxTarMembers,
+)
 from renaissance.commands.output import print_table
 from renaissance.commands.prepare import app as prepare_app
 from renaissance.data.contact_sheet import draw_contact_sheet
 from renaissance.data.inspect import QUANTILES, Inspection, inspect_file
-from renaissance.data.open_image import COMMAND_LIMITS, MAX_BYTES, MAX_PIXELS
+from renaissance.data.open_image import COMMAND_LIMITS, MAX_BYTES, MAX_PIXELS, ImageLimits
 from renaissance.data.tables.inspection import InspectedTable, is_prepared
 from renaissance.errors import DataError
+from renaissance.limits import DEFAULT_LIMITS, ReadLimits, reading_within
 
 app = typer.Typer(
     help="Prepare datasets, inspect them, and fill caches of images.",
@@ -39,6 +46,9 @@ def inspect(
     ] = False,
     max_image_pixels: MaxImagePixels = MAX_PIXELS,
     max_image_bytes: MaxImageBytes = MAX_BYTES,
+    max_record_bytes: MaxRecordBytes = DEFAULT_LIMITS.record_bytes,
+    max_nesting: MaxNesting = DEFAULT_LIMITS.nesting,
+    max_tar_members: MaxTarMembers = DEFAULT_LIMITS.tar_members,
     contact_sheet: Annotated[
         Path | None,
         typer.Option(help="File for a grid of images of the first file, with texts and labels."),
@@ -57,28 +67,38 @@ def inspect(
 ) -> None:
     """Show what tables hold, and with --check whether all of it can be read."""
     limits = attrs.evolve(COMMAND_LIMITS, max_pixels=max_image_pixels, max_bytes=max_image_bytes)
-    faults: list[str] = []
-    for path in files:
-        if is_prepared(path):
-            inspection = inspect_file(path, check, limits)
-        else:
-            inspection = InspectedTable(path, root, limits).inspect(check)
-        _print_inspection(inspection)
-        faults += inspection.faults
-    if contact_sheet is not None:
-        names = [name.strip() for name in labels.split(",")] if labels is not None else ()
-        if is_prepared(files[0]):
-            sheet = draw_contact_sheet(files[0], labels=names, limits=limits)
-        else:
-            sheet = InspectedTable(files[0], root, limits).contact_sheet()
-        sheet.save(contact_sheet)
-        typer.echo(f"contact sheet of {files[0]}: {contact_sheet}")
+    within = ReadLimits(
+        record_bytes=max_record_bytes,
+        nesting=max_nesting,
+        tar_members=max_tar_members,
+        of_command=True,
+    )
+    with reading_within(within):
+        faults = [fault for path in files for fault in _inspect(path, root, check, limits)]
+        if contact_sheet is not None:
+            names = [name.strip() for name in labels.split(",")] if labels is not None else ()
+            if is_prepared(files[0]):
+                sheet = draw_contact_sheet(files[0], labels=names, limits=limits)
+            else:
+                sheet = InspectedTable(files[0], root, limits).contact_sheet()
+            sheet.save(contact_sheet)
+            typer.echo(f"contact sheet of {files[0]}: {contact_sheet}")
     if faults:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise DataError("\n".join([*faults, f"{count}; prepare or copy again"]))
     if check:
         checksums = ", every checksum as written" if all(map(is_prepared, files)) else ""
         typer.echo(f"ok: {len(files)} files, every image decoded{checksums}")
+
+
+def _inspect(path: Path, root: Path, check: bool, limits: ImageLimits) -> tuple[str, ...]:
+    """Print what a file holds, and return what is wrong with it."""
+    if is_prepared(path):
+        inspection = inspect_file(path, check, limits)
+    else:
+        inspection = InspectedTable(path, root, limits).inspect(check)
+    _print_inspection(inspection)
+    return inspection.faults
 
 
 @app.command()

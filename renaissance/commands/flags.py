@@ -11,11 +11,23 @@ import typer
 from attrs import AttrsInstance
 from rich.markup import escape
 
+from renaissance.limits import MOST_NESTING, MOST_RECORD_BYTES
 from renaissance.options import Field
 
 # Flags of several commands.
 MaxImagePixels = Annotated[int, typer.Option(min=1, help="Largest image, in pixels.")]
 MaxImageBytes = Annotated[int, typer.Option(min=1, help="Largest image file, in bytes.")]
+MaxRecordBytes = Annotated[
+    int,
+    typer.Option(
+        min=1, max=MOST_RECORD_BYTES, help="Largest line, JSON value, or text in a tar, in bytes."
+    ),
+]
+MaxNesting = Annotated[
+    int,
+    typer.Option(min=1, max=MOST_NESTING, help="Deepest nesting of lists and objects in JSON."),
+]
+MaxTarMembers = Annotated[int, typer.Option(min=1, help="Most files in a tar.")]
 
 PLAIN_TYPES = (bool, int, float, str, Path)
 

@@ -13,6 +13,9 @@ from typer.core import TyperGroup
 from renaissance.commands.flags import (
     MaxImageBytes,
     MaxImagePixels,
+    MaxNesting,
+    MaxRecordBytes,
+    MaxTarMembers,
     flags_of,
     options_from,
     unfit_option,
@@ -23,6 +26,7 @@ from renaissance.data.open_image import COMMAND_LIMITS, MAX_BYTES, MAX_PIXELS
 from renaissance.data.prepare.manifest import Report
 from renaissance.data.prepare.writer import PrepareOptions, write_tables
 from renaissance.errors import PluginError
+from renaissance.limits import DEFAULT_LIMITS, MAX_DOWNLOAD_RECORD, ReadLimits, reading_within
 from renaissance.plugins.kinds import Kind
 from renaissance.plugins.loading import Plugins, load_plugins
 from renaissance.plugins.registry import Registration
@@ -111,6 +115,12 @@ def _prepare(
     check: Annotated[bool, typer.Option("--check", help="Decode every image to check it.")] = False,
     max_image_pixels: MaxImagePixels = MAX_PIXELS,
     max_image_bytes: MaxImageBytes = MAX_BYTES,
+    max_record_bytes: MaxRecordBytes = MAX_DOWNLOAD_RECORD,
+    max_text_characters: Annotated[
+        int, typer.Option(min=1, help="Longest text, in characters.")
+    ] = DEFAULT_LIMITS.text_characters,
+    max_nesting: MaxNesting = DEFAULT_LIMITS.nesting,
+    max_tar_members: MaxTarMembers = DEFAULT_LIMITS.tar_members,
     max_missing: Annotated[
         float, typer.Option(min=0, max=1, help="Largest fraction of rows that may be left out.")
     ] = 0.01,
@@ -127,7 +137,15 @@ def _prepare(
         max_missing=max_missing,
     )
     context = SourceContext(source, names)
-    _write(component(options_from(component.Options, values), context), options)
+    limits = ReadLimits(
+        record_bytes=max_record_bytes,
+        text_characters=max_text_characters,
+        nesting=max_nesting,
+        tar_members=max_tar_members,
+        of_command=True,
+    )
+    with reading_within(limits):
+        _write(component(options_from(component.Options, values), context), options)
 
 
 COMMON_FLAGS = [

@@ -10,6 +10,7 @@ import numpy as np
 from renaissance.contracts.component import Component
 from renaissance.contracts.samples import Sample
 from renaissance.errors import DataError
+from renaissance.limits import DEFAULT_LIMITS, ReadLimits
 
 
 @attrs.frozen
@@ -21,12 +22,14 @@ class DatasetContext:
         seed: The run's seed.
         training: True for `[[data.train]]`.
         max_image_bytes: `data.max_image_bytes`; a larger file need not be read to its end.
+        limits: Of other things that are read: `data.max_record_bytes` and so on.
     """
 
     root: Path
     seed: int
     training: bool
     max_image_bytes: int = 100_000_000
+    limits: ReadLimits = DEFAULT_LIMITS
 
 
 class Dataset(Component, ABC):

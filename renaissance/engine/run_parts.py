@@ -232,6 +232,7 @@ def build_datasets(spec: RunSpec, choices: tuple[DatasetChoice, ...], where: str
         seed=spec.run.seed,
         training=where == "data.train",
         max_image_bytes=spec.data.max_image_bytes,
+        limits=spec.data.read_limits(),
     )
     built: list[tuple[str, Dataset]] = [
         (f"{where}[{index}] ('{choice.type}')", choice.build(context))

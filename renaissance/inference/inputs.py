@@ -63,6 +63,7 @@ def open_input(
         seed=model.spec.run.seed,
         training=False,
         max_image_bytes=model.spec.data.max_image_bytes,
+        limits=model.spec.data.read_limits(),
     )
     return TableRows((), context, tuple(files), chosen, on_empty="keep")
 

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
+from renaissance.limits import DEFAULT_LIMITS, MOST_NESTING, MOST_RECORD_BYTES, ReadLimits
 from renaissance.options import fraction, non_negative, option, positive
 from renaissance.spec.architectures import ARCHITECTURES, NO_FUSION
 from renaissance.spec.choice import (
@@ -28,6 +29,7 @@ from renaissance.spec.validators import (
     needs_init_from,
     non_negative_or_auto,
     steps_or_fraction,
+    up_to,
 )
 
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
@@ -143,6 +145,21 @@ class DataSection:
         help="Longer texts are rejected before they are split into tokens.",
         validator=positive,
     )
+    max_record_bytes: int = option(
+        DEFAULT_LIMITS.record_bytes,
+        help="Tables with a longer line, cell of text, or text in a tar are rejected.",
+        validator=up_to(MOST_RECORD_BYTES),
+    )
+    max_nesting: int = option(
+        DEFAULT_LIMITS.nesting,
+        help="Tables with JSON whose lists and objects are nested more deeply are rejected.",
+        validator=up_to(MOST_NESTING),
+    )
+    max_tar_members: int = option(
+        DEFAULT_LIMITS.tar_members,
+        help="Tars with more files are rejected.",
+        validator=positive,
+    )
     verify: Literal["size", "sha256"] = option(
         "size",
         help="What is compared with the manifests of prepared data before the run starts: the "
@@ -168,6 +185,15 @@ class DataSection:
     )
     train: tuple[DatasetChoice, ...] = option((), help="Training datasets, concatenated.")
     validate: tuple[DatasetChoice, ...] = option((), help="Validation datasets, concatenated.")
+
+    def read_limits(self) -> ReadLimits:
+        """Return the limits of what is read from tables."""
+        return ReadLimits(
+            record_bytes=self.max_record_bytes,
+            text_characters=self.max_text_characters,
+            nesting=self.max_nesting,
+            tar_members=self.max_tar_members,
+        )
 
 
 @attrs.frozen

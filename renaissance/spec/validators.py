@@ -7,7 +7,7 @@ import attrs
 from attrs import AttrsInstance
 
 from renaissance.errors import quoted
-from renaissance.options import Field, non_negative, positive
+from renaissance.options import Field, Validator, non_negative, positive
 
 # What file systems allow.
 MAX_NAME_BYTES = 255
@@ -50,6 +50,16 @@ def above_zero(instance: object, attribute: Field, value: tuple[float, ...] | No
     """Validator: numbers above zero."""
     for number in value or ():
         positive(instance, attribute, number)
+
+
+def up_to(most: int) -> Validator:
+    """Return a validator: an integer above zero, at most `most`."""
+
+    def validate(instance: object, attribute: Field, value: int) -> None:
+        if not 0 < value <= most:
+            raise ValueError(f"got {quoted(value)}, expected a number above 0, at most {most:,}")
+
+    return validate
 
 
 def up_to_one(instance: object, attribute: Field, value: float) -> None:

@@ -1,9 +1,11 @@
 """`renaissance data prepare`: a command for every registered source."""
 
+import io
 import json
 import re
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,6 +186,60 @@ def test_a_source_is_made_with_the_values_of_its_flags(
 
 
 @pytest.mark.parametrize(
+    ("kind", "flag", "limit", "text"),
+    [
+        ("jsonl", "--max-record-bytes", 50, "c.jsonl: line 2 has more than 50 bytes; expected one "
+         "record per line, of at most 50 (--max-record-bytes). Correct the line, or raise the"),
+        ("csv", "--max-record-bytes", 50, "c.csv: line 2 has more than 50 bytes; expected one"),
+        ("jsonl", "--max-nesting", 2, "c.jsonl: cannot be read (line 2: nested too "
+         "deeply; expected at most 2 (--max-nesting))"),
+        ("jsonl", "--max-text-characters", 20, "(c.jsonl: line 2) | caption 1 has 26 characters; "
+         "expected at most 20 (--max-text-characters)"),
+        ("tar", "--max-record-bytes", 20, "c.tar: 1 | txt: 26 bytes; expected at most 20 (--max-"
+         "record-bytes)"),
+        ("tar", "--max-nesting", 1, "c.tar: 0 | json: not valid JSON (nested too "
+         "deeply; expected at most 1 (--max-nesting))"),
+        ("tar", "--max-tar-members", 3, "c.tar: more than 3 members; expected at most 3 (--max-tar-"
+         "members). Divide the tar, or raise the limit"),
+        ("tar", "--max-image-bytes", 60, "at byte 512 | image file of more than 60 bytes, the "
+         "limit (--max-image-bytes)"),
+        ("jsonl", "--max-image-pixels", 60, "image of 8 x 8 = 64 pixels; expected at most 60 "
+         "(--max-image-pixels)"),
+    ],
+)  # fmt: skip
+def test_each_limit_of_what_is_read_has_its_flag(
+    tmp_path: Path, kind: str, flag: str, limit: int, text: str
+) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    long, source = "a very long caption indeed", tmp_path / f"c.{kind}"
+    (tmp_path / "0.png").write_bytes(buffer.getvalue())
+    if kind == "tar":
+        members = {"0.png": buffer.getvalue(), "0.json": b'{"text": ["a"]}'}
+        members |= {"1.png": buffer.getvalue(), "1.txt": long.encode()}
+        with tarfile.open(source, "w") as tar:
+            for name, data in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    elif kind == "csv":
+        source.write_text(f"image,caption\n0.png,{long * 2}\n")
+    else:
+        lines = [{"image": "0.png", "text": "a"}, {"image": "./0.png", "text": [["b"], long]}]
+        source.write_text("\n".join(map(json.dumps, lines)))
+    command = ["image-text", "--source", source, "--output", tmp_path / "out", "--max-missing", 1]
+    assert run(*command)[0] == 0
+    finished = CliRunner().invoke(app, ["prepare", *map(str, [*command, flag, limit])])
+    left_out = [
+        f"{entry['record']} | {entry['reason']}"
+        for path in (tmp_path / "out").glob("*_manifest.json")
+        for entry in json.loads(path.read_text())["left_out"]
+    ]
+    found = "\n".join([str(finished.exception), *left_out]).replace(f"{tmp_path}/", "")
+    assert text in found
+
+
+@pytest.mark.parametrize(
     ("flags", "text"),
     [
         (["--most", 0], "Invalid value for --most: got 0, expected a number above 0"),
@@ -218,7 +274,8 @@ def test_values_that_are_refused(
             'workers: int = option(1, help="Clerks.")',
             "the option 'workers' has the name of a flag that the command already has (--source, "
             "--output, --splits, --workers, --resize, --check, --max-image-pixels, "
-            "--max-image-bytes, --max-missing); rename the option",
+            "--max-image-bytes, --max-record-bytes, --max-text-characters, --max-nesting, "
+            "--max-tar-members, --max-missing); rename the option",
         ),
     ],
 )

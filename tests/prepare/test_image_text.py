@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 from support.preparing import source_of
 
-from renaissance import DataError, DatasetContext, LeftOut
+from renaissance import DataError, DatasetContext
 from renaissance.arrow import TableSplit
 from renaissance.builtin.datasets.image_text import ImageText
 from renaissance.builtin.datasets.table import Table
 from renaissance.data.prepare.manifest import Report
 from renaissance.data.prepare.writer import PrepareOptions, write_tables
+from renaissance.limits import ReadLimits, reading_within
 from renaissance.prepare import tar_records
 
 # Two captions of one image follow each other; a list; a number where a text belongs.
@@ -423,21 +424,37 @@ def test_a_tar_cut_short_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_tar_member_of_eight_gigabytes_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("0.txt", "txt: 8,589,934,592 bytes; expected at most 16,777,216 (--max-record-bytes)"),
+        (
+            "0.jpg",
+            "image file of more than 100000000 bytes, the limit (--max-image-bytes). Compress it, "
+            "or raise the limit",
+        ),
+    ],
+)
+def test_a_tar_member_of_eight_gigabytes_is_left_out(
+    tmp_path: Path, name: str, reason: str
+) -> None:
     size = 8 << 30
-    for name, reason in (("0.txt", "txt"), ("0.jpg", "jpg")):
-        path = write_tar(tmp_path / f"{name}.tar", [("0.jpg", b""), ("0.txt", b"a")])
-        with path.open("r+b") as file:
-            info = tarfile.TarInfo(name)
-            info.size = size
-            file.seek(0 if name == "0.jpg" else 512)
-            file.write(info.tobuf())
-            # A file with a hole takes no room on the disk.
-            file.truncate(size + 2048)
-        (entry,) = tar_records("t", str(path))
-        assert entry == LeftOut(
-            "t", f"{path}: 0", f"{reason}: 8,589,934,592 bytes; expected at most 268,435,456"
-        )
+    whole = [("1.png", picture()), ("1.txt", b"one")]
+    other = ("0.txt", b"a") if name == "0.jpg" else ("0.jpg", b"")
+    path = write_tar(tmp_path / "a.tar", [*whole, other, (name, b"")])
+    with path.open("r+b") as file:
+        place = file.read().index(name.encode())
+        info = tarfile.TarInfo(name)
+        info.size = size
+        header = info.tobuf()
+        file.seek(place)
+        file.write(header)
+        # A file with a hole takes no room on the disk.
+        file.truncate(place + size + 4096)
+    with reading_within(ReadLimits(of_command=True)):
+        (entry,) = prepare(path, tmp_path / "out").left_out
+    start = ": 0" if name == "0.txt" else f" at byte {place + len(header)}"
+    assert (entry.record, entry.reason) == (f"{path}{start}", reason)
 
 
 def test_a_tar_header_of_eight_gigabytes_is_refused(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from renaissance.data.prepare.image_files import (
 )
 from renaissance.data.prepare.manifest import Report
 from renaissance.data.prepare.writer import PrepareOptions, write_tables
+from renaissance.limits import ReadLimits, reading_within
 from renaissance.prepare import CAPTION_SCHEMA, captioned, json_elements, json_lines, text_fault
 
 
@@ -408,19 +409,32 @@ def test_json_of_any_size_and_depth_is_refused_in_bounded_memory(
 ) -> None:
     path = tmp_path / "a.json"
     path.write_text("[" * 100_000)
-    with pytest.raises(DataError, match=r"a\.json: not valid JSON \(maximum recursion depth"):
+    deep = r"not valid JSON \(nested too deeply; expected at most"
+    with pytest.raises(DataError, match=rf"a\.json: {deep} 100 \(data\.max_nesting\)\)"):
         list(json_elements(path))
     path.write_text('{"a": ' + "[" * 100_000 + "\n")
-    with pytest.raises(DataError, match=r"a\.json: line 1: not valid JSON \(maximum recursion"):
+    with pytest.raises(DataError, match=rf"a\.json: line 1: {deep} 100"):
         list(json_lines(path))
-    for module in ("json_arrays", "json_lines"):
-        monkeypatch.setattr(f"renaissance.data.prepare.{module}.MAX_RECORD", 1000)
+    limits = ReadLimits(record_bytes=1000, nesting=3, of_command=True)
+    path.write_text('[{"a": [[]]}]\n')
+    assert list(json_elements(path)) == [{"a": [[]]}]
+    # An array of the file is no level of its elements, which is what is read at once.
+    path.write_text('[{"a": [{"b": [[]]}]}]')
+    with (
+        reading_within(limits),
+        pytest.raises(DataError, match=rf"a\.json: {deep} 3 \(--max-nesting\)\)"),
+    ):
+        list(json_elements(path))
     monkeypatch.setattr("renaissance.data.prepare.json_arrays.CHUNK_CHARS", 100)
     path.write_text(json.dumps([1, "x" * 10_000]))
-    with pytest.raises(DataError, match=r"more than 1,000 characters in one value, at character 4"):
+    long = (
+        r"more than 1,000 characters in one value, at character 4; expected at most 1,000 \(--max-"
+    )
+    with reading_within(limits), pytest.raises(DataError, match=long):
         list(json_elements(path))
     path.write_text('{"a": 1}\n' + json.dumps({"a": "x" * 10_000}))
-    with pytest.raises(DataError, match=r"a\.json: line 2 has 1,000 bytes or more; expected one"):
+    long = r"a\.json: line 2 has more than 1,000 bytes; expected one record per line, of at most 1,"
+    with reading_within(limits), pytest.raises(DataError, match=long):
         list(json_lines(path))
 
 
@@ -436,7 +450,8 @@ def test_a_large_value_is_read_in_linear_time(
 
 def test_a_text_that_is_no_caption_is_left_out() -> None:
     assert text_fault("x" * 100_000) is None
-    assert text_fault("x" * 50_000_000) == "has 50,000,000 characters, more than 100,000"
+    expected = "has 50,000,000 characters; expected at most 100,000 (data.max_text_characters)"
+    assert text_fault("x" * 50_000_000) == expected
 
 
 def test_json_cut_anywhere_is_refused(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import IO
 
 from renaissance import DataError, shortened
-from renaissance.prepare import bounded_lines, open_file
+from renaissance.prepare import bounded_lines, load_json, open_file, read_limits
 
+# Characters of the message of a library.
+MAX_CAUSE = 200
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
-# Captions may exceed the csv module's default limit.
-csv.field_size_limit(1 << 24)
 
 
 def captions_lines(path: str) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -33,9 +33,10 @@ def captions_lines(path: str) -> Iterator[tuple[str, Mapping[str, object]]]:
                 yield from _table_lines(path, file)
     # ArrowInvalid is a ValueError.
     except (OSError, ValueError) as error:
+        cause = shortened(str(error), MAX_CAUSE)
         raise DataError(
-            f"{path}: cannot be read ({shortened(str(error))}); expected a captions file. "
-            "Correct it, or write it again"
+            f"{path}: cannot be read ({cause}); expected a captions file. Correct it, or write it "
+            "again"
         ) from error
 
 
@@ -50,6 +51,8 @@ def _parquet_rows(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str
 
 
 def _table_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str, object]]]:
+    limits = read_limits()
+    csv.field_size_limit(limits.record_bytes)
     lines = enumerate(bounded_lines(file, path), start=1)
     text = (
         part
@@ -81,7 +84,8 @@ def _table_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str,
             if fields:
                 yield where, dict(zip(columns, fields, strict=True))
     except csv.Error as error:
-        raise ValueError(f"line {rows.line_num}: {error}") from error
+        expected = f"; expected {limits.at_most('record_bytes')}" if "limit" in str(error) else ""
+        raise ValueError(f"line {rows.line_num}: {error}{expected}") from error
 
 
 def _json_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -89,12 +93,12 @@ def _json_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str, 
         text = _decoded(line, number)
         if text.strip():
             try:
-                content = json.loads(text)
+                content = load_json(text)
             except json.JSONDecodeError as error:
                 # Its own message counts lines from the start of this one.
                 raise ValueError(f"line {number}, column {error.colno}: {error.msg}") from error
             # A number of thousands of digits, values that are nested too deeply.
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from error
             if not isinstance(content, dict):
                 raise ValueError(f"line {number} is not an object")

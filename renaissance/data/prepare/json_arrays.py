@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from renaissance.errors import DataError
-from renaissance.files import MAX_RECORD
+from renaissance.limits import check_nesting, nested_too_deeply, read_limits
 
 CHUNK_CHARS = 1 << 20
 SPACE = " \t\n\r"
@@ -33,8 +33,7 @@ def json_elements(
             for array_key, element in _Parser(file, object_hook).elements():
                 if array_key == key:
                     yield element
-    # Values that are nested too deeply are a RecursionError.
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{path}: not valid JSON ({error}); expected the official annotations. "
             "Unpack or download the file again"
@@ -87,11 +86,14 @@ class _Parser:
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._buffer, self._position)
+            except RecursionError:
+                raise nested_too_deeply() from None
             except json.JSONDecodeError as error:
-                if len(self._buffer) - self._position > MAX_RECORD:
+                limits = read_limits()
+                if len(self._buffer) - self._position > limits.record_bytes:
                     raise ValueError(
-                        f"more than {MAX_RECORD:,} characters in one value, at character "
-                        f"{self._offset()}"
+                        f"more than {limits.record_bytes:,} characters in one value, at character "
+                        f"{self._offset()}; expected {limits.at_most('record_bytes')}"
                     ) from None
                 if not self._read_more():
                     offset = self._consumed + error.pos
@@ -99,6 +101,8 @@ class _Parser:
                 continue
             # A number at the end of the buffer may go on after it: 1 of 12, -3 of -3.5e2.
             if self._buffer[end : end + 1] in DELIMITERS or not self._read_more():
+                place = (self._position, end)
+                check_nesting(value, sum(self._buffer.count(bracket, *place) for bracket in "[{"))
                 self._position = end
                 return value
 

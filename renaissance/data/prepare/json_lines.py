@@ -1,13 +1,12 @@
 """Reading JSON lines."""
 
 import codecs
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from renaissance.errors import DataError
-from renaissance.files import MAX_RECORD
+from renaissance.limits import load_json, read_limits
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -22,9 +21,8 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 continue
             where = f"{path}: line {line_number}"
             try:
-                content = json.loads(line)
-            # Values that are nested too deeply are a RecursionError.
-            except (ValueError, RecursionError) as error:
+                content = load_json(line)
+            except ValueError as error:
                 raise DataError(
                     f"{where}: not valid JSON ({error}); expected one object per line. "
                     "Correct the line, or download the file again"
@@ -45,14 +43,16 @@ def bounded_lines(file: IO[bytes], where: str) -> Iterator[bytes]:
         where: What to call it in messages.
 
     Raises:
-        DataError: If a line is longer than `MAX_RECORD`.
+        DataError: If a line is longer than the limits allow.
     """
     number = 0
-    while line := file.readline(MAX_RECORD):
+    limits = read_limits()
+    while line := file.readline(limits.record_bytes + 1):
         number += 1
-        if len(line) == MAX_RECORD:
+        if len(line) > limits.record_bytes:
             raise DataError(
-                f"{where}: line {number} has {MAX_RECORD:,} bytes or more; expected one record "
-                "per line. Correct the line, or download the file again"
+                f"{where}: line {number} has more than {limits.record_bytes:,} bytes; expected one "
+                f"record per line, of {limits.at_most('record_bytes')}. Correct the line, or raise "
+                "the limit"
             )
         yield line.removeprefix(codecs.BOM_UTF8) if number == 1 else line

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from renaissance.contracts.source import ImageFile, LeftOut, Record
+from renaissance.limits import read_limits
 
 # The schema of all tables of images with captions.
 CAPTION_SCHEMA = pa.schema(
@@ -17,10 +18,6 @@ CAPTION_SCHEMA = pa.schema(
 )
 
 
-# A text this long is no caption, and takes a second to split into tokens.
-MAX_TEXT_CHARACTERS = 100_000
-
-
 def text_fault(text: object) -> str | None:
     """Return what is wrong with a text, or None if it can be written."""
     if not isinstance(text, str):
@@ -30,8 +27,10 @@ def text_fault(text: object) -> str | None:
     if "\0" in text:
         # A text in UTF-16 that was read as UTF-8 has one after each letter.
         return "has a NUL character"
-    if len(text) > MAX_TEXT_CHARACTERS:
-        return f"has {len(text):,} characters, more than {MAX_TEXT_CHARACTERS:,}"
+    limits = read_limits()
+    # A text this long is no caption, and takes a second to split into tokens.
+    if len(text) > limits.text_characters:
+        return f"has {len(text):,} characters; expected {limits.at_most('text_characters')}"
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
@@ -12,7 +11,7 @@ from renaissance.contracts.source import ImageFile, LeftOut, Record
 from renaissance.data.prepare.remote import open_file
 from renaissance.data.prepare.rows import captioned
 from renaissance.errors import DataError, shortened
-from renaissance.files import MAX_RECORD
+from renaissance.limits import load_json, read_limits
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 # Keys under which the JSON of a sample may hold its caption, if it has no text file.
@@ -40,7 +39,7 @@ def tar_records(
     """
     try:
         with open_tar(path) as tar:
-            for key, members in itertools.groupby(members_of(tar), key=key_of):
+            for key, members in itertools.groupby(members_of(tar, path), key=key_of):
                 parts = {suffix_of(member): member for member in members}
                 yield from _sample(table, path, key, tar, parts, describe)
     # Damaged headers raise all of these.
@@ -62,10 +61,12 @@ class _Bounded:
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int) -> bytes:
-        if size > MAX_RECORD:
+        limits = read_limits()
+        if size > max(limits.record_bytes, tarfile.RECORDSIZE):
             raise DataError(
                 f"{self._path}: a header or text of {size:,} bytes at byte {self.tell()}; expected "
-                f"at most {MAX_RECORD:,}. Download the tar again, or leave it out"
+                f"{limits.at_most('record_bytes')}. Download the tar again, leave it out, or raise "
+                "the limit"
             )
         return self._file.read(size)
 
@@ -85,9 +86,22 @@ def open_tar(path: str) -> Iterator[tarfile.TarFile]:
             yield tar
 
 
-def members_of(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the files in a tar, in their order."""
-    while (member := tar.next()) is not None:
+def members_of(tar: tarfile.TarFile, path: str) -> Iterator[tarfile.TarInfo]:
+    """Yield the files in a tar, in their order.
+
+    Raises:
+        DataError: If it has more members than the limits allow.
+    """
+    limits = read_limits()
+    for count in itertools.count(1):
+        member = tar.next()
+        if member is None:
+            return
+        if count > limits.tar_members:
+            raise DataError(
+                f"{path}: more than {limits.tar_members:,} members; expected "
+                f"{limits.at_most('tar_members')}. Divide the tar, or raise the limit"
+            )
         # tarfile would keep all members in memory.
         tar.members.clear()  # type: ignore[attr-defined]
         if member.isfile():
@@ -119,14 +133,15 @@ def _sample(
     if suffix is None:
         yield LeftOut(table, where, f"no image among {shortened(', '.join(parts))}")
         return
-    for name in (suffix, "txt", "json", "cls"):
-        if name in parts and parts[name].size > MAX_RECORD:
-            reason = f"{name}: {parts[name].size:,} bytes; expected at most {MAX_RECORD:,}"
-            yield LeftOut(table, where, reason)
+    limits = read_limits()
+    for name in ("txt", "json", "cls"):
+        if name in parts and parts[name].size > limits.record_bytes:
+            expected = limits.at_most("record_bytes")
+            yield LeftOut(table, where, f"{name}: {parts[name].size:,} bytes; expected {expected}")
             return
     try:
         fields = _fields(tar, parts)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         yield LeftOut(table, where, f"json: not valid JSON ({shortened(str(error))})")
         return
     captions = _captions(tar, parts, fields)
@@ -145,7 +160,7 @@ def _fields(tar: tarfile.TarFile, parts: Mapping[str, tarfile.TarInfo]) -> dict[
         text = _read(tar, parts["cls"]).decode("utf-8-sig", errors="surrogateescape").strip()
         fields["cls"] = int(text) if text.isdecimal() else text
     if "json" in parts:
-        content = json.loads(_read(tar, parts["json"]))
+        content = load_json(_read(tar, parts["json"]))
         fields |= content if isinstance(content, dict) else {"json": content}
     return fields
 

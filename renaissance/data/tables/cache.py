@@ -13,6 +13,7 @@ from renaissance.data.tables.files import TableFile
 from renaissance.errors import DataError
 from renaissance.files import PARTIAL, cache_home, flush_to_disk, locked
 from renaissance.launch import launch_of_process
+from renaissance.limits import read_limits
 
 # Raised whenever what is written changes its form.
 VERSION = 1
@@ -48,7 +49,7 @@ def cached(file: TableFile, purpose: str, folder: Path, write: Callable[[Path], 
     """
     identity = _digest(file.path, purpose)
     name = f"{file.name}-{identity}"
-    target = folder / f"{name}-{_digest(str(VERSION), _state(file))}.arrow"
+    target = folder / f"{name}-{_digest(str(VERSION), *_limits(), _state(file))}.arrow"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         while not target.exists():
@@ -104,6 +105,12 @@ def _state(file: TableFile) -> str:
             "access to it"
         ) from error
     return f"{status.st_size}/{status.st_mtime_ns}"
+
+
+def _limits() -> tuple[str, ...]:
+    # What was made under higher limits must not hide what is now too large.
+    limits = read_limits()
+    return tuple(map(str, (limits.record_bytes, limits.nesting, limits.tar_members)))
 
 
 def _digest(*parts: str) -> str:

@@ -3,7 +3,6 @@
 import codecs
 import csv
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -12,10 +11,7 @@ from renaissance.data.prepare.remote import open_file
 from renaissance.data.tables.arrow_rows import LINE, check_unicode, write_cells, write_objects
 from renaissance.data.tables.files import TableFile
 from renaissance.errors import DataError, quoted, shortened
-
-# Longer cells and lines are taken for a mistake, such as a quotation mark that is never closed.
-MAX_CELL = 16 << 20
-MAX_LINE = 2 * MAX_CELL
+from renaissance.limits import load_json, read_limits
 
 
 def write_delimited(table: TableFile, path: Path) -> int:
@@ -53,7 +49,9 @@ def _opened(table: TableFile) -> IO[bytes]:
 
 def _delimited_rows(file: IO[bytes], table: TableFile) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows that are not blank, each with the line that it begins in."""
-    csv.field_size_limit(MAX_CELL)
+    limits = read_limits()
+    # A longer cell is taken for a mistake, such as a quotation mark that is never closed.
+    csv.field_size_limit(limits.record_bytes)
     lines = _lines(file, table)
     if table.format == "tsv":
         # A quotation mark is part of the text, as in most files of captions.
@@ -67,8 +65,9 @@ def _delimited_rows(file: IO[bytes], table: TableFile) -> Iterator[tuple[int, li
         except csv.Error as error:
             raise DataError(
                 f"{table.path}: line {line}: not a row ({error}); expected cells with commas, "
-                "line breaks or quotation marks within quotation marks that are closed, of at most "
-                f"{MAX_CELL >> 20} MiB. Correct the line, or write the file again"
+                "line breaks or quotation marks within quotation marks that are closed, and of "
+                f"characters {limits.at_most('record_bytes')}. Correct the line, or write the file "
+                "again"
             ) from error
         if row is None:
             return
@@ -118,8 +117,8 @@ def _objects(file: IO[bytes], table: TableFile) -> Iterator[tuple[int, dict[str,
             continue
         where = f"{table.path}: line {number}"
         try:
-            content = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            content = load_json(line)
+        except ValueError as error:
             raise DataError(
                 f"{where}: not valid JSON ({error}); expected one object per line, and not "
                 f"{quoted(line)}. Correct the line, or write the file again"
@@ -136,18 +135,20 @@ def _objects(file: IO[bytes], table: TableFile) -> Iterator[tuple[int, dict[str,
 
 def _lines(file: IO[bytes], table: TableFile) -> Iterator[str]:
     """Yield the lines, which must be UTF-8, without a byte order mark."""
+    limits = read_limits()
     for number in itertools.count(1):
         where = f"{table.path}: line {number}"
         try:
-            line = file.readline(MAX_LINE)
+            line = file.readline(limits.record_bytes + 1)
         except OSError as error:
             raise DataError(f"{where}: cannot be read ({error}). Copy the file again") from error
         if not line:
             return
-        if len(line) == MAX_LINE and not line.endswith(b"\n"):
+        if len(line) > limits.record_bytes:
             raise DataError(
-                f"{where}: longer than {MAX_LINE >> 20} MiB; expected a row. It begins with "
-                f"{quoted(line[:60])}; keep images in files of their own, and name them"
+                f"{where}: longer than {limits.record_bytes:,} bytes; expected a row of "
+                f"{limits.at_most('record_bytes')}. It begins with {quoted(line[:60])}; keep "
+                "images in files of their own, and name them, or raise the limit"
             )
         if number == 1:
             if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

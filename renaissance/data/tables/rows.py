@@ -16,6 +16,7 @@ from renaissance.data.tables.files import find_tables
 from renaissance.data.tables.pictures import ImageColumn
 from renaissance.data.tables.table import Table
 from renaissance.errors import quoted
+from renaissance.limits import reading_within
 
 IMAGE = re.compile(r"image(_[0-9]+)?")
 TEXTS = ("text", "text_pair")
@@ -56,7 +57,8 @@ class TableRows(Dataset):
         self._cache = default_cache() if cache is None else context.root / cache
         found = find_tables(context.root, files)
         further = _columns_of_split(split, columns)
-        self._table = Table(found, [*columns.values(), *further], self._cache)
+        with reading_within(context.limits):
+            self._table = Table(found, [*columns.values(), *further], self._cache)
         self._name = found[0].path if len(found) == 1 else f"{found[0].path} and others"
         images = sorted(key for key in columns if IMAGE.fullmatch(key))
         self._images = {
@@ -69,7 +71,8 @@ class TableRows(Dataset):
         self.provides = frozenset(
             {*("image" for _ in images[:1]), *(key for key in columns if key not in images)}
         )
-        self._rows = self._chosen(split, context, on_empty)
+        with reading_within(context.limits):
+            self._rows = self._chosen(split, context, on_empty)
         if "id" in columns:
             self._check_ids()
 

@@ -22,10 +22,11 @@ from renaissance.data.tables.arrow_rows import CELLS, KEY, LINE
 from renaissance.data.tables.cache import cached
 from renaissance.data.tables.cells import empty, number_type, plain, plain_type
 from renaissance.data.tables.files import Format, TableFile
-from renaissance.data.tables.lines import MAX_CELL, write_delimited, write_json_lines
+from renaissance.data.tables.lines import write_delimited, write_json_lines
 from renaissance.data.tables.tar import write_tar_index
 from renaissance.data.tables.typed import is_compressed, write_arrow, write_parquet
 from renaissance.errors import DataError, did_you_mean
+from renaissance.limits import read_limits
 
 CONVERTERS: dict[Format, Callable[[TableFile, Path], int]] = {
     "csv": write_delimited,
@@ -144,15 +145,17 @@ class Table:
             DataError: If it does not; the message names the file, and the row if one is too long.
         """
         self.check_type(column, is_text, "text")
+        limits = read_limits()
         first = 0
         for _, array in self._arrays(column):
             lengths = pc.fill_null(pc.binary_length(plain(array)), 0)
             lengths = lengths.to_numpy(zero_copy_only=False)
-            if lengths.size and lengths.max() > MAX_CELL:
+            if lengths.size and lengths.max() > limits.record_bytes:
                 row = first + int(lengths.argmax())
                 raise DataError(
                     f"{self.source(row)}: column {column!r} holds a text of {lengths.max():,} "
-                    f"bytes; expected at most {MAX_CELL >> 20} MiB. Shorten it, or remove the row"
+                    f"bytes; expected {limits.at_most('record_bytes')}. Shorten it, remove the "
+                    "row, or raise the limit"
                 )
             first += len(array)
 

@@ -1,7 +1,6 @@
 """An index of a WebDataset tar: one row per key, with the position of each image."""
 
 import itertools
-import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +15,8 @@ from renaissance.data.prepare.webdataset import (
 )
 from renaissance.data.tables.arrow_rows import KEY, check_unicode, write_objects
 from renaissance.data.tables.files import TableFile
-from renaissance.data.tables.lines import MAX_CELL
 from renaissance.errors import DataError, quoted
+from renaissance.limits import load_json, read_limits
 
 # The column of a sample's image, whatever its suffix: its only one, or the first by suffix.
 IMAGE = "image"
@@ -40,7 +39,7 @@ def _samples(table: TableFile, images: set[str]) -> Iterator[tuple[str, dict[str
     """Yield the key and the columns of each sample; names of image columns go into `images`."""
     try:
         with open_tar(table.path) as tar:
-            for key, members in itertools.groupby(members_of(tar), key=key_of):
+            for key, members in itertools.groupby(members_of(tar, table.path), key=key_of):
                 row: dict[str, Any] = {}
                 for member in members:
                     row |= _columns(table, tar, member, images)
@@ -71,8 +70,8 @@ def _columns(
         return {suffix: text}
     where = f"{table.path}: {member.name}"
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = load_json(text)
+    except ValueError as error:
         raise DataError(
             f"{where}: not valid JSON ({error}): {quoted(text)}. Correct it, and write the tar "
             "again"
@@ -87,10 +86,11 @@ def _columns(
 
 def _text(table: TableFile, tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
     where = f"{table.path}: {member.name}"
-    if member.size > MAX_CELL:
+    limits = read_limits()
+    if member.size > limits.record_bytes:
         raise DataError(
-            f"{where}: {member.size} bytes; expected a text of at most {MAX_CELL >> 20} MiB. "
-            "Leave it out of the tar"
+            f"{where}: {member.size:,} bytes; expected a text of {limits.at_most('record_bytes')}. "
+            "Leave it out of the tar, or raise the limit"
         )
     file = tar.extractfile(member)
     try:

@@ -1,10 +1,12 @@
 """Tables with mistakes: one message, with file, row and value."""
 
+import io
 import json
 import tarfile
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +16,7 @@ from support.table_files import picture
 from renaissance import DataError, DatasetContext
 from renaissance.builtin.datasets.table import Table
 from renaissance.engine.labels import Question, Split, find_classes, find_distribution
+from renaissance.limits import ReadLimits
 
 TEXT = {"text": "w"}
 
@@ -137,17 +140,20 @@ def test_huge_cells_are_refused_in_bounded_memory(tmp_path: Path, name: str) -> 
     import resource
 
     size = 100 << 20
+    most = "at most 16,777,216 (data.max_record_bytes)"
     huge = "x" * size
     where = {
         "t.csv": "line 3: not a row (field larger than field limit",
-        "t.jsonl": 'line 2: longer than 32 MiB; expected a row. It begins with b\'{"w": "xx',
-        "t.parquet": "row 1: column 'w' holds a text of 104,857,600 bytes; expected at most 16 MiB",
-        "t.tar": "b.txt: 104857600 bytes; expected a text of at most 16 MiB. Leave it out",
+        "t.jsonl": f"line 2: longer than 16,777,216 bytes; expected a row of {most}. It begins "
+        'with b\'{"w": "xx',
+        "t.parquet": "row 1: column 'w' holds a text of 104,857,600 bytes; expected " + most,
+        "t.tar": f"b.txt: 104,857,600 bytes; expected a text of {most}. Leave it out",
     }
     path = tmp_path / name
     columns = TEXT
     if name == "t.csv":
-        path.write_text(f"w\na\n{huge[: 20 << 20]}\nb\n")
+        # In lines that are not too long themselves.
+        path.write_text('w\na\n"' + f"{huge[: 5 << 20]}\n" * 4 + '"\nb\n')
     elif name == "t.jsonl":
         path.write_text(json.dumps({"w": "a"}) + "\n" + json.dumps({"w": huge}) + "\n")
     elif name == "t.parquet":
@@ -164,6 +170,40 @@ def test_huge_cells_are_refused_in_bounded_memory(tmp_path: Path, name: str) -> 
     assert where[name] in str(error.value)
     if name in ("t.csv", "t.jsonl"):
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "limits", "message"),
+    [
+        ("t.csv", "w\nab\n" + "c" * 30, {"record_bytes": 20}, "line 3: longer than 20 bytes; exp"),
+        ("t.jsonl", '{"w": [[["x"]]]}', {"nesting": 3}, "line 1: not valid JSON (nested "
+         "too deeply; expected at most 3 (data.max_nesting)); expected one object"),
+        ("t.tar", "", {"record_bytes": 4}, "a.txt: 5 bytes; expected a text of at most 4 (data."),
+        ("t.tar", "", {"nesting": 2}, "b.json: not valid JSON (nested too "
+         "deeply; expected at most 2 (data.max_nesting)"),
+        ("t.tar", "", {"tar_members": 2}, "more than 2 members; expected at most 2 (data.max_tar_"
+         "members). Divide the tar, or raise the limit"),
+    ],
+)  # fmt: skip
+def test_each_limit_has_its_option(
+    tmp_path: Path, name: str, content: str, limits: dict[str, int], message: str
+) -> None:
+    if name == "t.tar":
+        members = {"a.txt": b"a dog", "b.json": b'{"w": {"x": []}}', "c.txt": b"c"}
+        with tarfile.open(tmp_path / name, "w") as tar:
+            for member, data in members.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    else:
+        (tmp_path / name).write_text(content)
+    column = {"t.tar": "__key__"}.get(name, "w")
+    options = Table.Options(files=name, columns={"label": column}, cache=str(tmp_path / "cache"))
+    context = DatasetContext(root=tmp_path, seed=0, training=True)
+    assert len(Table(options, context))
+    with pytest.raises(DataError) as error:
+        Table(options, attrs.evolve(context, limits=ReadLimits(**limits)))
+    assert str(error.value).startswith(f"{tmp_path}/{name}: {message}")
 
 
 def test_files_that_cannot_be_found(tmp_path: Path) -> None:
