@@ -100,8 +100,10 @@ def _export_image(model: Model, name: str, plain: PreTrainedModel, folder: Path)
     tower = _tower(name, plain)
     pixels = Probe.of(model).pixel_values
     with torch.no_grad():
-        states = _load(tower, folder)(pixel_values=pixels).last_hidden_state
+        output = _load(tower, folder)(pixel_values=pixels)
         ours = model.network.model.encode_image(pixels).hidden_states
+    # A backbone returns the feature maps of its stages.
+    states = output.feature_maps[-1] if "feature_maps" in output else output.last_hidden_state
     if states.dim() == 4:
         # (images, hidden, height, width) -> (images, tokens, hidden)
         states = states.flatten(2).transpose(1, 2)

@@ -1,4 +1,5 @@
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,10 @@ from transformers import (
     CLIPModel,
     DeiTForImageClassificationWithTeacher,
     Dinov2WithRegistersConfig,
+    HGNetV2Backbone,
+    HGNetV2Config,
     LevitConfig,
+    PreTrainedConfig,
     ViTMAEConfig,
     ViTMAEForPreTraining,
 )
@@ -34,6 +38,7 @@ from transformers.models.beit.modeling_beit import BeitRelativePositionBias
 
 from renaissance import PluginError, SpecError
 from renaissance.builtin.encoders.hf_image import HFImageEncoder
+from renaissance.builtin.encoders.huggingface.sizes import has_class_token
 
 FAMILIES = list(IMAGE_MODELS)
 # Special tokens before the patches.
@@ -261,11 +266,58 @@ def test_text_models_and_random_patches_are_refused(device):
         "bert": "'bert' reads no images; use an image model such as ViT",
         "vit_mae": "'vit_mae' draws at random whenever it encodes (aten.rand",
         "align_text_model": "'align_text_model' reads no images",
-        "vilt": "'vilt' reads images only together with other inputs",
+        "vilt": "'vilt' reads images only together with other inputs; use an image model",
+        "grounding-dino": "'grounding-dino' reads images only together with other inputs "
+        "(input_ids); use an image model such as ViT",
     }.items():
         with pytest.raises(PluginError) as caught, torch.device(device):
             HFImageEncoder(HFImageEncoder.Options(architecture=family), context())
         assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "library"),
+    [("conditional_detr", "timm"), ("timm_wrapper", "timm"), ("dinat", "natten")],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_library_that_is_not_installed_is_named(family, library, device):
+    if find_spec(library) is not None:
+        pytest.skip(f"{library} is installed")
+    with pytest.raises(PluginError) as caught, torch.device(device):
+        HFImageEncoder(HFImageEncoder.Options(architecture=family), context())
+    assert str(caught.value) == (
+        f"hf-image: {family!r} needs the library {library}, which is not installed; run "
+        f"pip install {library}, or use another family"
+    )
+
+
+HGNET = {
+    "embedding_size": 8, "depths": [1, 1], "hidden_sizes": [8, 16], "stem_channels": [3, 4, 8],
+    "stage_in_channels": [8, 8], "stage_mid_channels": [4, 4], "stage_out_channels": [8, 16],
+    "stage_num_blocks": [1, 1], "stage_downsample": [False, True], "stage_light_block": [False] * 2,
+    "stage_kernel_size": [3, 3], "stage_numb_of_layers": [2, 2],
+}  # fmt: skip
+
+
+def test_of_a_backbone_the_last_feature_map_is_taken(tmp_path):
+    model = save(tmp_path, HGNetV2Backbone(HGNetV2Config(**HGNET)))
+    encoder = load(tmp_path)
+    expected = model(pixel_values=images()).feature_maps[-1]
+    assert expected.shape == (3, 16, 4, 4)
+    assert encoder.hidden_size == 16
+    assert encoder.image_summary == "mean"
+    torch.testing.assert_close(encoder.encode_image(images()).hidden_states, as_tokens(expected))
+    # Nothing would wait for a gradient of what is not used.
+    encoder.train().encode_image(images()).hidden_states.sum().backward()
+    assert all(p.grad is not None for p in encoder.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "expected"), [(49, False), (50, True), (54, True), (100, False), (300, False)]
+)
+def test_queries_of_a_detector_are_no_class_token(num_tokens, expected):
+    states = torch.zeros(1, num_tokens, 8)
+    assert has_class_token(PreTrainedConfig(), states, 224) is expected
 
 
 def test_the_advice_for_a_vit_mae_works(tmp_path):

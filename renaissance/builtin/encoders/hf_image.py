@@ -9,6 +9,7 @@ import attrs
 from torch import Tensor
 
 from renaissance import Encoder, EncoderContext, Tokens, own_precision
+from renaissance.builtin.encoders.huggingface.outputs import image_states
 from renaissance.builtin.encoders.huggingface.positions import (
     antialias_of,
     resized_image_table,
@@ -73,7 +74,7 @@ class HFImageEncoder(Encoder):
         """Encode images; every token is real."""
         weight = first_weight(self.model)
         with own_precision(weight):
-            states = self.model(pixel_values=pixel_values.to(weight.dtype)).last_hidden_state
+            states = image_states(self.model(pixel_values=pixel_values.to(weight.dtype)))
         if states.dim() == 4:
             # (images, hidden, height, width) -> (images, tokens, hidden)
             states = states.flatten(2).transpose(1, 2)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,6 +12,7 @@ import torch
 
 from renaissance import CheckpointError, SpecError
 from renaissance.builtin.encoders.huggingface.configs import unreadable
+from renaissance.builtin.encoders.huggingface.missing_library import missing_library
 from renaissance.builtin.encoders.huggingface.weight_files import check_weight_files
 from renaissance.builtin.encoders.huggingface.weights import check_weights
 
@@ -31,14 +33,17 @@ def build_model(where: str, config: PreTrainedConfig, model_class: ModelClass) -
     """
     try:
         with _quiet():
-            return model_class._from_config(config, **_arguments(model_class)).eval()
+            return _with_attention(model_class, partial(model_class._from_config, config)).eval()
+    except ImportError as error:
+        raise missing_library(where, config.model_type, error) from error
     # The library does not validate configs: a bad one can raise any error.
     except Exception as error:
         if torch.get_default_device().type == "meta":
             raise  # Perhaps only for want of values; a caller can try again with some.
         raise SpecError(
             f"{where}: config: no {config.model_type!r} model can be built with it "
-            f"({type(error).__name__}: {error}); fix the keys that you override"
+            f"({type(error).__name__}: {' '.join(str(error).split())}); fix the keys that you "
+            "override, or name a checkpoint, whose config.json fits"
         ) from error
 
 
@@ -82,14 +87,17 @@ def _read(
 ) -> tuple[PreTrainedModel, frozenset[str]]:
     try:
         with _quiet():
-            model, info = model_class.from_pretrained(
+            read = partial(
+                model_class.from_pretrained,
                 checkpoint,
                 config=config,
                 output_loading_info=True,
                 use_safetensors=True,
                 **options,
-                **_arguments(model_class),
             )
+            model, info = _with_attention(model_class, read)
+    except ImportError as error:
+        raise missing_library(where, config.model_type, error) from error
     except RuntimeError as error:
         raise CheckpointError(
             f"{where}: checkpoint: the weights of '{checkpoint}' do not fit its own config.json: "
@@ -102,14 +110,28 @@ def _read(
     return model, frozenset(info["missing_keys"])
 
 
+def _with_attention(model_class: ModelClass, make: Callable[..., Any]) -> Any:
+    """Make a model with fused attention, or with plain attention where parts of it have no other.
+
+    Requesting SDPA is an error for families without it, mostly convolutional ones. Without any
+    request, a config.json may name a repository whose kernels are downloaded and run.
+    """
+    arguments = _arguments(model_class)
+    if model_class._supports_sdpa:
+        try:
+            return make(**arguments, attn_implementation="sdpa")
+        except ValueError as error:
+            # What the whole supports, its backbone may not.
+            if "scaled_dot_product_attention" not in str(error):
+                raise
+    return make(**arguments, attn_implementation="eager")
+
+
 def _arguments(model_class: ModelClass) -> dict[str, Any]:
     arguments: dict[str, Any] = {"dtype": torch.float32}
     # Encoders return token states, so the parameters of the library's pooler would be unused.
     if "add_pooling_layer" in signature(model_class).parameters:
         arguments["add_pooling_layer"] = False
-    # Requesting SDPA is an error for families without it, mostly convolutional ones. Without any
-    # request, a config.json may name a repository whose kernels are downloaded and run.
-    arguments["attn_implementation"] = "sdpa" if model_class._supports_sdpa else "eager"
     return arguments
 
 

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from renaissance import EncoderContext, PluginError
 from renaissance.builtin.encoders.huggingface.attention import MaskForm, mask_argument
+from renaissance.builtin.encoders.huggingface.outputs import image_states
 from renaissance.builtin.encoders.huggingface.segments import segment_argument
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def dry_run(
                 output = model(input_ids=input_ids, attention_mask=mask, **segments)
             else:
                 output = model(pixel_values=example_image(context, model.device))
-            states = output.last_hidden_state
+            states = output.last_hidden_state if modality == "text" else image_states(output)
     # A family that does not accept these inputs can raise any error.
     except Exception as error:
         # Not the model's device: some families make some of their parameters elsewhere.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from renaissance import PluginError
 from renaissance.builtin.encoders.huggingface.building import ModelClass
+from renaissance.builtin.encoders.huggingface.missing_library import missing_library
 
 if TYPE_CHECKING:
     # Importing it takes a second, and listing plugins does without.
@@ -91,12 +92,19 @@ def image_model_class(where: str, config: PreTrainedConfig) -> ModelClass:
         PluginError: If the family has no such class, or does not read images.
     """
     model_class = _single_class(where, config, IMAGE_REMEDY)
-    if _main_input(model_class) != "pixel_values":
-        reads = (
-            "reads images only together with other inputs"
-            if "pixel_values" in signature(model_class.forward).parameters
-            else "reads no images"
-        )
+    parameters = signature(model_class.forward).parameters
+    others = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and name not in ("self", "pixel_values")
+    ]
+    if _main_input(model_class) != "pixel_values" or others:
+        reads = "reads no images"
+        if "pixel_values" in parameters:
+            reads = "reads images only together with other inputs"
+            reads += f" ({', '.join(others)})" if others else ""
         raise PluginError(
             f"{where}: {config.model_type!r} {reads}; {IMAGE_REMEDY} (text models go to 'hf-text')"
         )
@@ -136,9 +144,7 @@ def _single_class(where: str, config: PreTrainedConfig, remedy: str) -> ModelCla
         # A class that needs a library which is not installed raises when it is touched.
         signature(model_class.forward)
     except ImportError as error:
-        raise PluginError(
-            f"{where}: {config.model_type!r} cannot be used here: {' '.join(str(error).split())}"
-        ) from error
+        raise missing_library(where, config.model_type, error) from error
     return model_class
 
 

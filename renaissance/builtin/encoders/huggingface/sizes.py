@@ -115,9 +115,10 @@ def has_class_token(config: PreTrainedConfig, states: Tensor, image_size: int) -
     if hasattr(config, "patch_size") and not hasattr(config, "depths"):
         height, width = _pair(config.patch_size)
         return num_tokens > (image_size // height) * (image_size // width)
-    # In stages, the number of tokens of a grid is known from the output alone.
-    side = isqrt(num_tokens)
-    return side * side != num_tokens or image_size % side != 0
+    # In stages, the number of tokens of a grid is known from the output alone: the largest grid
+    # that divides the image, with few tokens beside it. The queries of a detector are no grid.
+    side = next(side for side in range(isqrt(num_tokens), 0, -1) if image_size % side == 0)
+    return 0 < num_tokens - side * side <= side
 
 
 def has_image_size(config: PreTrainedConfig, image_size: int) -> bool:
