@@ -16,6 +16,16 @@ Image.MAX_IMAGE_PIXELS = None
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 100_000_000
+GIT_LFS_START = b"version https://git-lfs"
+# What files begin with that Pillow should have read, and what that tells.
+STARTS = {
+    png.PNG_START: "a PNG with a damaged header",
+    jpeg.JPEG_START: "a JPEG with a damaged header",
+    b"GIF8": "a GIF with a damaged header",
+    b"II*\0": "a TIFF with a damaged header",
+    b"MM\0*": "a TIFF with a damaged header",
+    GIT_LFS_START: "a pointer of git-lfs to a file that was not fetched; run git lfs pull",
+}
 # By Pillow's name for the pixels of a PNG.
 KEY_SCALES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}
 
@@ -110,9 +120,13 @@ def open_image(data: bytes | memoryview, source: str) -> Image.Image:
         _scale_key(image)
         return image
     except UnidentifiedImageError as error:
-        start = f"it starts with {bytes(data[:8])!r}"
-        fault = f"not an image that Pillow can read: {start}"
-        raise undecodable(source, f"no known format; {start}", fault) from error
+        start = bytes(data[: len(GIT_LFS_START)])
+        found = next((name for begin, name in STARTS.items() if start.startswith(begin)), None)
+        if found is not None:
+            raise undecodable(source, found) from error
+        shown = f"it starts with {start[:8]!r}"
+        fault = f"not an image that Pillow can read: {shown}"
+        raise undecodable(source, f"no known format; {shown}", fault) from error
     # Decoders raise all kinds of errors on damaged headers.
     except Exception as error:
         raise undecodable(source, f"{type(error).__name__}: {error}") from error

@@ -119,6 +119,28 @@ def test_only_formats_of_pictures_are_opened(data: bytes) -> None:
     assert str(decode_fault(data, LIMITS)).startswith("not an image that Pillow can read")
 
 
+@pytest.mark.parametrize(
+    ("data", "cause"),
+    [
+        (png.png(GREY, GREY_ROWS).replace(b"IHDR", b"IHDX"), "a PNG with a damaged header"),
+        (png.png(GREY[:-1] + b"?", GREY_ROWS), "a PNG with a damaged header"),
+        (png.png(png.header(0, 16, 8, 0), GREY_ROWS), "a PNG with a damaged header"),
+        (JPEG[:2] + JPEG[-2:], "a JPEG with a damaged header"),
+        (b"GIF89a", "a GIF with a damaged header"),
+        (b"II*\0" + bytes(9), "a TIFF with a damaged header"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "a pointer of git-lfs to a file that was not fetched; run git lfs pull",
+        ),
+    ],
+)
+def test_a_damaged_header_is_no_unknown_format(data: bytes, cause: str) -> None:
+    with pytest.raises(DataError) as error:
+        open_image(data, "here")
+    assert str(error.value).startswith(f"here: image cannot be decoded ({cause}); expected a whole")
+    assert image_fault(data, LIMITS) == f"image cannot be decoded ({cause})"
+
+
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
 def test_these_formats_are_opened(file_format: str) -> None:
     data = encoded(smooth_picture(40, 30), file_format)
