@@ -338,16 +338,75 @@ def test_webdataset_tars(tmp_path: Path) -> None:
     }
     assert rows["x/2.png"]["image"] == picture(2)
     assert rows["5.png"]["image"] == picture(5)
+    read = "an image (jpg, jpeg, png, webp, gif, bmp, tif, tiff, jp2, avif, ppm), txt, json and cls"
     assert [(e.reason, e.is_row) for e in report.left_out] == [
         ("caption 0 is not valid Unicode", False),
-        ("no caption", True),
+        ("no caption: caption 0 is not valid Unicode", True),
         ("no image among txt", True),
+        (f"1 file that is not read; expected {read} of each sample", False),
     ]
+    assert report.left_out[-1].record == f"{shards}/b.tar: *.seg.png"
     for source in (f"{shards}/*.tar", f"file://{shards}/*.tar", f"file://{shards}"):
         other = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
         prepare(source, other)
         files = [folder / "image_text_0.arrow" for folder in (tmp_path / "out", other)]
         assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_files_of_a_tar_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    members = [
+        (f"{i}.{kind}", picture(i) if kind == "png" else b"text")
+        for i in range(3)
+        for kind in ("png", "heic", "txt", "npy", "jpg")
+    ]
+    path = write_tar(tmp_path / "a.tar", members)
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(tarfile.TarInfo("3.txt"), io.BytesIO(b""))
+        link = tarfile.TarInfo("3.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "0.png"
+        tar.addfile(link)
+    report = prepare(path, tmp_path / "out")
+    counts = {entry.record.rpartition(" *.")[2]: entry.reason for entry in report.left_out[1:]}
+    assert {kind: reason.partition(";")[0] for kind, reason in counts.items()} == {
+        "heic": "3 files that are not read",
+        "npy": "3 files that are not read",
+        "jpg": "3 files that are not read",
+        "png (a link)": "1 file that is not read",
+    }
+    assert report.left_out[0].reason == "no image among txt, png (a link)"
+    assert [entry.is_row for entry in report.left_out] == [True, False, False, False, False]
+    assert len(rows_of(tmp_path / "out" / "image_text_0.arrow")) == 3
+
+
+def test_the_reason_why_a_sample_of_a_tar_is_left_out_is_the_true_one(tmp_path: Path) -> None:
+    path = write_tar(
+        tmp_path / "a.tar",
+        [
+            *(("0.png", picture()), ("0.txt", b"one")),
+            *(("1.heic", b""), ("1.txt", b"one")),
+            ("2.png", picture()),
+            *(("3.png", picture()), ("3.json", b'{"label": "dog", "url": "http://x"}')),
+            *(("4.png", picture()), ("4.json", b"[]")),
+            *(("5.png", picture()), ("5.txt", b" ")),
+            *(("6.png", picture()), ("6.json", b'{"caption": null}')),
+            *(("7.png", picture()), ("7.json", b'{"caption": ')),
+            *(("8.tiff", picture()), ("8.json", b'{"text": "a"}')),
+            *(("9.png", b""), ("9.txt", b"a")),
+        ],
+    )
+    options = PrepareOptions(output=tmp_path / "out", progress=False, max_missing=1)
+    entries = [e for e in write_tables(source_of("image-text", path), options).left_out if e.is_row]
+    assert [entry.reason for entry in entries] == [
+        "no image among heic, txt",
+        "no txt or json among png",
+        "no txt, and no caption or text in json, which has label, url",
+        "no txt, and no caption or text in json, which is not an object",
+        "no caption: caption 0 is empty",
+        "no caption: caption 0 is not text but NoneType",
+        "json: not valid JSON (Expecting value: line 1 column 13 (char 12))",
+        "the file is empty",
+    ]
+    assert len(rows_of(tmp_path / "out" / "image_text_0.arrow")) == 2
 
 
 def test_further_keys_of_a_tar_are_kept(tmp_path: Path) -> None:

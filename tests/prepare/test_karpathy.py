@@ -196,7 +196,7 @@ def test_empty_captions_are_left_out_and_listed(tmp_path: Path) -> None:
     assert "y.jpg" not in {row["image_id"] for row in rows}
     listed = [(Path(e.record).name, e.reason, e.is_row) for e in report.left_out]
     assert ("x.jpg", "caption 1 is empty", False) in listed
-    assert ("y.jpg", "no caption", True) in listed
+    assert ("y.jpg", "no caption: caption 0 is empty", True) in listed
 
 
 def test_too_many_missing_images_stop_it_before_anything_is_written(tmp_path: Path) -> None:

@@ -79,4 +79,5 @@ def captioned(
         texts = [captions[index] for index in kept]
         yield Record(table, {"image": image}, {"caption": texts, **values}, len(texts))
     else:
-        yield LeftOut(table, str(image), "no caption")
+        reason = f"no caption: {left_out[0].reason}" if left_out else "no caption"
+        yield LeftOut(table, str(image), reason)

@@ -3,7 +3,8 @@
 import contextlib
 import itertools
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import IO, Any, TypeAlias, cast
 
@@ -13,9 +14,12 @@ from renaissance.data.prepare.rows import captioned
 from renaissance.errors import DataError, shortened
 from renaissance.limits import load_json, read_limits
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jp2", "avif", "ppm")
+TEXT_SUFFIXES = ("txt", "json", "cls")
 # Keys under which the JSON of a sample may hold its caption, if it has no text file.
 CAPTION_KEYS = ("caption", "text")
+# Kinds of files that are reported by name.
+MAX_KINDS = 20
 
 
 # From where a sample is, for messages, and its further values, to its table and what to write.
@@ -37,17 +41,22 @@ def tar_records(
     Raises:
         DataError: If it is not a whole tar.
     """
+    ignored: Counter[str] = Counter()
     try:
         with open_tar(path) as tar:
             for key, members in itertools.groupby(members_of(tar, path), key=key_of):
-                parts = {suffix_of(member): member for member in members}
-                yield from _sample(table, path, key, tar, parts, describe)
+                parts, kinds = _parts(members, ignored)
+                yield from _sample(table, path, key, tar, parts, kinds, describe)
     # Damaged headers raise all of these.
     except (OSError, tarfile.TarError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: not a whole tar ({error}); expected an uncompressed tar of key.jpg, key.txt, "
             "key.json. Unpack it if it is compressed, or download it again"
         ) from error
+    for kind, count in ignored.items():
+        files = "1 file that is not read" if count == 1 else f"{count:,} files that are not read"
+        expected = f"an image ({', '.join(IMAGE_SUFFIXES)}), txt, json and cls of each sample"
+        yield LeftOut(table, f"{path}: {kind}", f"{files}; expected {expected}", is_row=False)
 
 
 class _Bounded:
@@ -87,7 +96,7 @@ def open_tar(path: str) -> Iterator[tarfile.TarFile]:
 
 
 def members_of(tar: tarfile.TarFile, path: str) -> Iterator[tarfile.TarInfo]:
-    """Yield the files in a tar, in their order.
+    """Yield the files and links in a tar, in their order.
 
     Raises:
         DataError: If it has more members than the limits allow.
@@ -104,7 +113,7 @@ def members_of(tar: tarfile.TarFile, path: str) -> Iterator[tarfile.TarInfo]:
             )
         # tarfile would keep all members in memory.
         tar.members.clear()  # type: ignore[attr-defined]
-        if member.isfile():
+        if not member.isdir():
             yield member
 
 
@@ -120,21 +129,42 @@ def suffix_of(member: tarfile.TarInfo) -> str:
     return PurePosixPath(member.name).name.partition(".")[2].lower()
 
 
+def _parts(
+    members: Iterable[tarfile.TarInfo], ignored: Counter[str]
+) -> tuple[dict[str, tarfile.TarInfo], list[str]]:
+    """Return the files of a sample that are read, and the kinds of all; count the others."""
+    parts: dict[str, tarfile.TarInfo] = {}
+    kinds: list[str] = []
+    for member in members:
+        suffix = suffix_of(member)
+        kind = suffix if member.isfile() else f"{suffix} (a link)"
+        if len(kinds) < MAX_KINDS:
+            kinds.append(kind)
+        has_image = not parts.keys().isdisjoint(IMAGE_SUFFIXES)
+        if kind in TEXT_SUFFIXES or (kind in IMAGE_SUFFIXES and not has_image):
+            parts[kind] = member
+        else:
+            name = f"*.{kind}"
+            ignored[name if name in ignored or len(ignored) < MAX_KINDS else "others"] += 1
+    return parts, kinds
+
+
 def _sample(
     table: str,
     path: str,
     key: str,
     tar: tarfile.TarFile,
     parts: Mapping[str, tarfile.TarInfo],
+    kinds: Sequence[str],
     describe: Describe | None,
 ) -> Iterator[Record | LeftOut]:
     where = f"{path}: {key}"
     suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in parts), None)
     if suffix is None:
-        yield LeftOut(table, where, f"no image among {shortened(', '.join(parts))}")
+        yield LeftOut(table, where, f"no image among {shortened(', '.join(kinds))}")
         return
     limits = read_limits()
-    for name in ("txt", "json", "cls"):
+    for name in TEXT_SUFFIXES:
         if name in parts and parts[name].size > limits.record_bytes:
             expected = limits.at_most("record_bytes")
             yield LeftOut(table, where, f"{name}: {parts[name].size:,} bytes; expected {expected}")
@@ -145,6 +175,9 @@ def _sample(
         yield LeftOut(table, where, f"json: not valid JSON ({shortened(str(error))})")
         return
     captions = _captions(tar, parts, fields)
+    if not captions:
+        yield LeftOut(table, where, _no_caption(kinds, fields))
+        return
     image = ImageFile(path, parts[suffix].offset_data, parts[suffix].size)
     values = {"image_id": f"{key}.{suffix}", "split": "train"}
     if describe is not None:
@@ -174,6 +207,14 @@ def _captions(
     if "txt" in parts:
         return [_read(tar, parts["txt"]).decode("utf-8-sig", errors="surrogateescape")]
     return caption if isinstance(caption, list) else [caption]
+
+
+def _no_caption(kinds: Sequence[str], fields: Mapping[str, Any]) -> str:
+    if "json" in kinds:
+        keys = f"has {shortened(', '.join(fields) or 'nothing')}"
+        has = "is not an object" if "json" in fields else keys
+        return f"no txt, and no {' or '.join(CAPTION_KEYS)} in json, which {has}"
+    return f"no txt or json among {shortened(', '.join(kinds))}"
 
 
 def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -34,7 +34,7 @@ from renaissance.errors import DataError, quoted, shortened
 
 # Rows in which images and texts are looked for.
 NUM_GUESSED = 50
-SUFFIXES = {f".{suffix}" for suffix in (*IMAGE_SUFFIXES, "tif", "tiff")}
+SUFFIXES = {f".{suffix}" for suffix in IMAGE_SUFFIXES}
 
 
 class InspectedTable:

@@ -57,6 +57,8 @@ def _columns(
     table: TableFile, tar: tarfile.TarFile, member: tarfile.TarInfo, images: set[str]
 ) -> dict[str, Any]:
     suffix = suffix_of(member)
+    if not member.isfile():
+        return {}
     kind = suffix.rpartition(".")[2]
     if kind in IMAGE_SUFFIXES:
         images.add(suffix)
