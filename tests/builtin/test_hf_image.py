@@ -291,6 +291,17 @@ def test_a_library_that_is_not_installed_is_named(family, library, device):
     )
 
 
+def test_a_model_without_states_of_tokens_is_refused_by_name():
+    # Without values, in a tenth of the time.
+    with pytest.raises(PluginError) as caught, torch.device("meta"):
+        HFImageEncoder(HFImageEncoder.Options(architecture="maskformer"), context())
+    assert str(caught.value) == (
+        "hf-image: 'maskformer' cannot encode a plain image (it returns a MaskFormerModelOutput, "
+        "which has no states of tokens); use another family, or fix the config keys if you "
+        "override any"
+    )
+
+
 HGNET = {
     "embedding_size": 8, "depths": [1, 1], "hidden_sizes": [8, 16], "stem_channels": [3, 4, 8],
     "stage_in_channels": [8, 8], "stage_mid_channels": [4, 4], "stage_out_channels": [8, 16],

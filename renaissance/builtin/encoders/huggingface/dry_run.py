@@ -11,7 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from renaissance import EncoderContext, PluginError
 from renaissance.builtin.encoders.huggingface.attention import MaskForm, mask_argument
-from renaissance.builtin.encoders.huggingface.outputs import image_states
+from renaissance.builtin.encoders.huggingface.outputs import (
+    cannot_encode,
+    has_no_states,
+    image_states,
+)
 from renaissance.builtin.encoders.huggingface.segments import segment_argument
 
 if TYPE_CHECKING:
@@ -75,13 +79,10 @@ def dry_run(
     # A family that does not accept these inputs can raise any error.
     except Exception as error:
         # Not the model's device: some families make some of their parameters elsewhere.
-        if any(parameter.is_meta for parameter in model.parameters()):
+        is_meta = any(parameter.is_meta for parameter in model.parameters())
+        if is_meta and not has_no_states(error):
             raise  # Perhaps only for want of values; a caller can try again with some.
-        raise PluginError(
-            f"{where}: {model.config.model_type!r} cannot encode a plain {modality} "
-            f"({type(error).__name__}: {error}); fix the config keys that you override, or use "
-            "another family"
-        ) from error
+        raise cannot_encode(where, model.config.model_type, modality, error) from error
     finally:
         # Some families, such as LeViT, keep what they derive from weights until training begins;
         # weights that are loaded later would not count.

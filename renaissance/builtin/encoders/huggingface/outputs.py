@@ -1,8 +1,12 @@
-"""Where the output of a Hugging Face image model has its states."""
+"""Where the output of a Hugging Face model has its states."""
 
 from typing import Any, cast
 
 from torch import Tensor
+
+from renaissance import PluginError
+
+STATES = "last_hidden_state"
 
 
 def image_states(output: Any) -> Tensor:
@@ -16,3 +20,19 @@ def image_states(output: Any) -> Tensor:
     """
     maps = output.get("feature_maps")
     return cast(Tensor, output.last_hidden_state if maps is None else maps[-1])
+
+
+def has_no_states(error: Exception) -> bool:
+    """Return whether an error says that an output has no states, whatever its values are."""
+    return isinstance(error, AttributeError) and error.name == STATES
+
+
+def cannot_encode(where: str, family: str, modality: str, error: Exception) -> PluginError:
+    """Return the error for a model that fails to encode a plain text or image."""
+    cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if isinstance(error, AttributeError) and error.name == STATES:
+        cause = f"it returns a {type(error.obj).__name__}, which has no states of tokens"
+    return PluginError(
+        f"{where}: {family!r} cannot encode a plain {modality} ({cause}); use another family, or "
+        "fix the config keys if you override any"
+    )

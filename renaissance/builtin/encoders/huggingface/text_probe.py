@@ -16,6 +16,7 @@ from renaissance import EncoderContext, PluginError, SpecError
 from renaissance.builtin.encoders.huggingface.attention import MaskForm, mask_argument
 from renaissance.builtin.encoders.huggingface.building import ModelClass
 from renaissance.builtin.encoders.huggingface.families import TEXT_REMEDY
+from renaissance.builtin.encoders.huggingface.outputs import cannot_encode
 from renaissance.builtin.encoders.huggingface.sizes import count_text_positions
 from renaissance.builtin.encoders.huggingface.small_copy import (
     MAX_PARAMETERS,
@@ -106,11 +107,7 @@ def _checked(
             states: Tensor = model(input_ids=input_ids, attention_mask=mask).last_hidden_state
         # A family that does not accept these inputs can raise any error.
         except Exception as error:
-            raise PluginError(
-                f"{where}: {model.config.model_type!r} cannot encode a plain text "
-                f"({type(error).__name__}: {error}); fix the config keys that you override, or "
-                "use another family"
-            ) from error
+            raise cannot_encode(where, model.config.model_type, "text", error) from error
         return states
 
     try:
