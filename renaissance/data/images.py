@@ -29,6 +29,7 @@ UPRIGHT = {
 # Formats in which Pillow scales the levels of mode I to 16 bits. Pictures in memory have none.
 SCALED_TO_16_BITS = (None, "PNG", "PPM")
 BITS_PER_SAMPLE_TAG, PHOTOMETRIC_TAG, WHITE_IS_ZERO = 258, 262, 0
+SAMPLE_FORMAT, SIGNED = 339, 2
 # Larger pictures are converted in strips of about this size: on a picture of 100 million pixels,
 # that takes a third of the time and half of the memory.
 STRIP_PIXELS = 1 << 18
@@ -113,7 +114,9 @@ def upright(image: Image.Image, picture: Image.Image) -> Image.Image:
 def range_fault(image: Image.Image) -> str | None:
     """Return why the levels of a picture cannot be scaled to 8 bits, or None; only opens it."""
     is_deep = image.mode == "F" or (image.mode == "I" and image.format not in SCALED_TO_16_BITS)
-    if not is_deep:
+    # Pillow reads signed levels of 8 bits as unsigned ones.
+    is_signed = SIGNED in getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, ())
+    if not is_deep and not is_signed:
         return None
     kind = "floating-point numbers" if image.mode == "F" else "signed or 32-bit integers"
     return (

@@ -22,8 +22,8 @@ STARTS = {
     png.PNG_START: "a PNG with a damaged header",
     jpeg.JPEG_START: "a JPEG with a damaged header",
     b"GIF8": "a GIF with a damaged header",
-    b"II*\0": "a TIFF with a damaged header",
-    b"MM\0*": "a TIFF with a damaged header",
+    b"II*\0": "a TIFF with a damaged header, or of a kind that Pillow does not read",
+    b"MM\0*": "a TIFF with a damaged header, or of a kind that Pillow does not read",
     GIT_LFS_START: "a pointer of git-lfs to a file that was not fetched; run git lfs pull",
 }
 # By Pillow's name for the pixels of a PNG.

@@ -97,6 +97,21 @@ def test_damaged_metadata_do_not_sink_a_picture(data: bytes, tmp_path: Path) -> 
     assert [fault for fault in faults if "row 0" in fault] == []
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        png.png(GREY, GREY_ROWS)[:-1] + b"?",
+        png.png(GREY, GREY_ROWS)[:-8],
+        png.png(GREY, GREY_ROWS)[:-12],
+    ],
+    ids=["a wrong checksum of the end", "a cut end", "no end"],
+)
+def test_a_png_with_all_pixels_and_a_damaged_end_is_whole(data: bytes) -> None:
+    assert np.array_equal(train(data), train(png.png(GREY, GREY_ROWS)))
+    assert image_fault(data, LIMITS) is None
+    assert decode_fault(data, LIMITS) is None
+
+
 @pytest.mark.parametrize("keyword", [b"Raw profile type exif", b"XML:com.adobe.xmp"])
 def test_the_orientation_is_read_from_texts_of_a_png_too(keyword: bytes) -> None:
     exif = Image.Exif()
@@ -127,7 +142,10 @@ def test_only_formats_of_pictures_are_opened(data: bytes) -> None:
         (png.png(png.header(0, 16, 8, 0), GREY_ROWS), "a PNG with a damaged header"),
         (JPEG[:2] + JPEG[-2:], "a JPEG with a damaged header"),
         (b"GIF89a", "a GIF with a damaged header"),
-        (b"II*\0" + bytes(9), "a TIFF with a damaged header"),
+        (
+            b"II*\0" + bytes(9),
+            "a TIFF with a damaged header, or of a kind that Pillow does not read",
+        ),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
             "a pointer of git-lfs to a file that was not fetched; run git lfs pull",

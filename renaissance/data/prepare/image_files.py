@@ -71,18 +71,27 @@ def image_fault(data: bytes, limits: ImageLimits) -> str | None:
     fault = limits.fault(image) or range_fault(image)
     if fault is not None:
         return fault
+    end = _missing_end(data)
+    # Training tells: the end alone may be damaged, of a picture with all its pixels.
+    if end is not None and _decoding_fault(data, limits) is not None:
+        return f"cut short: no {end}"
+    return None
+
+
+def _missing_end(data: bytes) -> str | None:
     if data.startswith(JPEG_START) and not has_end(data):
-        return "cut short: no JPEG end mark"
+        return "JPEG end mark"
     if data.startswith(PNG_START) and PNG_END not in data:
-        return "cut short: no PNG end chunk"
+        return "PNG end chunk"
     return None
 
 
 def decode_fault(data: bytes, limits: ImageLimits) -> str | None:
     """Return what is wrong with an image file, or None; every pixel is decoded, as in training."""
-    fault = image_fault(data, limits)
-    if fault is not None:
-        return fault
+    return image_fault(data, limits) or _decoding_fault(data, limits)
+
+
+def _decoding_fault(data: bytes, limits: ImageLimits) -> str | None:
     try:
         decoded(open_image(data, ""), limits, "", lambda image: upright(image, to_rgb(image)))
     except ImageFaultError as error:
