@@ -8,6 +8,8 @@ from typing import Any
 
 import attrs
 
+from renaissance.errors import quoted
+
 # Largest record of a download, in bytes. No dataset comes near it, but a damaged file may.
 MAX_DOWNLOAD_RECORD = 64 << 20
 # The highest limits: Python itself gives up at about a thousand lists within each other, and counts
@@ -63,10 +65,11 @@ def load_json(text: str | bytes) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: If it is not valid, or nested more deeply than the limits allow.
+        ValueError: If it is not valid, names a key twice, or is nested more deeply than the limits
+            allow.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_object)
     except RecursionError as error:
         raise nested_too_deeply() from error
     opened = (text.count("["), text.count("{")) if isinstance(text, str) else (
@@ -74,6 +77,16 @@ def load_json(text: str | bytes) -> Any:
     )  # fmt: skip
     check_nesting(value, sum(opened))
     return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in names if names.count(name) > 1)
+        # Python would keep the last one, and lose the others without a word.
+        raise ValueError(f"the key {quoted(name)} is there twice")
+    return content
 
 
 def check_nesting(value: object, num_opened: int) -> None:

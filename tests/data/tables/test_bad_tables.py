@@ -104,6 +104,7 @@ def test_quotes_in_tsv_files_are_text(tmp_path: Path) -> None:
         ("t.jsonl", '{"w": "a"}\n{"w": \n', "line 2: not valid JSON (Expecting value: line"),
         ("t.jsonl", '{"w": "a"}\n[1]\n', "line 2: [1]; expected a JSON object, such as {"),
         ("t.jsonl", '{"w": "\\ud800"}\n', "line 1: a text is not valid Unicode (surrogates not"),
+        ("t.jsonl", '{"w": "a", "w": "b"}', "line 1: not valid JSON (the key 'w' is there twice)"),
         ("t.jsonl", "[" * 100_000, "line 1: not valid JSON ("),
         ("t.parquet", "PAR1", "not a whole Parquet file ("),
         ("t.arrow", "ARROW1", "not a whole Arrow file of 6 bytes ("),
