@@ -13,6 +13,8 @@ from typing import Any
 
 # Appended to the name of a file while it is being written.
 PARTIAL = ".partial"
+# The first words of the text file that stands for a large file in a git repository.
+LFS_POINTER = b"version https://git-lfs"
 # Seconds between two attempts at a lock.
 LOCK_POLL = 0.05
 

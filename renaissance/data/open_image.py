@@ -8,6 +8,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from renaissance.data import jpeg, png
 from renaissance.errors import DataError
+from renaissance.files import LFS_POINTER
 
 # Sizes are checked here, against the run's own limit and with the record's name.
 Image.MAX_IMAGE_PIXELS = None
@@ -16,7 +17,6 @@ Image.MAX_IMAGE_PIXELS = None
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 100_000_000
-GIT_LFS_START = b"version https://git-lfs"
 # What files begin with that Pillow should have read, and what that tells.
 STARTS = {
     png.PNG_START: "a PNG with a damaged header",
@@ -24,7 +24,7 @@ STARTS = {
     b"GIF8": "a GIF with a damaged header",
     b"II*\0": "a TIFF with a damaged header, or of a kind that Pillow does not read",
     b"MM\0*": "a TIFF with a damaged header, or of a kind that Pillow does not read",
-    GIT_LFS_START: "a pointer of git-lfs to a file that was not fetched; run git lfs pull",
+    LFS_POINTER: "a pointer of git-lfs to a file that was not fetched; run git lfs pull",
 }
 # By Pillow's name for the pixels of a PNG.
 KEY_SCALES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}
@@ -120,7 +120,7 @@ def open_image(data: bytes | memoryview, source: str) -> Image.Image:
         _scale_key(image)
         return image
     except UnidentifiedImageError as error:
-        start = bytes(data[: len(GIT_LFS_START)])
+        start = bytes(data[: len(LFS_POINTER)])
         found = next((name for begin, name in STARTS.items() if start.startswith(begin)), None)
         if found is not None:
             raise undecodable(source, found) from error

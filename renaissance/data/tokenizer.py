@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Collection, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
 from renaissance.contracts.dataset import Dataset
 from renaissance.errors import SpecError, printed, quoted
+from renaissance.files import LFS_POINTER
 
 # `data.tokenizer = "dataset"`: whole words, for a dataset with a fixed vocabulary.
 DATASET = "dataset"
@@ -150,10 +152,32 @@ def _from_pretrained(source: str, key: str) -> PreTrainedTokenizerFast:
         kind = "folder" if Path(source).is_dir() else "name"
         is_own = key == "data.tokenizer"
         other = "'dataset'" if is_own else "name the tokenizer in data.tokenizer"
-        cause = (printed(error) or type(error).__name__).splitlines()[0]
-        if cause.endswith("instantiate the backend tokenizer from one of: "):
-            cause = "it has no files of one"
         raise SpecError(
-            f"{key}: cannot load a tokenizer from the {kind} {quoted(source)}: {cause}; "
+            f"{key}: cannot load a tokenizer from the {kind} {quoted(source)}: "
+            f"{_cause(source, error)}; "
             f"give a folder with tokenizer.json or a hub id that can be reached, or {other}"
         ) from error
+
+
+def _cause(source: str, error: BaseException) -> str:
+    folder = Path(source)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_file() and _starts(path, LFS_POINTER):
+            return (
+                f"{path.name} is a git-lfs pointer, not the file itself; run 'git lfs pull' there"
+            )
+    cause = (printed(error) or type(error).__name__).splitlines()[0]
+    if cause.endswith("instantiate the backend tokenizer from one of: "):
+        return "it has no files of one"
+    # The library falls back on another one, which could not read such a file.
+    if "tiktoken" in cause and find_spec("sentencepiece") is None:
+        return (
+            "its vocabulary needs the library sentencepiece, which is not installed; run "
+            "pip install sentencepiece protobuf"
+        )
+    return cause
+
+
+def _starts(path: Path, start: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(start)) == start

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ from renaissance.data.tokenizer import (
     tokenizer_sha256,
 )
 from renaissance.errors import SpecError
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
 
 
 @pytest.mark.parametrize("family", ["bert", "electra", "roberta", "deberta-v2", "mbart", "funnel"])
@@ -69,6 +72,30 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path, content: str) -> None:
         load_tokenizer(str(tmp_path), 8, [])
     assert str(error.value).startswith(
         f"data.tokenizer: cannot load a tokenizer from the folder {str(tmp_path)!r}: "
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "content", "cause"),
+    [
+        ("bert", "vocab.txt", POINTER, "vocab.txt is a git-lfs pointer, not the file itself; run"),
+        ("bert", "tokenizer.json", POINTER, "tokenizer.json is a git-lfs pointer, not the file"),
+        ("xlm-roberta", "sentencepiece.bpe.model", POINTER, "sentencepiece.bpe.model is a git-lfs"),
+        ("t5", "spiece.model", "damaged", "its vocabulary needs the library sentencepiece, which "
+         "is not installed; run pip install sentencepiece protobuf"),
+    ],
+)  # fmt: skip
+def test_files_of_a_vocabulary_that_are_not_there_are_named(
+    tmp_path: Path, family: str, name: str, content: str, cause: str
+) -> None:
+    if content != POINTER and find_spec("sentencepiece") is not None:
+        pytest.skip("sentencepiece is installed")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SpecError) as error:
+        load_tokenizer(str(tmp_path), 8, [])
+    assert str(error.value).startswith(
+        f"data.tokenizer: cannot load a tokenizer from the folder {str(tmp_path)!r}: {cause}"
     )
 
 
