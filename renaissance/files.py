@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,23 @@ def write_whole(path: Path, content: str | bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def why_not_writable(folder: Path) -> str:
+    """Return why a folder, which need not exist, cannot be made or written to; empty if it can.
+
+    It is tried: permissions tell nothing of /proc, or of a disk that is read-only or full.
+    """
+    try:
+        parents = folder.absolute().parents
+        nearest = next(path for path in (folder, *parents) if path.exists() or path.is_symlink())
+        if not nearest.is_dir():
+            return f"{nearest} is {'a file' if nearest.exists() else 'a link that leads nowhere'}"
+        with tempfile.TemporaryDirectory(prefix=".renaissance-", dir=nearest):
+            return ""
+    # The path may be too long to look at.
+    except OSError as error:
+        return str(error.strerror)
 
 
 def remove(path: Path) -> None:

@@ -9,18 +9,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from renaissance.commands.cache import cache_lines
 from renaissance.commands.lost_area import lost_area_lines
 from renaissance.commands.output import print_figures, print_line
-from renaissance.commands.this_machine import check_machine, check_memory
 from renaissance.contracts.encoder import Encoder
+from renaissance.data.collate import MicroBatch
 from renaissance.data.preprocessor import normalization_of
 from renaissance.data.tokenizer import tokenizer_sha256
-from renaissance.engine.agreement import probe_keys, surroundings
+from renaissance.engine.agreement import surroundings
 from renaissance.engine.cache_needs import cache_needs
+from renaissance.engine.distributed import choose_device
 from renaissance.engine.estimate import Estimate, estimate, part_sizes
 from renaissance.engine.init_from import initialize
 from renaissance.engine.optim import parameter_groups, warmup_steps
 from renaissance.engine.resume import resume
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
+from renaissance.engine.starting import check_memory, enable_gradient_checkpointing, read_probe
 from renaissance.errors import RenaissanceError, SpecError
 from renaissance.spec.resolve import encoder_for
 from renaissance.spec.sections import ResolvedSpec, RunSpec
@@ -39,14 +41,21 @@ def check_run(spec: RunSpec, num_ranks: int) -> None:
     Raises:
         RenaissanceError: If the run could not start.
     """
-    check_machine(spec)
+    choose_device(spec.train.device, 0, 0)
+    run = RunFolder(spec.folder)
+    run.check()
+    run.check_resume(spec.run.resume)
     parts = build_on_meta(spec, num_ranks)
     parameter_groups(parts.network, parts.spec.optimizer)
+    for monitor in parts.spec.monitors:
+        monitor.build()
     # First, since a checkpoint that does not fit is an error.
-    weights = _weights_lines(parts)
+    weights = _weights_lines(parts, read_probe(parts))
     costs = estimate_run(parts)
     if costs is not None:
         check_memory(spec, costs.memory)
+    # It would change the estimate, which is that of a run without.
+    enable_gradient_checkpointing(parts)
     _print_parts(parts, costs)
     needs = cache_needs(parts)
     data = _data_lines(parts)
@@ -55,6 +64,8 @@ def check_run(spec: RunSpec, num_ranks: int) -> None:
     for line in [*data, *_step_lines(parts), *_memory_lines(costs), *weights]:
         print_line(line)
     too_large = () if needs is None else needs.warnings
+    if run.is_busy:
+        print_line(f"warning: another process is training in {run.path}; wait until it has ended")
     for warning in [*parts.warnings, *_warnings(parts.spec), *too_large]:
         print_line(f"warning: {warning}")
     print_line("ok: this run can start")
@@ -215,18 +226,20 @@ def _memory_lines(costs: Estimate | None) -> list[str]:
     ]
 
 
-def _weights_lines(parts: RunParts) -> list[str]:
+def _weights_lines(parts: RunParts, probe: MicroBatch) -> list[str]:
     """Return where the parameters come from; a checkpoint must exist, be intact, and fit."""
     spec, network = parts.spec, parts.network
-    last = RunFolder(spec.folder).last
+    run = RunFolder(spec.folder)
+    damaged = run.damaged()
+    last = next((path for path in reversed(run.checkpoints()) if path not in damaged), None)
     with warnings.catch_warnings():
         # PyTorch warns that parameters copied to the meta device are lost, which is intended here.
         warnings.simplefilter("ignore")
-        if last is not None and spec.run.resume == "auto":
-            RunFolder(spec.folder).check_tokenizer(tokenizer_sha256(parts.tokenizer))
-            found = surroundings(parts, parts.train[probe_keys(parts.train)])
-            state, changes = resume(last, parts, None, None, found)
+        if last is not None:
+            run.check_tokenizer(tokenizer_sha256(parts.tokenizer))
+            state, changes = resume(last, parts, None, None, surroundings(parts, probe))
             return [
+                *(f"warning: {e}. The run goes on from the one before" for e in damaged.values()),
                 f"weights: resumes from {last}, step {state.step:,}",
                 *(f"changed since: {change}" for change in changes),
             ]

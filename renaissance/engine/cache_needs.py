@@ -9,7 +9,8 @@ import attrs
 from renaissance.data.collate import Collator
 from renaissance.engine.image_cache import cache_folder, check_transform, form_of_row
 from renaissance.engine.run_parts import RunParts
-from renaissance.errors import DataError
+from renaissance.errors import DataError, SpecError
+from renaissance.files import why_not_writable
 
 # Of larger data, images are counted in this many blocks of neighbours, since these share images.
 NUM_BLOCKS, BLOCK = 10, 50
@@ -45,11 +46,18 @@ def cache_needs(parts: RunParts) -> CacheNeeds | None:
     """Return what the cache of a run takes; None without `data.cache`.
 
     Raises:
-        SpecError: If the run cannot have one.
+        SpecError: If the run cannot have one, or its folder cannot be written.
     """
     if parts.spec.data.cache == "none":
         return None
     check_transform(parts.spec, parts.train.reader.transform)
+    folder = cache_folder(parts.spec)
+    reason = why_not_writable(folder)
+    if reason:
+        raise SpecError(
+            f"data.cache_folder: cannot write to {folder}: {reason}; name another one, or set "
+            "data.cache = 'none'"
+        )
     shape, dtype = form_of_row(parts.spec, parts.network)
     row_bytes = math.prod(shape) * dtype.itemsize
     collators = {"train": parts.train, "validate": parts.validate}

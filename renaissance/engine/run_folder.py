@@ -21,7 +21,6 @@ An exported folder (see `renaissance.export`) is a run folder that is its own ch
 """
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ import attrs
 from renaissance.engine.checkpoint import MANIFEST, is_checkpoint, restore_replaced, verify
 from renaissance.engine.tensors import first_few
 from renaissance.errors import CheckpointError, SpecError
-from renaissance.files import PARTIAL, flush_to_disk, remove, write_whole
+from renaissance.files import PARTIAL, flush_to_disk, locked, remove, why_not_writable, write_whole
 
 CHECKPOINT = re.compile(r"step-(\d{8,})")
 UNFINISHED = re.compile(rf"\.step-\d{{8,}}{re.escape(PARTIAL)}")
@@ -82,6 +81,11 @@ class RunFolder:
         return self.path / "plugins.json"
 
     @property
+    def lock(self) -> Path:
+        """The file that the run that is under way holds a lock of."""
+        return self.path / "run.lock"
+
+    @property
     def metrics(self) -> Path:
         """The file with the figures of training."""
         return self.path / "metrics.jsonl"
@@ -126,32 +130,66 @@ class RunFolder:
     def _checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
+    def check(self) -> None:
+        """Check that a run could be trained here; nothing is changed.
+
+        Raises:
+            SpecError: If the folder cannot be made or written to, or is an exported model.
+        """
+        reason = why_not_writable(self._checkpoints)
+        if reason:
+            raise SpecError(
+                f"run.output_dir: cannot create {self.path}: {reason}; choose a writable folder"
+            )
+        if self.is_exported:
+            raise SpecError(
+                f"run.name: {self.path} is an exported model, which has no optimizer to resume "
+                f"with; choose another run.name, and set model.init_from = '{self.path}'"
+            )
+
     def create(self) -> None:
         """Make the folder, unless it exists.
 
         Raises:
-            SpecError: If it cannot be made or written to.
+            SpecError: As `check`.
         """
+        self.check()
         try:
             self._checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SpecError(
                 f"run.output_dir: cannot create {self.path}: {error}; choose a writable folder"
             ) from error
-        if not os.access(self._checkpoints, os.W_OK):
+
+    def check_resume(self, resume: str) -> None:
+        """Refuse a folder that was used, if the run may not resume: `run.resume`.
+
+        Raises:
+            SpecError: If it has checkpoints.
+        """
+        if resume == "never" and self.checkpoints():
             raise SpecError(
-                f"run.output_dir: {self.path} is not writable; choose a writable folder"
+                f"run.resume: 'never', but {self.path} holds checkpoints of an earlier run; "
+                "choose another run.name, delete the folder, or set run.resume = 'auto'"
             )
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a run is being trained here."""
+        if not self.lock.exists():
+            return False
+        try:
+            with locked(self.lock, BlockingIOError()):
+                return False
+        except OSError:
+            return True
 
     def restore(self) -> None:
         """Finish what a run that was killed left unfinished; no other run may be under way."""
         restore_replaced(self._checkpoints)
 
-    def set_aside_damaged(self) -> list[str]:
-        """Rename the checkpoints that are damaged and later than the last whole one.
-
-        Returns:
-            What is wrong with each of them.
+    def damaged(self) -> dict[Path, CheckpointError]:
+        """Return the checkpoints that are damaged and later than the last whole one, and why.
 
         Raises:
             CheckpointError: If all are damaged: a run must not start over without being told to.
@@ -170,6 +208,18 @@ class RunFolder:
                     f"{self.path}: none of its checkpoints is whole: {faults}. Restore one from a "
                     "copy, or delete the folder to start over"
                 )
+        return damaged
+
+    def set_aside_damaged(self) -> list[str]:
+        """Rename the checkpoints that `damaged` returns.
+
+        Returns:
+            What is wrong with each of them.
+
+        Raises:
+            CheckpointError: As `damaged`.
+        """
+        damaged = self.damaged()
         for folder in damaged:
             aside = folder.with_name(folder.name + DAMAGED)
             remove(aside)

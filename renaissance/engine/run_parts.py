@@ -1,6 +1,7 @@
 """Everything a run is made of, built from its spec."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import cast, get_args
 
@@ -32,7 +33,7 @@ from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import auto_precision
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.training_data import TrainingAnswers, read_records
-from renaissance.errors import DataError, SpecError, did_you_mean, quoted
+from renaissance.errors import CheckpointError, DataError, SpecError, did_you_mean, quoted
 from renaissance.hub import use_cache_if_unreachable
 from renaissance.launch import launch_of_process
 from renaissance.model.build import build_model, build_objectives
@@ -150,11 +151,13 @@ def _precision(spec: RunSpec) -> Precision:
     """Return the precision of a spec: for "auto", that of the run if it has begun."""
     if spec.train.precision != "auto":
         return spec.train.precision
-    last = RunFolder(spec.folder).last
-    recorded = {} if last is None else load_spec_tables(last).get("train", {})
-    for precision in get_args(Precision):
-        if recorded.get("precision") == precision:
-            return cast(Precision, precision)
+    for checkpoint in reversed(RunFolder(spec.folder).checkpoints()):
+        # A run goes on from the last one that is whole.
+        with suppress(CheckpointError):
+            recorded = load_spec_tables(checkpoint).get("train", {})
+            for precision in get_args(Precision):
+                if recorded.get("precision") == precision:
+                    return cast(Precision, precision)
     launch = launch_of_process()
     return auto_precision(choose_device(spec.train.device, launch.rank, launch.local_rank))
 

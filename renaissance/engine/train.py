@@ -7,12 +7,10 @@ from pathlib import Path
 
 import torch
 
-from renaissance.contracts.encoder import Encoder
-from renaissance.contracts.fusion import Fusion
 from renaissance.contracts.monitor import RunInfo
 from renaissance.data.tokenizer import tokenizer_sha256
 from renaissance.engine.after_step import AfterStep
-from renaissance.engine.agreement import check_agreement, probe_keys, surroundings
+from renaissance.engine.agreement import check_agreement, surroundings
 from renaissance.engine.cache_needs import cache_needs
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.compiling import compile_layers
@@ -29,6 +27,7 @@ from renaissance.engine.resume import resume
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
 from renaissance.engine.saving import Saving
+from renaissance.engine.starting import check_rank_memory, enable_gradient_checkpointing, read_probe
 from renaissance.engine.unused import freeze_unused_parameters
 from renaissance.errors import RenaissanceError, SpecError
 from renaissance.files import locked
@@ -68,18 +67,14 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     load_weights = last is None and (init_from is None or may_keep_encoder(spec.model))
     parts = ranks.on_all_ranks(lambda: build(spec, ranks.world_size, load_weights))
     network = parts.network.to(ranks.device)
-    if spec.train.gradient_checkpointing:
-        _enable_gradient_checkpointing(parts)
     if last is None and init_from is not None:
         report = ranks.on_all_ranks(lambda: initialize(network, Path(init_from), spec))
         if ranks.is_main:
             say("\n".join(report.lines()))
-    probe = ranks.on_all_ranks(lambda: parts.train[probe_keys(parts.train)])
+    probe = ranks.on_all_ranks(lambda: read_probe(parts))
     check_agreement(parts, probe, ranks)
-    validate = parts.validate
-    if validate is not None:
-        # What cannot be read at all is found now, not after an epoch.
-        ranks.on_all_ranks(lambda: validate[probe_keys(validate)])
+    ranks.on_all_ranks(lambda: check_rank_memory(parts, probe) if ranks.is_main else None)
+    enable_gradient_checkpointing(parts)
     with autocast(parts.spec.train.precision, ranks.device):
         unused = freeze_unused_parameters(network, probe, ranks)
     optimizer = make_optimizer(network, spec.optimizer)
@@ -190,32 +185,14 @@ def _enter_folder(spec: RunSpec, ranks: Ranks, stack: contextlib.ExitStack) -> N
     if not ranks.is_main:
         return
     folder = RunFolder(spec.folder)
-    if folder.is_exported:
-        raise SpecError(
-            f"run.name: {spec.folder} is an exported model, which has no optimizer to resume with; "
-            f"choose another run.name, and set model.init_from = '{spec.folder}'"
-        )
     folder.create()
     busy = SpecError(
         f"run.name: another process is training in {spec.folder}; expected one at a time. Wait "
         "until it has ended, or choose another run.name"
     )
     # A rank that was killed goes on holding its lock until the system has taken it apart.
-    stack.enter_context(locked(folder.path / "run.lock", busy, LOCK_PATIENCE))
+    stack.enter_context(locked(folder.lock, busy, LOCK_PATIENCE))
     folder.restore()
-    if spec.run.resume == "never" and folder.checkpoints():
-        raise SpecError(
-            f"run.resume: 'never', but {spec.folder} holds checkpoints of an earlier run; "
-            "choose another run.name, delete the folder, or set run.resume = 'auto'"
-        )
+    folder.check_resume(spec.run.resume)
     for message in folder.set_aside_damaged():
         print(message, flush=True)
-
-
-def _enable_gradient_checkpointing(parts: RunParts) -> None:
-    for name, part in parts.network.model.parts().items():
-        if isinstance(part, Encoder | Fusion):
-            try:
-                part.enable_gradient_checkpointing()
-            except ValueError as error:
-                raise SpecError(f"train.gradient_checkpointing: model.{name}: {error}") from error

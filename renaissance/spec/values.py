@@ -25,7 +25,7 @@ def structure_exactly(value: object, expected: type) -> Any:
 def structure_string(value: object, expected: Annotation) -> str:
     """Return a string; `~` at its start is the home folder."""
     # Here, so that the options of every component may name files in the home folder.
-    return with_home(require(str, value, expected))
+    return with_home(_without_nul(require(str, value, expected)))
 
 
 def structure_integer(value: object, expected: Annotation) -> int:
@@ -52,8 +52,10 @@ def structure_number(value: object, expected: Annotation) -> float:
 
 def structure_any(value: object, expected: Annotation, depth: int = 0) -> Any:
     """Return a value of any type that spec.toml, and JSON, can hold: it reads back equal."""
-    if isinstance(value, bool | str):
+    if isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return _without_nul(value)
     if isinstance(value, int):
         return structure_integer(value, expected)
     if isinstance(value, float) and math.isfinite(value):
@@ -82,6 +84,13 @@ def structure_literal(value: object, literal: Annotation) -> Any:
             return value
     hint = did_you_mean(value, [str(allowed) for allowed in get_args(literal)])
     raise ValueError(f"got {describe_literal(value)}, expected {describe_type(literal)}{hint}")
+
+
+def _without_nul(text: str) -> str:
+    """Return a text that may become part of a path; none of the system's calls takes NUL."""
+    if "\0" in text:
+        raise ValueError(f"got {quoted(text)}, expected a text without NUL characters")
+    return text
 
 
 def require(expected: type[T], value: object, annotation: Annotation) -> T:

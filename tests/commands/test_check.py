@@ -20,6 +20,7 @@ from renaissance.builtin.heads.linear import Linear
 from renaissance.cli import main
 from renaissance.data.order import sample_at
 from renaissance.engine.estimate import Estimate, estimate, part_sizes
+from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
 from renaissance.errors import CheckpointError
 from renaissance.plugins.loading import load_plugins
@@ -153,9 +154,15 @@ def test_what_depends_on_how_a_batch_is_divided(tmp_path: Path) -> None:
             ["run.name=" + "x" * 300],
             "run.name: got a name of 300 bytes, expected at most 255, the longest that file",
         ),
+        (
+            ["run.output_dir={folder}/link"],
+            "run.output_dir: cannot create {folder}/link/tiny: {folder}/link is a link that leads",
+        ),
+        (['run.output_dir="a\\u0000b"'], "got 'a\\x00b', expected a text without NUL characters"),
         (["train.device=cuda"], "train.device: 'cuda', but torch finds no CUDA device"),
         (["data.num_workers=10000"], "data.num_workers: got 10,000, more than "),
         (["train.global_batch_size=1000000000"], "train.micro_batch_size: a rank would take about"),
+        (["data.cache=pixels", "data.cache_folder={folder}/file/x"], "{folder}/file/x"),
         (
             ["model.text_encoder.config.is_decoder=true"],
             "hf-text: 'bert' reads in one direction: its tokens do not see those after them",
@@ -166,23 +173,41 @@ def test_what_cannot_start_is_not_ok(
     tmp_path: Path, settings: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     given = [setting.format(folder=tmp_path) for setting in settings]
-    finished = renaissance("check", str(write_spec(tmp_path)), *given)
-    assert finished.code == 2
-    assert message.format(folder=tmp_path) in " ".join(finished.err.split())
-    assert "ok: this run can start" not in finished.out
+    spec = str(write_spec(tmp_path))
+    for command in ("check", "train"):
+        finished = renaissance(command, spec, f"run.output_dir={tmp_path}", *given)
+        assert finished.code == 2
+        assert message.format(folder=tmp_path) in " ".join(finished.err.split())
+        assert "ok: this run can start" not in finished.out
+        assert not (tmp_path / "tiny/metrics.jsonl").exists()
 
 
-def test_training_starts_no_more_workers_than_check_allows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
-    settings = [f"run.output_dir={tmp_path}", "data.num_workers=10000"]
-    finished = renaissance("train", str(write_spec(tmp_path)), *settings)
+def test_check_goes_on_from_where_training_would(tmp_path: Path) -> None:
+    spec, output = str(write_spec(tmp_path)), f"run.output_dir={tmp_path}"
+    settings = [output, "train.max_steps=4", "evaluate.every_steps=2", "train.precision=auto"]
+    assert renaissance("train", spec, *settings).code == 0
+    run = RunFolder(tmp_path / "tiny")
+    last = run.checkpoint(4)
+    (last / "spec.toml").write_bytes(b"")
+    finished = renaissance("check", spec, *settings)
+    assert finished.code == 0, finished.err
+    said = " ".join(finished.out.split())
+    assert f"warning: {last}/spec.toml: damaged: 0 bytes with another digest" in said
+    assert f"weights: resumes from {run.checkpoint(2)}, step 2" in said
+    # Nothing is changed, nor in the way of the run that does.
+    assert run.checkpoints() == [run.checkpoint(2), last]
+    finished = renaissance("check", spec, *settings, "run.resume=never")
     assert finished.code == 2
-    assert "data.num_workers: got 10,000, more than " in finished.err
+    assert f"run.resume: 'never', but {run.path} holds checkpoints" in finished.err
+    (run.checkpoint(2) / "model.safetensors").unlink()
+    for command in ("check", "train"):
+        finished = renaissance(command, spec, *settings)
+        assert finished.code == 2
+        assert f"{run.path}: none of its checkpoints is whole: " in finished.err
 
 
 def test_where_weights_come_from(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Where things are in a run folder, and which checkpoints it keeps."""
 
+import errno
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,19 +128,31 @@ def test_a_folder_that_cannot_be_made_or_written_is_refused(
     run.create()
     run.create()
     assert list(run.path.iterdir()) == [run.path / "checkpoints"]
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(SpecError) as caught:
-        run.create()
-    assert str(caught.value) == (
-        f"run.output_dir: {run.path} is not writable; choose a writable folder"
-    )
     (tmp_path / "file").write_text("")
-    with pytest.raises(SpecError) as caught:
-        RunFolder(tmp_path / "file" / "tiny").create()
-    assert str(caught.value) == (
-        f"run.output_dir: cannot create {tmp_path}/file/tiny: [Errno 20] Not a directory: "
-        f"'{tmp_path}/file/tiny/checkpoints'; choose a writable folder"
-    )
+    (tmp_path / "link").symlink_to("nowhere")
+    refused = {
+        f"{tmp_path}/file/tiny": f"{tmp_path}/file is a file",
+        f"{tmp_path}/link/tiny": f"{tmp_path}/link is a link that leads nowhere",
+        f"{tmp_path}/{'x' * 300}/tiny": "File name too long",
+    }
+    # Where root may write, but nobody can.
+    refused |= {"/proc/x": "No such file or directory"} if sys.platform == "linux" else {}
+    for path, reason in refused.items():
+        for attempt in (RunFolder.check, RunFolder.create):
+            with pytest.raises(SpecError) as caught:
+                attempt(RunFolder(Path(path)))
+            assert str(caught.value) == (
+                f"run.output_dir: cannot create {path}: {reason}; choose a writable folder"
+            )
+
+    def fail(*arguments: object, **more: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "mkdir", fail)
+    with pytest.raises(SpecError, match="tiny: Read-only file system; choose a writable folder"):
+        run.create()
+    assert list(run.path.iterdir()) == [run.path / "checkpoints"]
+    assert not list((run.path / "checkpoints").iterdir())
 
 
 def test_links_and_stray_files_are_in_no_save_s_way(tmp_path: Path) -> None:

@@ -50,3 +50,8 @@ def test_a_family_works_or_is_refused() -> None:
     assert "\n1 work, 3 refused, 0 too large to try\ntext: 4 of 4\n" in output
     output = run_command("families.py", "image", "vit", "dinov2", "bert")
     assert "\n2 work, 1 refused, 0 too large to try\nimage: 3 of 3\n" in output
+
+
+@pytest.mark.slow
+def test_check_and_train_agree() -> None:
+    run_command("check_and_train.py", "train.global_batch_size", "run.output_dir", "data.cache")

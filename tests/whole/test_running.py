@@ -13,6 +13,7 @@ import attrs
 import pytest
 import torch
 from support.arrow_files import rows, spec_with_files, write_arrow
+from support.command_line import renaissance
 from support.drawn_parameters import draw_parameters
 from support.running import (
     TINY,
@@ -388,8 +389,8 @@ def wait_for(process: "subprocess.Popen[str]", path: Path) -> None:
 
 
 def test_the_same_run_is_not_started_twice(tmp_path: Path) -> None:
-    spec = write_spec(tmp_path)
-    command = [sys.executable, "-m", "renaissance", str(spec), f"run.output_dir={tmp_path}"]
+    spec, output = write_spec(tmp_path), f"run.output_dir={tmp_path}"
+    command = [sys.executable, "-m", "renaissance", str(spec), output]
     process = subprocess.Popen(
         [*command, "train.max_steps=100000"], env=environment(), stdout=subprocess.DEVNULL
     )
@@ -400,12 +401,14 @@ def test_the_same_run_is_not_started_twice(tmp_path: Path) -> None:
         run_here(spec, tmp_path)
     # What the run that is under way has moved aside is not touched.
     assert aside.is_dir()
+    assert "warning: another process is training in " in renaissance("check", str(spec), output).out
     aside.rmdir()
     process.kill()
     process.wait()
     # The system has freed the lock of a process that was killed.
     assert run_here(spec, tmp_path, "train.max_steps=1", "run.resume=auto") == 0
     assert not (tmp_path / "tiny/run.lock").exists()
+    assert "another process" not in renaissance("check", str(spec), output).out
 
 
 def damage(file: Path) -> None:
