@@ -14,9 +14,10 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import TypeAlias
 
 import attrs
@@ -162,6 +163,9 @@ class _Workers:
         self._pipes: list[Connection] = []
         self._processes: list[BaseProcess] = []
         self._collector = threading.Thread(target=self._collect, daemon=True)
+        # If nobody closes this, as when a notebook keeps a loop that failed. Python asks workers to
+        # end by SIGTERM, which they ignore, and would wait for them for ever.
+        Finalize(self, _kill, args=(self._processes,), exitpriority=0)
         try:
             for _ in range(num_workers):
                 self._start(collator)
@@ -198,8 +202,7 @@ class _Workers:
     def close(self) -> None:
         """End the workers, whatever they are doing: a read that hangs is not waited for."""
         self._is_closed.set()
-        for process in self._processes:
-            process.kill()
+        _kill(self._processes)
         for process in self._processes:
             process.join(PATIENCE)
         if self._collector.is_alive():
@@ -254,6 +257,11 @@ class _Workers:
             with contextlib.suppress(queue.Full):
                 self._ready.put(made, timeout=POLL)
                 return
+
+
+def _kill(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
 
 
 def _num_bytes(made: Made) -> int:

@@ -193,6 +193,20 @@ def test_no_worker_outlives_a_main_process_that_was_killed() -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize(
+    "end", ["keep(batches)", "keep(batches)\nraise ValueError('a cell of a notebook fails')"]
+)
+def test_a_loop_that_nobody_closed_does_not_keep_the_process_from_ending(end: str) -> None:
+    process = in_a_process(
+        "import builtins\ndef keep(kept):\n    builtins.kept = kept\n"
+        "batches = iter(loader(Making(hang), 20))\nprint(len(next(batches).indices))\n" + end
+    )
+    try:
+        assert process.communicate(timeout=30)[0].startswith("1\n")
+    finally:
+        process.kill()
+
+
 def is_running(pid: int) -> bool:
     try:
         # A process that has ended but that nobody has waited for is a zombie.
