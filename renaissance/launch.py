@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import sys
 import threading
@@ -88,6 +89,14 @@ def rank_of_process() -> int:
         return launch_of_process().rank
     except RenaissanceError:
         return 0
+
+
+def name_of_process() -> str:
+    """Return the rank of this process for messages, with its machine if there are several."""
+    launch = launch_of_process()
+    here = _integer("LOCAL_WORLD_SIZE", launch.world_size)
+    node = f" ({platform.node()})" if here < launch.world_size else ""
+    return f"rank {launch.rank}{node}"
 
 
 def is_launched() -> bool:

@@ -7,16 +7,20 @@ repeat samples, train with different learning rates, or wait for each other for 
 import hashlib
 import json
 import platform
+from pathlib import Path
 
 import torch
 import transformers
 
 import renaissance
+from renaissance.contracts.dataset import Dataset
 from renaissance.data.collate import Collator, MicroBatch
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.run_parts import RunParts
 from renaissance.engine.tensors import first_few
-from renaissance.errors import SpecError, shortened
+from renaissance.errors import DataError, SpecError, shortened
+from renaissance.plugins.loading import Plugins
+from renaissance.randomness import keyed_generator
 from renaissance.spec.write import settings, spec_tables
 
 PIXELS = "pixels of the first samples"
@@ -24,37 +28,84 @@ PIXELS = "pixels of the first samples"
 ABSENT = "absent"
 # Samples of each dataset: enough to give every objective something to do.
 NUM_PROBE_SAMPLES = 4
+# Bytes at the start and at the end of a file that are compared.
+NUM_END_BYTES = 65536
 
 
-def check_agreement(parts: RunParts, probe: MicroBatch, ranks: Ranks) -> None:
+def check_agreement(parts: RunParts, probe: MicroBatch, plugins: Plugins, ranks: Ranks) -> None:
     """Compare spec, data, vocabulary and versions; every rank must call it.
 
     Args:
         parts: The parts of the run.
         probe: The first training samples.
+        plugins: The plugins of the run.
         ranks: The processes of the run.
 
     Raises:
         SpecError: On every rank, if a rank differs from rank 0.
     """
     spec = {path: str(value) for path, value in settings(spec_tables(parts.spec))}
-    values = spec | surroundings(parts, probe)
+    values = spec | surroundings(parts, probe) | _installed(plugins) | _data(parts)
     # Decoders of different machines may round differently.
     del values[PIXELS]
-    mine = json.dumps([platform.node(), values])
-    (main_node, expected), *others = map(json.loads, ranks.gather_text(mine))
-    for rank, (node, actual) in enumerate(others, start=1):
-        differences = [
-            f"{name}: {shown(actual.get(name))}, on rank 0 {shown(expected.get(name))}"
-            for name in dict.fromkeys([*expected, *actual])
-            if actual.get(name) != expected.get(name)
-        ]
-        if differences:
+    expected: dict[str, str] = json.loads(ranks.from_main(lambda: json.dumps(values)))
+    differences = [
+        f"{name}: {shown(values.get(name))}, on rank 0 {shown(expected.get(name))}"
+        for name in dict.fromkeys([*expected, *values])
+        if values.get(name) != expected.get(name)
+    ]
+    mine = json.dumps([platform.node(), first_few(differences)])
+    (main_node, _), *others = map(json.loads, ranks.gather_text(mine))
+    for rank, (node, text) in enumerate(others, start=1):
+        if text:
             raise SpecError(
-                f"rank {rank} ({node}) differs from rank 0 ({main_node}): "
-                f"{first_few(differences)}; start every node with the same command, files and "
-                "versions"
+                f"rank {rank} ({node}) differs from rank 0 ({main_node}): {text}; start every node "
+                "with the same command, files and versions"
             )
+
+
+def _installed(plugins: Plugins) -> dict[str, str]:
+    """Return the versions of Python and of what registers components."""
+    versions = {f"plugin {r.distribution}": r.version for r in plugins.registry}
+    return {"Python": ".".join(platform.python_version_tuple()[:2]), **versions}
+
+
+def _data(parts: RunParts) -> dict[str, str]:
+    """Return what tells other files under the same paths, and other rows of a table."""
+    values: dict[str, str] = {}
+    for collator in filter(None, (parts.train, parts.validate)):
+        datasets = collator.datasets
+        for name, dataset in zip(datasets.names, datasets.datasets, strict=True):
+            # Both ends of a file tell its schema as well.
+            values |= {f"file {path}": _about(path) for path in dataset.files}
+            values[f"some texts and labels of {name}"] = _about_samples(dataset)
+    return values
+
+
+def _about_samples(dataset: Dataset) -> str:
+    """Return a digest of a few samples from the first to the last; of images, just how many."""
+    digest = hashlib.sha256()
+    last = len(dataset) - 1
+    for index in sorted(
+        {last * part // NUM_PROBE_SAMPLES for part in range(NUM_PROBE_SAMPLES + 1)}
+    ):
+        try:
+            sample = dataset.sample(index, keyed_generator(0, 0, index, "dataset"))
+        except DataError:
+            continue  # Left out, or an error, when it is read; on any node alike.
+        content = (sample.text, sample.text_pair, sorted(sample.labels.items()), len(sample.images))
+        digest.update(repr(content).encode())
+    return digest.hexdigest()[:16]
+
+
+def _about(path: Path) -> str:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        digest = hashlib.sha256()
+        for start in (0, max(0, size - NUM_END_BYTES)):
+            file.seek(start)
+            digest.update(file.read(NUM_END_BYTES))
+    return f"{size} bytes, ends {digest.hexdigest()[:16]}"
 
 
 def surroundings(parts: RunParts, probe: MicroBatch) -> dict[str, str]:

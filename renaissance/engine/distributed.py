@@ -16,7 +16,7 @@ if dist.is_available():
 from torch import Tensor
 
 from renaissance.errors import EchoedError, PeerError, RenaissanceError, SpecError, describe
-from renaissance.launch import end_with_launcher, launch_of_process
+from renaissance.launch import end_with_launcher, launch_of_process, name_of_process
 
 TIMEOUT = timedelta(minutes=30)
 
@@ -101,6 +101,36 @@ class Ranks:
         """Wait for all ranks."""
         self.sum([0.0])
 
+    def from_main(self, make: Callable[[], str]) -> str:
+        """Return the text that a function makes on rank 0; it is called there alone.
+
+        Raises:
+            RenaissanceError: On every rank, if it raised on rank 0.
+        """
+        text = self.on_all_ranks(lambda: make() if self.is_main else "")
+        if self.world_size == 1:
+            return text
+        data = torch.frombuffer(bytearray(text.encode() or b" "), dtype=torch.uint8)
+        size = torch.tensor([len(data)])
+        dist.broadcast(size, 0)
+        data = data if self.is_main else torch.empty(int(size), dtype=torch.uint8)
+        dist.broadcast(data, 0)
+        return bytes(data.numpy()).decode().strip()
+
+    def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors with those of rank 0, which must have the same shapes and dtypes."""
+        if self.world_size == 1:
+            return
+        for tensor in tensors:
+            if not tensor.numel():
+                continue
+            # As bytes: gloo and NCCL each lack some dtypes.
+            data = tensor.detach().contiguous().reshape(-1)
+            dist.broadcast(data.view(torch.uint8), 0)
+            if not self.is_main:
+                with torch.no_grad():
+                    tensor.copy_(data.view(tensor.shape))
+
     def gather_text(self, text: str) -> list[str]:
         """Return every rank's text, without pickling."""
         if self.world_size == 1:
@@ -153,14 +183,14 @@ class Ranks:
         except Exception as caught:
             error = caught
         reports = self.gather_text(_report(error))
-        failed = [rank for rank, report in enumerate(reports) if report]
+        failed = [report for report in reports if report]
         if not failed:
             return result  # type: ignore[return-value]
         if self.is_main and error is not None:
             raise error
-        exit_code, _, message = reports[failed[0]].partition(" ")
+        exit_code, _, message = failed[0].partition(" ")
         kind = EchoedError if self.is_main else PeerError
-        raise kind(f"rank {failed[0]}: {message}", int(exit_code)) from error
+        raise kind(message, int(exit_code)) from error
 
     def close(self) -> None:
         """Leave the process group."""
@@ -181,8 +211,8 @@ def _check_mps(world_size: int) -> None:
 
 
 def _report(error: Exception | None) -> str:
-    """Return exit code and message as one text, which is empty if there is no error."""
+    """Return exit code, rank and message as one text, which is empty if there is no error."""
     if error is None:
         return ""
     exit_code = error.exit_code if isinstance(error, RenaissanceError) else 1
-    return f"{exit_code} {describe(error)}"
+    return f"{exit_code} {name_of_process()}: {describe(error)}"

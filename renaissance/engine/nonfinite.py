@@ -75,6 +75,8 @@ def stop_not_finite(
         lambda: save_checkpoint(saved, network, None, state, spec_text)
     )
     ranks.barrier()
+    # On this machine's own disk, if the run folder is not shared.
+    is_kept &= _kept(lambda: saved.mkdir(parents=True, exist_ok=True))
     for index, batch in enumerate(micro_batches):
         tensors = {name: tensor.cpu().contiguous() for name, tensor in _tensors(batch).items()}
         path = saved / f"rank{ranks.rank}-micro-batch{index}.safetensors"

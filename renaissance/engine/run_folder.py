@@ -243,7 +243,7 @@ class RunFolder:
         if not self._checkpoints.is_dir():
             return []
         paths = [p for p in self._checkpoints.iterdir() if CHECKPOINT.fullmatch(p.name)]
-        return sorted(paths, key=_step_of)
+        return sorted(paths, key=step_of)
 
     def check_tokenizer(self, sha256: str) -> None:
         """Compare a tokenizer with that of the run, whose embeddings belong to its ids.
@@ -361,5 +361,6 @@ def find_checkpoint(path: Path, prefer_best: bool) -> Path:
     return path if is_checkpoint(path) else RunFolder(path).find(prefer_best)
 
 
-def _step_of(checkpoint: Path) -> int:
+def step_of(checkpoint: Path) -> int:
+    """Return the step of a checkpoint in a run folder."""
     return int(checkpoint.name.removeprefix("step-"))

@@ -165,10 +165,7 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimize
         CheckpointError: If the state is not of this optimizer, or not of exactly the parameters
             that it trains.
     """
-    states: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in read_tensors(path).items():
-        name, _, entry = key.rpartition("/")
-        states.setdefault(name, {})[entry] = tensor
+    states = read_tensors(path)
     with safe_open(path, "pt") as file:
         saved_type = (file.metadata() or {}).get("optimizer", "an unknown optimizer")
     if saved_type != type(optimizer).__name__:
@@ -178,21 +175,31 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimize
             f"model.init_from = '{path.parent}'"
         )
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    trained = {names[id(p)]: p for group in optimizer.param_groups for p in group["params"]}
+    trained = {names[id(p)] for group in optimizer.param_groups for p in group["params"]}
+    saved = {key.rpartition("/")[0] for key in states}
     # An optimizer without any state (SGD without momentum) has none to restore.
-    differing = sorted(set(trained) ^ set(states)) if states else []
+    differing = sorted(trained ^ saved) if saved else []
     if differing:
         raise CheckpointError(
             f"{path}: the parameters with optimizer state are not those that are trained now: "
             f"{first_few(differing)}; freeze the same modules and train the same objectives as the "
             "run that is resumed"
         )
-    for name, entries in states.items():
-        parameter = trained[name]
+    set_optimizer_tensors(model, optimizer, states)
+
+
+def set_optimizer_tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    """Replace an optimizer's state by what `optimizer_tensors` returned."""
+    parameters = dict(model.named_parameters())
+    states: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, entry = key.rpartition("/")
         # Fused optimizers keep their step count on the parameter's device.
-        optimizer.state[parameter] = {
-            entry: tensor.to(parameter.device) for entry, tensor in entries.items()
-        }
+        states.setdefault(name, {})[entry] = tensor.to(parameters[name].device)
+    for name, entries in states.items():
+        optimizer.state[parameters[name]] = entries
 
 
 def first_few(entries: Sequence[str]) -> str:

@@ -2,9 +2,10 @@
 
 import contextlib
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import attrs
 import torch
 
 from renaissance.contracts.monitor import RunInfo
@@ -19,9 +20,11 @@ from renaissance.engine.image_cache import with_cache
 from renaissance.engine.init_from import initialize, may_keep_encoder
 from renaissance.engine.loop import Loop
 from renaissance.engine.messages import say
+from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.observers import Observers
 from renaissance.engine.optim import make_optimizer
 from renaissance.engine.precision import autocast, set_tf32
+from renaissance.engine.rank_zero import give_state, kept_spec
 from renaissance.engine.record import record_parts
 from renaissance.engine.resume import resume
 from renaissance.engine.run_folder import RunFolder
@@ -57,22 +60,25 @@ def train(spec: RunSpec, plugins: Plugins) -> int:
         stack.callback(ranks.close)
         ranks.on_all_ranks(lambda: _enter_folder(spec, ranks, stack))
         set_tf32(spec.train.tf32, ranks.device)
-        return _train(spec, plugins, ranks)
+        return _train(spec, kept_spec(spec, ranks, stack), plugins, ranks)
 
 
-def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
-    last = RunFolder(spec.folder).last
+def _train(spec: RunSpec, kept: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
+    last = RunFolder(kept.folder).last
     init_from = spec.model.init_from
-    # Reading pretrained parameters takes a while; a checkpoint may replace all of them.
-    load_weights = last is None and (init_from is None or may_keep_encoder(spec.model))
-    parts = ranks.on_all_ranks(lambda: build(spec, ranks.world_size, load_weights))
+    # Reading pretrained parameters takes a while; a checkpoint may replace all of them, and the
+    # other ranks get those of rank 0.
+    is_new = last is None and (init_from is None or may_keep_encoder(spec.model))
+    load_weights = is_new and ranks.is_main
+    parts = ranks.on_all_ranks(lambda: build(kept, ranks.world_size, load_weights))
+    parts = attrs.evolve(parts, spec=attrs.evolve(parts.spec, run=spec.run))
     network = parts.network.to(ranks.device)
     if last is None and init_from is not None:
-        report = ranks.on_all_ranks(lambda: initialize(network, Path(init_from), spec))
-        if ranks.is_main:
-            say("\n".join(report.lines()))
+        ranks.on_all_ranks(
+            lambda: _initialize(network, Path(init_from), spec) if ranks.is_main else None
+        )
     probe = ranks.on_all_ranks(lambda: read_probe(parts))
-    check_agreement(parts, probe, ranks)
+    check_agreement(parts, probe, plugins, ranks)
     ranks.on_all_ranks(lambda: check_rank_memory(parts, probe) if ranks.is_main else None)
     enable_gradient_checkpointing(parts)
     with autocast(parts.spec.train.precision, ranks.device):
@@ -92,15 +98,14 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     changes: list[str] = []
     if last is not None:
         checkpoint = last
-        digest, folder = tokenizer_sha256(parts.tokenizer), RunFolder(spec.folder)
-        ranks.on_all_ranks(lambda: folder.check_tokenizer(digest))
         state, changes = ranks.on_all_ranks(
-            lambda: resume(checkpoint, parts, optimizer, scaler, found)
+            lambda: (
+                _resume(checkpoint, parts, optimizer, scaler, found)
+                if ranks.is_main
+                else (state, changes)
+            )
         )
-        if ranks.is_main and changes:
-            say("\n  ".join([f"changed since step {state.step} of {spec.folder}:", *changes]))
-        if ranks.is_main and state.step >= parts.total_steps:
-            say(_how_to_go_on(spec.folder, state.step, parts.total_steps))
+    state = give_state(network, optimizer, scaler, state, ranks)
     # After loading: what is kept of images may depend on the parameters of a frozen encoder.
     parts = ranks.on_all_ranks(lambda: _with_cache(parts, ranks.is_main))
     # After the probe, which runs in evaluation mode and would be compiled for nothing.
@@ -116,6 +121,28 @@ def _train(spec: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
         lambda: record_parts(parts, info.spec_text, replaced) if ranks.is_main else None
     )
     return _loop(parts, ranks, info, observers, optimizer, scaler, state)
+
+
+def _initialize(network: MultiObjective, source: Path, spec: RunSpec) -> None:
+    say("\n".join(initialize(network, source, spec).lines()))
+
+
+def _resume(
+    checkpoint: Path,
+    parts: RunParts,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    found: Mapping[str, str],
+) -> tuple[TrainState, list[str]]:
+    """Resume on rank 0, and say what has changed."""
+    folder = parts.spec.folder
+    RunFolder(folder).check_tokenizer(tokenizer_sha256(parts.tokenizer))
+    state, changes = resume(checkpoint, parts, optimizer, scaler, found)
+    if changes:
+        say("\n  ".join([f"changed since step {state.step} of {folder}:", *changes]))
+    if state.step >= parts.total_steps:
+        say(_how_to_go_on(folder, state.step, parts.total_steps))
+    return state, changes
 
 
 def _with_cache(parts: RunParts, is_main: bool) -> RunParts:

@@ -1,0 +1,145 @@
+"""Rank 0 decides what a run resumes from, and gives it to the other ranks.
+
+Nodes need not share a disk: only rank 0 reads checkpoints. The others get the small files of the
+run folder, and then parameters and optimizer state, through the process group.
+"""
+
+import base64
+import contextlib
+import json
+import platform
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import torch
+from torch import nn
+
+from renaissance.engine.checkpoint import MANIFEST, SPEC, TrainState
+from renaissance.engine.distributed import Ranks
+from renaissance.engine.messages import say
+from renaissance.engine.run_folder import RunFolder, step_of
+from renaissance.engine.tensors import optimizer_tensors, set_optimizer_tensors, without_aliases
+from renaissance.errors import SpecError
+from renaissance.files import remove
+from renaissance.spec.sections import RunSpec
+
+
+def kept_spec(spec: RunSpec, ranks: Ranks, stack: contextlib.ExitStack) -> RunSpec:
+    """Return the spec to build the run with: its folder holds what rank 0's run folder keeps.
+
+    Every rank must call it. On rank 0 it is the spec itself. On another, the folder is a temporary
+    one with copies of what building needs, so that all ranks build what rank 0 builds.
+
+    Args:
+        spec: The run spec.
+        ranks: The processes of the run.
+        stack: The temporary folder is deleted when it is closed.
+
+    Raises:
+        SpecError: On every rank, if another node has a later checkpoint in a folder of its own.
+    """
+    if ranks.world_size == 1:
+        return spec
+    _check_others(RunFolder(spec.folder), ranks)
+    sent = ranks.from_main(lambda: json.dumps(dict(_small_files(RunFolder(spec.folder)))))
+    if ranks.is_main:
+        return spec
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="renaissance-")))
+    copied = attrs.evolve(spec, run=attrs.evolve(spec.run, output_dir=str(folder)))
+    for name, content in json.loads(sent).items():
+        path = copied.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(base64.b64decode(content))
+    return copied
+
+
+def give_state(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    state: TrainState,
+    ranks: Ranks,
+) -> TrainState:
+    """Give every rank the parameters, buffers, optimizer state and progress of rank 0.
+
+    Args:
+        network: Model and objectives.
+        optimizer: Its optimizer; that of another rank than 0 has no state yet.
+        scaler: fp16's gradient scaler.
+        state: How far the run is, as rank 0 knows.
+        ranks: The processes of the run; every one must call it.
+
+    Returns:
+        How far the run is.
+    """
+    state = TrainState(**json.loads(ranks.from_main(lambda: json.dumps(attrs.asdict(state)))))
+    if scaler.is_enabled() and state.scaler:
+        scaler.load_state_dict(state.scaler)
+    ranks.copy_from_main(without_aliases(network.state_dict()).values())
+    tensors = optimizer_tensors(network, optimizer)
+    forms = {name: (list(t.shape), str(t.dtype)) for name, t in tensors.items()}
+    forms = json.loads(ranks.from_main(lambda: json.dumps(forms)))
+    if not ranks.is_main:
+        empty = {
+            name: torch.empty(shape, dtype=getattr(torch, dtype.removeprefix("torch.")))
+            for name, (shape, dtype) in forms.items()
+        }
+        set_optimizer_tensors(network, optimizer, empty)
+        tensors = optimizer_tensors(network, optimizer)
+    # In rank 0's order.
+    ranks.copy_from_main(tensors[name] for name in forms)
+    return state
+
+
+def _check_others(folder: RunFolder, ranks: Ranks) -> None:
+    """Find who shares rank 0's run folder; those who do not must not be further than rank 0."""
+    path = folder.path / ranks.from_main(lambda: _leave_token(folder))
+    mine = [platform.node(), path.exists(), _last_step(folder)]
+    (main_node, _, main_step), *others = map(json.loads, ranks.gather_text(json.dumps(mine)))
+    if ranks.is_main:
+        remove(path)
+    apart = [(rank, *other) for rank, other in enumerate(others, 1) if not other[1]]
+    for rank, node, _, step in apart:
+        if step > main_step:
+            has = f"one of step {main_step}" if main_step >= 0 else "none"
+            raise SpecError(
+                f"run.output_dir: rank {rank} ({node}) has a checkpoint of step {step} in "
+                f"{folder.path}, but rank 0 ({main_node}), which decides, has {has} and does not "
+                f"share that folder. Start with {node} as the first node, copy the checkpoint to "
+                f"{main_node}, or delete it"
+            )
+    if apart and ranks.is_main:
+        nodes = ", ".join(dict.fromkeys(node for _, node, *_ in apart))
+        say(
+            f"{folder.path} is not shared with {nodes}: checkpoints and figures are written by "
+            f"rank 0 ({main_node}) alone, which must be the first node again when the run resumes"
+        )
+
+
+def _leave_token(folder: RunFolder) -> str:
+    token = f".shared-{secrets.token_hex(8)}"
+    (folder.path / token).touch()
+    return token
+
+
+def _last_step(folder: RunFolder) -> int:
+    """Return the step of the last checkpoint, or -1."""
+    checkpoints = folder.checkpoints()
+    return step_of(checkpoints[-1]) if checkpoints else -1
+
+
+def _small_files(folder: RunFolder) -> Iterator[tuple[str, str]]:
+    """Yield name and content of what `engine.run_parts.build` reads of a run that has begun."""
+    last = folder.last
+    if last is None:
+        return
+    paths = [folder.classes, folder.tokenizer_digest, last / SPEC, last / MANIFEST]
+    for kept in (folder.tokenizer, folder.encoders):
+        paths += sorted(kept.rglob("*"))
+    for path in paths:
+        if path.is_file():
+            name = path.relative_to(folder.path).as_posix()
+            yield name, base64.b64encode(path.read_bytes()).decode()
