@@ -8,8 +8,12 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -22,6 +26,8 @@ from renaissance.launch import is_launched, usable_cores
 AUTO = "auto"
 # Ranks that are asked to stop save a checkpoint first.
 SHUTDOWN_SECONDS = 90
+# Between two looks at the memory of the ranks.
+MEMORY_POLL_SECONDS = 1.0
 
 
 def number_of_ranks(ranks: str, device: str) -> int:
@@ -82,24 +88,59 @@ def start_ranks(arguments: Sequence[str], num_ranks: int) -> int:
         local_addr="localhost",
         max_restarts=0,
     )
+    memory = MemoryLastSeen()
+    memory.start()
     try:
         elastic_launch(config, sys.executable)("-m", "renaissance", *arguments)
     except SignalException as error:
         return 128 + int(error.sigval)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        return _exit_code(rank, failure)
+        return _exit_code(rank, failure, memory.of(failure.pid))
     return 0
 
 
-def _exit_code(rank: int, failure: ProcessFailure) -> int:
+class MemoryLastSeen(threading.Thread):
+    """Looks at the memory of this process's children, of which nothing is left when one is killed.
+
+    Only Linux shows it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="memory", daemon=True)
+        self._bytes: dict[int, int] = {}
+
+    def run(self) -> None:
+        """Look from time to time, as long as this process lives."""
+        while True:
+            self.look()
+            time.sleep(MEMORY_POLL_SECONDS)
+
+    def look(self) -> None:
+        """Look once."""
+        for tasks in Path("/proc/self/task").glob("*/children"):
+            with suppress(OSError):
+                for pid in map(int, tasks.read_text().split()):
+                    with suppress(OSError, ValueError, IndexError):
+                        num_pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+                        # A process that has ended, but was not waited for, has none left.
+                        if num_pages:
+                            self._bytes[pid] = num_pages * os.sysconf("SC_PAGE_SIZE")
+
+    def of(self, pid: int) -> int | None:
+        """Return the resident memory of a process, in bytes, when it was last seen."""
+        return self._bytes.get(pid)
+
+
+def _exit_code(rank: int, failure: ProcessFailure, memory: int | None = None) -> int:
     code = int(failure.exitcode)
     if code >= 0:
         return code
     name = signal.Signals(-code).name
+    seen = "" if memory is None else f" (it last had {memory / 2**30:.1f} GiB in memory)"
     print(
-        f"error: rank {rank} was ended by {name}, and could not say why; if it was SIGKILL, the "
-        "machine may be out of memory: see `dmesg`, and lower train.micro_batch_size or "
+        f"error: rank {rank} was ended by {name}, and could not say why{seen}; if it was SIGKILL, "
+        "the machine may be out of memory: see `dmesg`, and lower train.micro_batch_size or "
         "data.num_workers",
         file=sys.stderr,
         flush=True,

@@ -26,6 +26,7 @@ from renaissance.engine.optim import learning_rate, set_learning_rates, trainabl
 from renaissance.engine.precision import autocast, training_kernels
 from renaissance.engine.run_parts import RunParts
 from renaissance.engine.signals import StopRequest, largest_signal
+from renaissance.engine.watch import StepWatch
 from renaissance.engine.whole_batch import compare_whole_batch
 from renaissance.errors import DataError
 from renaissance.randomness import keyed_seed
@@ -79,16 +80,22 @@ class Loop:
             RunError: If a loss or gradient is not finite.
             DataError: If a record cannot be read.
         """
-        with StopRequest() as request, closing(self._micro_batches(request)) as micro_batches:
+        with (
+            StopRequest() as request,
+            closing(self._micro_batches(request)) as micro_batches,
+            StepWatch(self.spec.train.step_timeout) as watch,
+        ):
             while self.state.step < self.parts.total_steps and not self.after_step.gives_up:
-                started = time.perf_counter()
-                batches, num_targets, stop = self._next(micro_batches, request)
+                with watch.step(self.state.step + 1):
+                    started = time.perf_counter()
+                    batches, num_targets, stop = self._next(micro_batches, request)
+                    waited = time.perf_counter() - started
+                    if not stop:
+                        rates, norm = self._step(batches, num_targets)
                 if stop:
                     # The step's micro-batches are dropped; a resumed run reads them again.
                     self.after_step.save(self.state, self.book)
                     return stop
-                waited = time.perf_counter() - started
-                rates, norm = self._step(batches, num_targets)
                 self.state.step += 1
                 self.state.position += self.parts.plan.global_batch_size
                 if self.after_step.is_due(self.state.step):

@@ -14,7 +14,10 @@ from renaissance.spec.write import record_tables, settings
 
 # Where a run is, what it started from, what it keeps of images, and who follows it make no
 # difference to what it computes.
-FREE = ("run.name", "run.output_dir", "run.resume", "monitors", "model.init_", "data.cache")
+FREE = (
+    *("run.name", "run.output_dir", "run.resume", "monitors", "model.init_", "data.cache"),
+    "train.step_timeout",
+)
 # A component of another type gives other meanings to the same parameters or state.
 FIXED = ("model.", "objectives.", "optimizer.")
 # Of a model, only dropout may change, and where it came from, since that is not read again. Any

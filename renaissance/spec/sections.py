@@ -274,6 +274,13 @@ class TrainSection:
         "auto", help="auto: CUDA if available, else the CPU. mps: Apple's GPU, for one process."
     )
     log_every: int = option(10, help="Steps between log lines.", validator=positive)
+    step_timeout: float | None = option(
+        None,
+        help="Seconds that a step may take, from waiting for data to the update, before every rank "
+        "ends and says what it waits for; if absent, 50 times the median of the last 100 steps, at "
+        "least 600. The first step may take 30 minutes.",
+        validator=positive,
+    )
 
 
 @attrs.frozen

@@ -159,3 +159,22 @@ def test_a_rank_that_was_killed_is_named(capsys: pytest.CaptureFixture[str]) -> 
     failure = elastic.ProcessFailure(local_rank=1, pid=7, exitcode=-9, error_file="")
     assert elastic._exit_code(1, failure) == 137
     assert capsys.readouterr().err.startswith("error: rank 1 was ended by SIGKILL, and could not")
+
+
+def test_a_rank_that_was_killed_is_named_with_the_memory_that_it_had(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program = "data = bytearray(b'x' * 300 * 2**20); print(len(data), flush=True); input()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    memory = elastic.MemoryLastSeen()
+    memory.look()
+    child.kill()
+    child.communicate()
+    memory.look()
+    failure = elastic.ProcessFailure(local_rank=1, pid=child.pid, exitcode=-9, error_file="")
+    assert elastic._exit_code(1, failure, memory.of(child.pid)) == 137
+    assert " could not say why (it last had 0.3 GiB in memory); if it" in capsys.readouterr().err
