@@ -30,7 +30,7 @@ from renaissance.errors import (
     did_you_mean,
     quoted,
 )
-from renaissance.launch import is_lost_peer, rank_of_process, tell_launcher
+from renaissance.launch import is_lost_peer, name_of_process, rank_of_process, tell_launcher
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.batch_plan import BatchPlan
 from renaissance.spec.layers import Layers
@@ -274,7 +274,7 @@ def _report(error: Exception) -> None:
     elif is_peer or rank > 0:
         time.sleep(PEER_GRACE_SECONDS)
     if not is_peer:
-        where = f"rank {rank}: " if rank > 0 else ""
+        where = f"{name_of_process()}: " if rank > 0 else ""
         console = Console(stderr=True, highlight=False)
         message = Text(f"error: {where}{describe(error)}")
         # On a terminal, wrapped at words.

@@ -18,6 +18,7 @@ from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts
 from renaissance.engine.saving import Saving, tried
 from renaissance.engine.signals import StopRequest
+from renaissance.engine.watch import StepWatch
 from renaissance.engine.window import gather_window, restore_window
 from renaissance.errors import DataError, SpecError
 
@@ -51,6 +52,8 @@ class AfterStep:
         self.gives_up = False
         self._without_targets: set[str] = set()
         self.saving = saving
+        # Of a step and what is due after it, but not of evaluations and of waiting for the disk.
+        self.watch = StepWatch(parts.spec.train.step_timeout)
         self._begin_window()
 
     def __call__(
@@ -80,18 +83,23 @@ class AfterStep:
             self._log(state, book, rates, gradient_norm)
         if not save_now:
             return
-        self.saving.settle()
+        self._settle()
         # First: an evaluation that fails must not cost the steps since the last checkpoint.
         self.saving.begin(state)
         is_last = state.step == self.parts.total_steps
         if evaluate_now:
-            self._evaluate(state, request.is_made)
+            with self.watch.paused():
+                self._evaluate(state, request.is_made)
         if evaluate_now or is_last:
-            self.saving.settle()
+            self._settle()
         if is_last and not self.saving.is_saved(state.step):
             self.saving.begin(state)
-            self.saving.settle(must=True)
+            self._settle(must=True)
         self._begin_window()
+
+    def _settle(self, must: bool = False) -> None:
+        with self.watch.paused():
+            self.saving.settle(must)
 
     def is_due(self, step: int) -> bool:
         """Return whether a step is logged, evaluated or saved."""
@@ -124,11 +132,11 @@ class AfterStep:
         Raises:
             CheckpointError: If it cannot be saved, but `must`.
         """
-        self.saving.settle()
+        self._settle()
         if self.saving.is_saved(state.step):
             return  # Nothing has changed since.
         self.saving.begin(state, gather_window(book, self.ranks))
-        self.saving.settle(must)
+        self._settle(must)
 
     def restore(self, state: TrainState, book: MetricBook) -> None:
         """Continue the window of the checkpoint that the run resumes from, if it has one."""

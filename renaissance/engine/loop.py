@@ -14,6 +14,7 @@ from renaissance.data.loader import MicroBatchLoader, StoppedWaitingError
 from renaissance.data.order import TrainingOrder
 from renaissance.data.workers import count_workers
 from renaissance.engine.after_step import AfterStep
+from renaissance.engine.agreement import probe_keys
 from renaissance.engine.bf16_copies import bf16_copies
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.data_parallel import exchange, wrap
@@ -26,7 +27,6 @@ from renaissance.engine.optim import learning_rate, set_learning_rates, trainabl
 from renaissance.engine.precision import autocast, training_kernels
 from renaissance.engine.run_parts import RunParts
 from renaissance.engine.signals import StopRequest, largest_signal
-from renaissance.engine.watch import StepWatch
 from renaissance.engine.whole_batch import compare_whole_batch
 from renaissance.errors import DataError
 from renaissance.randomness import keyed_seed
@@ -83,30 +83,59 @@ class Loop:
         with (
             StopRequest() as request,
             closing(self._micro_batches(request)) as micro_batches,
-            StepWatch(self.spec.train.step_timeout) as watch,
+            self.after_step.watch as watch,
         ):
+            self._lay_out_buckets()
             while self.state.step < self.parts.total_steps and not self.after_step.gives_up:
                 with watch.step(self.state.step + 1):
-                    started = time.perf_counter()
-                    batches, num_targets, stop = self._next(micro_batches, request)
-                    waited = time.perf_counter() - started
-                    if not stop:
-                        rates, norm = self._step(batches, num_targets)
+                    stop = self._iterate(micro_batches, request)
                 if stop:
-                    # The step's micro-batches are dropped; a resumed run reads them again.
-                    self.after_step.save(self.state, self.book)
                     return stop
-                self.state.step += 1
-                self.state.position += self.parts.plan.global_batch_size
-                if self.after_step.is_due(self.state.step):
-                    # Nothing is logged, measured or saved of a step that was not finite.
-                    self._check_steps()
-                try:
-                    self.after_step(self.state, self.book, rates, norm, waited, request)
-                except StoppedWaitingError:
-                    # A resumed run repeats the evaluation. Saved already, unless the disk was full.
-                    self.after_step.save(self.state, self.book)
-                    return largest_signal(self.ranks.sum(request.one_hot()))
+        return 0
+
+    def _lay_out_buckets(self) -> None:
+        """Let DDP lay out its buckets before the first step, with gradients that are not used.
+
+        It does so after its first backward, in the order in which gradients come. The order in
+        which more than two ranks add up, and so the rounding, depends on the layout: a run that
+        resumes must not begin with another one than it would have had.
+        """
+        if self.ranks.world_size < 3:
+            return
+        train, device = self.parts.train, self.ranks.device
+        probe = self.ranks.on_all_ranks(lambda: train[probe_keys(train)]).to(device)
+        precision = self.spec.train.precision
+        buffers = {n: b.clone() for n, b in self.parts.network.running_buffers().items()}
+        with self.copies.in_use(), training_kernels(precision, device):
+            with autocast(precision, device):
+                output = self.module(probe)
+            targets = dict.fromkeys(self.objectives, 1.0)
+            torch.autograd.backward(weighted_loss(output, targets, self.spec.loss_weights))
+        self.optimizer.zero_grad(set_to_none=True)
+        for name, buffer in self.parts.network.running_buffers().items():
+            buffer.copy_(buffers[name])
+
+    def _iterate(self, micro_batches: Iterator[MicroBatch], request: StopRequest) -> int:
+        """Do one step, and what is due after it; returns the signal to stop at, or 0."""
+        started = time.perf_counter()
+        batches, num_targets, stop = self._next(micro_batches, request)
+        if stop:
+            # The step's micro-batches are dropped; a resumed run reads them again.
+            self.after_step.save(self.state, self.book)
+            return stop
+        waited = time.perf_counter() - started
+        rates, norm = self._step(batches, num_targets)
+        self.state.step += 1
+        self.state.position += self.parts.plan.global_batch_size
+        if self.after_step.is_due(self.state.step):
+            # Nothing is logged, measured or saved of a step that was not finite.
+            self._check_steps()
+        try:
+            self.after_step(self.state, self.book, rates, norm, waited, request)
+        except StoppedWaitingError:
+            # A resumed run repeats the evaluation. Saved already, unless the disk was full.
+            self.after_step.save(self.state, self.book)
+            return largest_signal(self.ranks.sum(request.one_hot()))
         return 0
 
     def _step(

@@ -25,6 +25,8 @@ LEAST_SECONDS = 600.0
 NUM_STEPS = 100
 POLL_SECONDS = 0.5
 NUM_FRAMES = 10
+# Seconds in which the other ranks say the same of themselves: this one's end would end them first.
+GRACE_SECONDS = 3.0
 
 
 class StepWatch:
@@ -56,14 +58,23 @@ class StepWatch:
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """Watch one step, counted from 1."""
-        started = time.monotonic()
-        self._step = (step, started, self.limit())
+        """Watch one step, counted from 1, and what is due after it."""
+        self._step = (step, time.monotonic(), self.limit())
         try:
             yield
-            self._seconds.append(time.monotonic() - started)
+            self._seconds.append(time.monotonic() - self._step[1])
         finally:
             self._step = None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do what may take any time; the step's own time begins anew after it."""
+        step, self._step = self._step, None
+        try:
+            yield
+        finally:
+            if step is not None:
+                self._step = (step[0], time.monotonic(), step[2])
 
     def limit(self) -> float:
         """Return how many seconds the next step may take."""
@@ -91,5 +102,6 @@ def _leave(step: int, limit: float) -> NoReturn:
     )
     print(f"error: {message}\nIt waits here:\n{stack}", file=sys.stderr, end="", flush=True)
     tell_launcher(message)
+    time.sleep(GRACE_SECONDS)
     # The main thread cannot be interrupted: it waits outside of Python.
     os._exit(1)

@@ -390,7 +390,7 @@ def live(folder: Path, *monitors: Monitor, evaluate_every: int = 1) -> None:
             checkpoint=SimpleNamespace(
                 every_steps=1, keep_last=1, best_metric="loss", best_mode="min"
             ),
-            train=SimpleNamespace(log_every=1, patience=None),
+            train=SimpleNamespace(log_every=1, patience=None, step_timeout=None),
             objectives=(),
         ),
         plan=SimpleNamespace(global_batch_size=8),

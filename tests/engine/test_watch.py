@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from renaissance.engine import watch
 from renaissance.engine.watch import StepWatch
 
 
@@ -19,6 +20,7 @@ def left(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
         event.set()
 
     monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(watch, "GRACE_SECONDS", 0.0)
     return event
 
 
@@ -37,10 +39,10 @@ def test_a_step_that_hangs_is_reported_with_rank_node_and_stack(
     def a_call_that_hangs() -> None:
         assert left.wait(30)
 
-    with StepWatch(1.2) as watch:
-        with watch.step(1):
+    with StepWatch(1.2) as running:
+        with running.step(1):
             pass
-        with watch.step(2):
+        with running.step(2):
             a_call_that_hangs()
     printed = capsys.readouterr().err
     assert printed.startswith(f"error: {name}: step 2 has not ended in 1 s; another rank or the ")
@@ -50,11 +52,11 @@ def test_a_step_that_hangs_is_reported_with_rank_node_and_stack(
 
 def test_between_steps_and_in_the_first_nothing_is_reported(left: threading.Event) -> None:
     """An evaluation takes as long as it takes."""
-    with StepWatch(0.1) as watch:
-        with watch.step(1):
+    with StepWatch(0.3) as running:
+        with running.step(1):
             time.sleep(0.7)
-        with watch.step(2):
-            pass
+        with running.step(2), running.paused():
+            time.sleep(0.7)
         time.sleep(0.7)
     assert not left.is_set()
 
@@ -65,13 +67,13 @@ def test_the_limit_follows_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def limits(timeout: float | None, seconds: float) -> tuple[float, float]:
         nonlocal now
-        watch = StepWatch(timeout)
-        first = watch.limit()
+        running = StepWatch(timeout)
+        first = running.limit()
         # Half of the steps, less one, are much slower.
         for index in range(9):
-            with watch.step(index + 1):
+            with running.step(index + 1):
                 now += seconds if index < 5 else 100 * seconds
-        return first, watch.limit()
+        return first, running.limit()
 
     assert limits(None, 0.1) == (1800, 600)
     assert limits(None, 30) == (1800, pytest.approx(1500))
