@@ -40,7 +40,8 @@ class BatchPlan:
         if total % world_size:
             raise SpecError(
                 f"train.global_batch_size: got {total}, which {world_size} ranks cannot share "
-                f"equally; the nearest sizes that they can: {_near(total, world_size)}"
+                f"equally; the nearest sizes that they can: {_near(total, world_size)}. Or start "
+                f"as many ranks as can share it: {shortened(', '.join(map(str, divisors(total))))}"
             )
         share = total // world_size
         micro = section.micro_batch_size or share

@@ -110,7 +110,7 @@ def test_a_batch_that_does_not_divide(tmp_path: Path) -> None:
     assert_refused(
         renaissance("check", spec, "--ranks", "3"),
         "train.global_batch_size: got 8, which 3 ranks cannot share equally; "
-        "the nearest sizes that they can: 6, 9",
+        "the nearest sizes that they can: 6, 9. Or start as many ranks as can share it: 1, 2, 4, 8",
     )
     assert_refused(
         renaissance("check", spec, "--ranks", "2", "train.micro_batch_size=8"),
