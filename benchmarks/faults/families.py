@@ -28,6 +28,7 @@ from transformers import CONFIG_MAPPING
 
 from renaissance.builtin.encoders.hf_image import HFImageEncoder
 from renaissance.builtin.encoders.hf_text import HFTextEncoder
+from renaissance.builtin.encoders.huggingface.image_input import image_states
 from renaissance.errors import RenaissanceError, named
 
 SECONDS = 60
@@ -65,10 +66,7 @@ def difference(kind: str, family: str, config: Mapping[str, int]) -> float:
         ).eval()
         pixels = images(IMAGE_SIZE)
         actual = image.encode_image(pixels).hidden_states
-        output = image.model(pixel_values=pixels)
-        # A backbone returns the feature maps of its stages.
-        is_backbone = "feature_maps" in output
-        expected = output.feature_maps[-1] if is_backbone else output.last_hidden_state
+        expected = image_states(image.model, pixels, image.image_form)
         if expected.dim() == 4:
             expected = expected.flatten(2).transpose(1, 2)
     # Of a deep model with random weights, all may be 0 or not a number.

@@ -50,7 +50,8 @@ class Encoder(nn.Module, Component, ABC):
     Attributes:
         hidden_size: Width of the token states that it returns.
         text_summary: Where the summary of a text is: "first" if its first token sees the others,
-            such as a class token; "mean" otherwise.
+            such as a class token; "eos" if only its last does, as in a causal model; "mean"
+            otherwise.
         image_summary: Where that of an image is.
         weights_source: Where its weights come from, in words, for `renaissance check`.
         follows_dtype: Whether it computes in the dtype of its parameters, embedding tables apart,

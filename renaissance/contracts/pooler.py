@@ -17,7 +17,8 @@ class Pooler(nn.Module, Component, ABC):
     Attributes:
         output_size: Size of that vector.
         text_use: Which text tokens it needs; others may not be computed. "first" is a single token,
-            the text's summary: the mean of its tokens where the encoder has no class token.
+            the text's summary: the mean of its tokens, or the last one, where the encoder
+            says so.
         image_use: Which image tokens it needs.
         follows_dtype: Whether it computes in the dtype of its parameters, embedding tables apart,
             and returns it. In training with `train.precision = "bf16"`, it is then given bf16

@@ -12,8 +12,8 @@ from torch import Tensor
 Modality = Literal["text", "image"]
 # Which tokens of a row a component reads; "first" stands for the row's summary.
 TokenUse = Literal["all", "first", "none"]
-# Where a row's summary is: in its first token, or in no single one.
-Summary = Literal["first", "mean"]
+# Where a row's summary is: in its first token, in no single one, or in the token that ends a text.
+Summary = Literal["first", "mean", "eos"]
 # Role of a module; each has a learning rate multiplier.
 Role = Literal["encoder", "fusion", "head"]
 
@@ -117,9 +117,17 @@ def own_precision(weight: Tensor) -> AbstractContextManager[object]:
 
 
 def summarize(tokens: Tokens, summary: Summary) -> Tensor:
-    """Return one vector per row, (rows, hidden): the first token, or the mean of the real ones."""
+    """Return one vector per row, (rows, hidden).
+
+    Args:
+        tokens: The tokens.
+        summary: "first": the first token; "mean": the mean of the real ones; "eos": the last real
+            one, which ends the text (Radford et al., "CLIP", ICML 2021).
+    """
     if summary == "first":
         return tokens.hidden_states[:, 0]
+    if summary == "eos":
+        return _last_real(tokens)
     if not tokens.has_mask:
         return tokens.hidden_states.mean(1)
     is_real = tokens.attention_mask[:, :, None]
@@ -127,3 +135,12 @@ def summarize(tokens: Tokens, summary: Summary) -> Tensor:
     # bf16 cannot count beyond 256.
     mean: Tensor = total / is_real.sum(1).to(total.dtype)
     return mean
+
+
+def _last_real(tokens: Tokens) -> Tensor:
+    if not tokens.has_mask:
+        return tokens.hidden_states[:, -1]
+    # The first maximum of the running count of real tokens.
+    last = tokens.attention_mask.long().cumsum(1).argmax(1)
+    index = last[:, None, None].expand(-1, 1, tokens.hidden_states.shape[2])
+    return tokens.hidden_states.gather(1, index).squeeze(1)

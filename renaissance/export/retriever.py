@@ -17,7 +17,7 @@ from sentence_transformers.base.modules.module import Module
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
-from renaissance.contracts.tokens import Modality
+from renaissance.contracts.tokens import Modality, Summary
 from renaissance.data.preprocessor import FILE as PREPROCESSOR
 from renaissance.engine.run_folder import RunFolder
 from renaissance.errors import RunError, SpecError
@@ -28,6 +28,7 @@ from renaissance.export.towers import Tower, encoders, export_towers
 from renaissance.inference.model import Model
 
 RERANKER = "reranker"
+POOLING_MODES: Mapping[Summary, str] = {"first": "cls", "mean": "mean", "eos": "lasttoken"}
 USE = """```python
 from sentence_transformers import SentenceTransformer
 
@@ -127,7 +128,7 @@ def _route(
         activation_function=nn.Identity(),
     )
     dense.linear.load_state_dict(layer.state_dict())
-    pooling = Pooling(layer.in_features, pooling_mode="cls" if summary == "first" else "mean")
+    pooling = Pooling(layer.in_features, pooling_mode=POOLING_MODES[summary])
     return [transformer, pooling, dense, Normalize()]
 
 

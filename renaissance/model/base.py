@@ -135,7 +135,7 @@ class VisionLanguageModel(nn.Module, ABC):
 def _for_pooler(tokens: Tokens | None, use: TokenUse, summary: Summary) -> Tokens | None:
     if tokens is None or use == "none":
         return None
-    if use == "first" and summary == "mean":
+    if use == "first" and summary != "first":
         return Tokens(summarize(tokens, summary)[:, None])
     return tokens
 

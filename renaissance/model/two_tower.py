@@ -70,8 +70,8 @@ def _use(modality: str, pooler_use: TokenUse, summary: Summary, pairs: Pairs) ->
         return "all"
     if "pooled" not in pairs.outputs:
         return "none"
-    # A mean needs all tokens.
-    return "all" if pooler_use == "first" and summary == "mean" else pooler_use
+    # A mean needs all tokens, and where the last one is differs from text to text.
+    return "all" if pooler_use == "first" and summary != "first" else pooler_use
 
 
 def _projection(input_size: int, output_size: int) -> nn.Linear:

@@ -21,6 +21,7 @@ TAKEN: dict[str, dict[str, object]] = {
     "albert": {"embedding_size": 8, **SMALL},
     "bert-generation": SMALL,
     "big_bird": SMALL,
+    "clip_text_model": SMALL,
     "deberta": SMALL,
     "deberta-v2": SMALL,
     "esm": {**SMALL, "mask_token_id": 4, "pad_token_id": 1, "position_embedding_type": "absolute"},
@@ -46,7 +47,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "mra": (SMALL, "has tokens that do not see each other"),
     "canine": (SMALL, "has no word embeddings, so it cannot encode a plain text"),
     "gpt2": ({"n_embd": 16, "n_layer": 2, "n_head": 2}, "reads in one direction: its tokens do"),
-    "clip_text_model": (SMALL, "reads in one direction: its tokens do not see those after them"),
+    "vilt": (SMALL, "encodes texts only together with images (ValueError: Y"),
     "bert": ({**SMALL, "is_decoder": True}, "reads in one direction: its tokens do not see those"),
     "bart": ({"d_model": 16}, "has no class for its encoder half alone"),
     "wav2vec2": (SMALL, "reads 'input_values' and no text"),
@@ -205,6 +206,7 @@ def test_asking_a_small_copy_draws_nothing_from_the_runs_generator(monkeypatch) 
 
     expected = weight()
     monkeypatch.setattr(
-        "renaissance.builtin.encoders.huggingface.pretrained.probe_text", lambda *_: True
+        "renaissance.builtin.encoders.huggingface.pretrained.probe_text",
+        lambda *_: text_probe.TextProbe("bias", is_causal=False),
     )
     assert torch.equal(weight(), expected)

@@ -18,6 +18,14 @@ def test_without_a_mask_every_token_is_real():
     torch.testing.assert_close(summarize(tokens, "mean"), STATES.mean(1))
 
 
+def test_the_end_of_a_text_is_its_last_real_token():
+    ends = STATES[[0, 1], [2, 0]]
+    assert torch.equal(summarize(Tokens(STATES, MASK), "eos"), ends)
+    assert torch.equal(summarize(Tokens(STATES), "eos"), STATES[:, 2])
+    padded_before = Tokens(STATES, torch.tensor([[False, True, True], [True, True, False]]))
+    assert torch.equal(summarize(padded_before, "eos"), STATES[[0, 1], [2, 1]])
+
+
 def test_tokens_are_states_and_mask_in_this_order():
     tokens = Tokens(STATES, attention_mask=MASK)
     states, mask = tokens

@@ -57,10 +57,26 @@ def test_plain_sentence_transformers_retrieves_and_re_ranks(tmp_path: Path) -> N
     assert 'reranker = CrossEncoder("out/reranker", trust_remote_code=True)' in text
 
 
-def test_without_an_image_processor_only_texts_are_embedded(tmp_path: Path) -> None:
+CAUSAL = """
+[model.text_encoder]
+type = "hf-text"
+architecture = "clip_text_model"
+[model.text_encoder.config]
+hidden_size = 16
+num_hidden_layers = 1
+num_attention_heads = 2
+intermediate_size = 32
+"""
+
+
+@pytest.mark.parametrize("family", ["bert", "clip_text_model"])
+def test_without_an_image_processor_only_texts_are_embedded(family: str, tmp_path: Path) -> None:
     text = TINY.replace("num_workers = 0", 'num_workers = 0\ntransform = { type = "pixelbert" }')
     start = text.index('[[objectives]]\ntype = "itm"')
     text = text[:start] + text[text.index("[optimizer]") :]
+    if family == "clip_text_model":
+        start = text.index("[model.text_encoder]")
+        text = text[:start] + CAUSAL + text[text.index("[model.image_encoder]") :]
     run, output = _trained(tmp_path, text), tmp_path / "out"
     arguments = ("export", str(run), "--to", "sentence-transformers", "--output", str(output))
     assert "transform 'pixelbert' does; only texts are embedded" in renaissance(*arguments).out

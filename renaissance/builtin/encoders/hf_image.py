@@ -9,7 +9,7 @@ import attrs
 from torch import Tensor
 
 from renaissance import Encoder, EncoderContext, Tokens, own_precision
-from renaissance.builtin.encoders.huggingface.outputs import image_states
+from renaissance.builtin.encoders.huggingface.image_input import image_states
 from renaissance.builtin.encoders.huggingface.positions import (
     antialias_of,
     resized_image_table,
@@ -66,6 +66,7 @@ class HFImageEncoder(Encoder):
         self.hidden_size = loaded.hidden_size
         self.image_size = context.image_size
         self.image_summary = loaded.image_summary
+        self.image_form = loaded.image_form
         self.weights_source = options.weights_source
         self.follows_dtype = self.model.config.model_type in FOLLOWING_FAMILIES
         self._options = options
@@ -74,7 +75,7 @@ class HFImageEncoder(Encoder):
         """Encode images; every token is real."""
         weight = first_weight(self.model)
         with own_precision(weight):
-            states = image_states(self.model(pixel_values=pixel_values.to(weight.dtype)))
+            states = image_states(self.model, pixel_values.to(weight.dtype), self.image_form)
         if states.dim() == 4:
             # (images, hidden, height, width) -> (images, tokens, hidden)
             states = states.flatten(2).transpose(1, 2)
@@ -82,15 +83,16 @@ class HFImageEncoder(Encoder):
 
     def fit_tensor(self, name: str, tensor: Tensor) -> Tensor | None:
         """Interpolate a position table; None for any other tensor."""
-        if not hasattr(self.model.config, "patch_size"):
+        # SigLIP 2 keeps one table for images of all sizes.
+        if not hasattr(self.model.config, "patch_size") or self.image_form == "patches":
             return None
         target = self.state_dict()[name]
         antialias = antialias_of("hf-image", self.model, self.image_size)
         return resized_image_table(name, tensor, target, patch_grid(self.model.config), antialias)
 
-    def transformers_model(self) -> PreTrainedModel:
-        """Return the wrapped model."""
-        return self.model
+    def transformers_model(self) -> PreTrainedModel | None:
+        """Return the wrapped model, if it takes pixels and returns states as most do."""
+        return self.model if self.image_form == "pixels" else None
 
     def check_weights(self) -> None:
         """Check the checkpoint's weight files by their headers and sizes."""

@@ -22,6 +22,7 @@ from renaissance.builtin.encoders.huggingface.dry_run import (
     example_image,
     example_text,
 )
+from renaissance.builtin.encoders.huggingface.image_input import image_states
 from renaissance.builtin.encoders.huggingface.joint_embeddings import (
     ImageEmbeddings,
     NewWeights,
@@ -111,6 +112,7 @@ class HFJointEncoder(Encoder):
         self.text_summary = "first" if context.starts_with_class else "mean"
         # The new embeddings of a text model have a class token.
         self.image_summary = loaded.image_summary
+        self.image_form = loaded.image_form
         # Without its layers, the model returns its embeddings.
         self.embedder = model
         self.separator_id = context.separator_id
@@ -148,7 +150,7 @@ class HFJointEncoder(Encoder):
             if self.image_embeddings is not None:
                 states = self.image_embeddings(pixel_values)
             else:
-                states = self.embedder(pixel_values=pixel_values).last_hidden_state
+                states = image_states(self.embedder, pixel_values, self.image_form)
         return Tokens(states)
 
     def encode_joint(self, tokens: Tokens) -> Tokens:

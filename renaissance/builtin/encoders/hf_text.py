@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 class HFTextEncoder(Encoder):
     """BERT, ELECTRA, RoBERTa, DistilBERT and other bidirectional text models.
 
-    Of SigLIP and other models of several modalities, the text part; of T5, the encoder.
+    Of SigLIP, FLAVA and other models of several modalities, the text part; of T5, the encoder.
+    CLIP's text part, too, whose tokens do not see those after them: masked language modelling on it
+    is pointless.
 
     Args:
         options: Which model.
@@ -59,11 +61,13 @@ class HFTextEncoder(Encoder):
 
     def __init__(self, options: Options, context: EncoderContext) -> None:
         super().__init__()
-        loaded = load_text_model("hf-text", options, context)
+        loaded = load_text_model("hf-text", options, context, may_be_causal=True)
         self.model = loaded.model
         self.hidden_size = loaded.hidden_size
         self.mask_form = loaded.mask_form
         self.text_summary = "first" if context.starts_with_class else "mean"
+        if loaded.is_causal:
+            self.text_summary = "eos"
         self.weights_source = options.weights_source
         self.follows_dtype = self.model.config.model_type in FOLLOWING_FAMILIES
         self._options = options
@@ -99,9 +103,11 @@ class HFTextEncoder(Encoder):
         """Truncate a position table, or extend it by this model's; None for any other tensor."""
         return resized_text_table(name, tensor, self.state_dict()[name])
 
-    def transformers_model(self) -> PreTrainedModel:
-        """Return the wrapped model."""
-        return self.model
+    def transformers_model(self) -> PreTrainedModel | None:
+        """Return the wrapped model, if its class is a public one of transformers."""
+        import transformers
+
+        return self.model if hasattr(transformers, type(self.model).__name__) else None
 
     def check_weights(self) -> None:
         """Check the checkpoint's weight files by their headers and sizes."""

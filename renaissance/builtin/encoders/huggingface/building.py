@@ -48,12 +48,9 @@ def build_model(where: str, config: PreTrainedConfig, model_class: ModelClass) -
 
 
 def read_model(
-    where: str, checkpoint: str, config: PreTrainedConfig, model_class: ModelClass, part: str
+    where: str, checkpoint: str, config: PreTrainedConfig, model_class: ModelClass
 ) -> tuple[PreTrainedModel, frozenset[str]]:
     """Load a model with the weights of a checkpoint.
-
-    Some classes for a part of a model, such as BLIP's, do not find its weights in a checkpoint of
-    the whole; they are then read from under the part's name.
 
     Only safetensors files are read, since the older format is a pickle, which can run code.
 
@@ -62,7 +59,6 @@ def read_model(
         checkpoint: Hub id or local folder.
         config: The model's config.
         model_class: The model's class.
-        part: Name of the model in a whole of several modalities, as a regular expression.
 
     Returns:
         The model, and the names of parameters and buffers that are missing from the checkpoint.
@@ -72,19 +68,6 @@ def read_model(
             shapes.
     """
     check_weight_files(where, checkpoint)
-    model, missing = _read(where, checkpoint, config, model_class)
-    if missing >= {name for name, _ in model.named_parameters()}:
-        inside, missing_inside = _read(
-            where, checkpoint, config, model_class, key_mapping={rf"^{part}\.": ""}
-        )
-        if len(missing_inside) < len(missing):
-            return inside, missing_inside
-    return model, missing
-
-
-def _read(
-    where: str, checkpoint: str, config: PreTrainedConfig, model_class: ModelClass, **options: Any
-) -> tuple[PreTrainedModel, frozenset[str]]:
     try:
         with _quiet():
             read = partial(
@@ -93,7 +76,6 @@ def _read(
                 config=config,
                 output_loading_info=True,
                 use_safetensors=True,
-                **options,
             )
             model, info = _with_attention(model_class, read)
     except ImportError as error:

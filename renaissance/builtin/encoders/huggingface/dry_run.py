@@ -11,11 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from renaissance import EncoderContext, PluginError
 from renaissance.builtin.encoders.huggingface.attention import MaskForm, mask_argument
-from renaissance.builtin.encoders.huggingface.outputs import (
-    cannot_encode,
-    has_no_states,
-    image_states,
-)
+from renaissance.builtin.encoders.huggingface.image_input import image_form, image_states
+from renaissance.builtin.encoders.huggingface.refusals import cannot_encode, has_no_states
 from renaissance.builtin.encoders.huggingface.segments import segment_argument
 
 if TYPE_CHECKING:
@@ -73,16 +70,17 @@ def dry_run(
                     model.config, input_ids, attention_mask, context.separator_id
                 )
                 output = model(input_ids=input_ids, attention_mask=mask, **segments)
+                states = output.last_hidden_state
             else:
-                output = model(pixel_values=example_image(context, model.device))
-            states = output.last_hidden_state if modality == "text" else image_states(output)
+                pixel_values = example_image(context, model.device)
+                states = image_states(model, pixel_values, image_form(model))
     # A family that does not accept these inputs can raise any error.
     except Exception as error:
         # Not the model's device: some families make some of their parameters elsewhere.
         is_meta = any(parameter.is_meta for parameter in model.parameters())
         if is_meta and not has_no_states(error):
             raise  # Perhaps only for want of values; a caller can try again with some.
-        raise cannot_encode(where, model.config.model_type, modality, error) from error
+        raise cannot_encode(where, model, modality, error) from error
     finally:
         # Some families, such as LeViT, keep what they derive from weights until training begins;
         # weights that are loaded later would not count.

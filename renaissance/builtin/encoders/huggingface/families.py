@@ -6,11 +6,13 @@ Whether a text model sees the whole text is asked of the model itself, in `text_
 
 from __future__ import annotations
 
+from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, cast
 
 from renaissance import PluginError
 from renaissance.builtin.encoders.huggingface.building import ModelClass
+from renaissance.builtin.encoders.huggingface.image_input import IMAGE_INPUTS, PATCH_INPUTS
 from renaissance.builtin.encoders.huggingface.missing_library import missing_library
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ IMAGE_PARTS = ("vision_config", "image_config")
 
 def is_image_config(config: PreTrainedConfig) -> bool:
     """Return whether a config belongs to a model that reads images, or that has such a part."""
-    return _image_part(config) is not None or _main_input(_base_class(config)) == "pixel_values"
+    return _image_part(config) is not None or _main_input(base_class(config)) in IMAGE_INPUTS
 
 
 def text_config(where: str, config: PreTrainedConfig) -> PreTrainedConfig:
@@ -98,9 +100,9 @@ def image_model_class(where: str, config: PreTrainedConfig) -> ModelClass:
         for name, parameter in parameters.items()
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        and name not in ("self", "pixel_values")
+        and name not in ("self", *IMAGE_INPUTS, *PATCH_INPUTS)
     ]
-    if _main_input(model_class) != "pixel_values" or others:
+    if _main_input(model_class) not in IMAGE_INPUTS or others:
         reads = "reads no images"
         if "pixel_values" in parameters:
             reads = "reads images only together with other inputs"
@@ -121,7 +123,8 @@ def _image_part(config: PreTrainedConfig) -> PreTrainedConfig | None:
     return None
 
 
-def _base_class(config: PreTrainedConfig) -> ModelClass | None:
+def base_class(config: PreTrainedConfig) -> ModelClass | None:
+    """Return the class of the model that a config belongs to; None if there is none."""
     import transformers
     from transformers import MODEL_MAPPING
 
@@ -129,12 +132,24 @@ def _base_class(config: PreTrainedConfig) -> ModelClass | None:
     if model_class is None:
         # Of a model of several modalities, the library maps only some parts to their classes.
         name = type(config).__name__.removesuffix("Config") + "Model"
-        model_class = getattr(transformers, name, None)
+        model_class = getattr(transformers, name, None) or _unlisted_class(config, name)
     return model_class if isinstance(model_class, type) else None
 
 
+def _unlisted_class(config: PreTrainedConfig, name: str) -> object:
+    """Return a class that stands beside a config, but is not public, such as BridgeTower's."""
+    module = type(config).__module__.replace(".configuration_", ".modeling_")
+    # A config outside the library has no such module beside it.
+    if not module.startswith("transformers.models."):
+        return None
+    try:
+        return getattr(import_module(module), name, None)
+    except ImportError:
+        return None
+
+
 def _single_class(where: str, config: PreTrainedConfig, remedy: str) -> ModelClass:
-    model_class = _base_class(config)
+    model_class = base_class(config)
     if model_class is None:
         raise PluginError(
             f"{where}: the installed transformers has no single base model for "

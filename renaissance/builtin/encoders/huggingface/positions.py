@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 
 from renaissance import PluginError
 from renaissance.builtin.encoders.huggingface.building import ModelClass, build_model
+from renaissance.builtin.encoders.huggingface.image_input import image_form, image_states
 from renaissance.builtin.encoders.huggingface.sizes import patch_grid, set_image_size
 from renaissance.builtin.encoders.huggingface.small_copy import random_model, small_config
 
@@ -56,11 +57,12 @@ def find_antialias(
         pixels = torch.linspace(-1, 1, 3 * image_size**2).sin().view(1, 3, image_size, image_size)
         takes_switch = "interpolate_pos_encoding" in signature(model_class.forward).parameters
         switch = {"interpolate_pos_encoding": True} if takes_switch else {}
+        form = image_form(model)
         try:
-            expected = model(pixel_values=pixels, **switch).last_hidden_state
+            expected = image_states(model, pixels, form, **switch)
             for antialias in (False, True):
                 resized = resize_positions(where, model, image_size, antialias)
-                if _is_close(resized(pixel_values=pixels).last_hidden_state, expected):
+                if _is_close(image_states(resized, pixels, form), expected):
                     return antialias
             reason = "the library resizes its positions in a way that is not known here"
         # A family of a fixed size fails in any way.

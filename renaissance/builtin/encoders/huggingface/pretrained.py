@@ -11,16 +11,18 @@ from torch import Tensor
 
 from renaissance import CheckpointError, EncoderContext, Summary, option
 from renaissance.builtin.encoders.huggingface.attention import MaskForm
-from renaissance.builtin.encoders.huggingface.building import build_model, read_model
+from renaissance.builtin.encoders.huggingface.building import build_model
 from renaissance.builtin.encoders.huggingface.configs import is_local, override_config, read_config
 from renaissance.builtin.encoders.huggingface.dry_run import dry_run, unused_parameters
 from renaissance.builtin.encoders.huggingface.families import (
+    base_class,
     image_config,
     image_model_class,
     is_image_config,
     text_config,
     text_model_class,
 )
+from renaissance.builtin.encoders.huggingface.image_input import ImageForm, image_form
 from renaissance.builtin.encoders.huggingface.positions import find_antialias, resize_positions
 from renaissance.builtin.encoders.huggingface.sizes import (
     check_image_size,
@@ -31,6 +33,7 @@ from renaissance.builtin.encoders.huggingface.sizes import (
 )
 from renaissance.builtin.encoders.huggingface.text_probe import probe_text
 from renaissance.builtin.encoders.huggingface.weight_files import check_weight_files
+from renaissance.builtin.encoders.huggingface.whole_model import read_part
 
 if TYPE_CHECKING:
     # Importing it takes two seconds, and only building a model needs it.
@@ -127,16 +130,22 @@ class LoadedModel:
         model: The model, in evaluation mode and float32.
         hidden_size: Width of its output.
         mask_form: What a text model takes as its attention mask.
+        is_causal: Whether the tokens of a text do not see those after them.
+        image_form: What an image model takes.
         image_summary: Where an image model's output has the summary of an image.
     """
 
     model: PreTrainedModel
     hidden_size: int
     mask_form: MaskForm = "plain"
+    is_causal: bool = False
+    image_form: ImageForm = "pixels"
     image_summary: Summary = "first"
 
 
-def load_text_model(where: str, options: PretrainedOptions, context: EncoderContext) -> LoadedModel:
+def load_text_model(
+    where: str, options: PretrainedOptions, context: EncoderContext, may_be_causal: bool = False
+) -> LoadedModel:
     """Load a text model.
 
     For a model of several modalities, such as SigLIP, only the text part is loaded; for an
@@ -147,27 +156,30 @@ def load_text_model(where: str, options: PretrainedOptions, context: EncoderCont
         options: The encoder's options.
         context: What to know about the run, whose texts must fit the model's positions and
             vocabulary.
+        may_be_causal: Whether a model in one direction will do, if it summarizes a text, like
+            CLIP's, in the token that ends it.
 
     Raises:
         PluginError: If the model cannot encode texts, each as a whole and by itself.
         SpecError: If an option is invalid, or the texts do not fit the model.
         CheckpointError: If the checkpoint is missing or incomplete.
     """
-    config = text_config(where, _config(where, options, context))
+    whole = _config(where, options, context)
+    config = text_config(where, whole)
     model_class = text_model_class(where, config)
     if options.architecture is not None:
         config.vocab_size = context.vocab_size
     config = override_config(where, config, options.config)
-    mask_form = probe_text(where, config, model_class, context)
+    found = probe_text(where, config, model_class, context, may_be_causal)
     if options.has_random_weights or not context.load_weights:
         model, missing = build_model(where, config, model_class), frozenset[str]()
     else:
         checkpoint = str(options.checkpoint)
-        model, missing = read_model(where, checkpoint, config, model_class, "text_model")
+        model, missing = read_part(where, checkpoint, config, model_class, whole)
     check_text_size(where, model, context)
-    states = dry_run(where, model, "text", context, mask_form)
-    _freeze_unused(where, model, states, missing)
-    return LoadedModel(model, states.shape[-1], mask_form)
+    states = dry_run(where, model, "text", context, found.mask_form)
+    _freeze_unused(where, model, states, missing, whole)
+    return LoadedModel(model, states.shape[-1], found.mask_form, found.is_causal)
 
 
 def load_image_model(
@@ -187,7 +199,8 @@ def load_image_model(
         SpecError: If an option is invalid, or the model does not support the image size.
         CheckpointError: If the checkpoint is missing or incomplete.
     """
-    config = image_config(_config(where, options, context))
+    whole = _config(where, options, context)
+    config = image_config(whole)
     model_class = image_model_class(where, config)
     config = override_config(where, config, options.config)
     check_image_size(where, config, context.image_size)
@@ -199,16 +212,17 @@ def load_image_model(
         set_image_size(config, context.image_size)
         model, missing = build_model(where, config, model_class), frozenset[str]()
     else:
-        checkpoint, part = str(options.checkpoint), "(vision|image)_model"
-        model, missing = read_model(where, checkpoint, config, model_class, part)
+        checkpoint = str(options.checkpoint)
+        model, missing = read_part(where, checkpoint, config, model_class, whole)
         if has_other_size:
             model = resize_positions(where, model, context.image_size, antialias)
     states = dry_run(where, model, "image", context)
-    _freeze_unused(where, model, states, missing)
+    _freeze_unused(where, model, states, missing, whole)
     # A feature map has its channels before its height and width.
     hidden_size = states.shape[1 if states.dim() == 4 else -1]
     has_class = has_class_token(model.config, states, context.image_size)
-    return LoadedModel(model, hidden_size, image_summary="first" if has_class else "mean")
+    summary: Summary = "first" if has_class else "mean"
+    return LoadedModel(model, hidden_size, image_form=image_form(model), image_summary=summary)
 
 
 def enable_checkpointing(model: PreTrainedModel) -> None:
@@ -229,13 +243,19 @@ def enable_checkpointing(model: PreTrainedModel) -> None:
 
 
 def _freeze_unused(
-    where: str, model: PreTrainedModel, states: Tensor, missing: frozenset[str]
+    where: str,
+    model: PreTrainedModel,
+    states: Tensor,
+    missing: frozenset[str],
+    whole: PreTrainedConfig,
 ) -> None:
     """Freeze the parameters that the states do not depend on; the others must not be missing."""
     unused = unused_parameters(model, states)
     for parameter in unused.values():
         parameter.requires_grad_(False)
     needed = sorted(missing - set(unused))
+    if needed and missing >= {name for name, _ in model.named_parameters()}:
+        _check_is_whole(where, model, whole)
     if needed:
         names = ", ".join(needed[:5]) + (", ..." if len(needed) > 5 else "")
         raise CheckpointError(
@@ -243,3 +263,15 @@ def _freeze_unused(
             f"needs are missing: {names}; the file is incomplete, or of another architecture than "
             "its config.json says; download it again, or set random_init = true"
         )
+
+
+def _check_is_whole(where: str, model: PreTrainedModel, whole: PreTrainedConfig) -> None:
+    """Check that a checkpoint without a part's weights is not one of another part."""
+    whole_class, saved_as = base_class(whole), whole.architectures
+    if whole_class in (None, type(model)) or not saved_as or saved_as == [whole_class.__name__]:
+        return
+    raise CheckpointError(
+        f"{where}: checkpoint: it was saved as {' and '.join(saved_as)}, without the weights that "
+        f"{whole_class.__name__} has for {model.config.model_type!r}; take a checkpoint of "
+        f"{whole_class.__name__}, or set random_init = true"
+    )

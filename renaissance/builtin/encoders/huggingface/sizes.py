@@ -116,7 +116,8 @@ def has_class_token(config: PreTrainedConfig, states: Tensor, image_size: int) -
         height, width = _pair(config.patch_size)
         return num_tokens > (image_size // height) * (image_size // width)
     # In stages, the number of tokens of a grid is known from the output alone: the largest grid
-    # that divides the image, with few tokens beside it. The queries of a detector are no grid.
+    # that divides the image, with few tokens beside it. The queries of a detector are no grid, nor
+    # are the groups of GroupViT.
     side = next(side for side in range(isqrt(num_tokens), 0, -1) if image_size % side == 0)
     return 0 < num_tokens - side * side <= side
 

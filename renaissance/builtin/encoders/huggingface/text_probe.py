@@ -7,8 +7,10 @@ changes real tokens. Both depend on the architecture alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ from renaissance import EncoderContext, PluginError, SpecError
 from renaissance.builtin.encoders.huggingface.attention import MaskForm, mask_argument
 from renaissance.builtin.encoders.huggingface.building import ModelClass
 from renaissance.builtin.encoders.huggingface.families import TEXT_REMEDY
-from renaissance.builtin.encoders.huggingface.outputs import cannot_encode
+from renaissance.builtin.encoders.huggingface.refusals import cannot_encode
 from renaissance.builtin.encoders.huggingface.sizes import count_text_positions
 from renaissance.builtin.encoders.huggingface.small_copy import (
     MAX_PARAMETERS,
@@ -35,14 +37,52 @@ LONGEST_TEXT = 18
 # Relative to the largest state: far above rounding errors, far below what a padding token does.
 TOLERANCE = 1e-4
 
+# What models of texts and images call their images.
+
 Encode = Callable[[Tensor, Tensor, MaskForm], Tensor]
+
+
+@attrs.frozen
+class _Copy:
+    """A small copy of a model, and a text for it.
+
+    Attributes:
+        model: The copy.
+        encode: Encodes texts with it.
+        input_ids: The text, (1, tokens), int64.
+        padding_id: The id of padding.
+    """
+
+    model: PreTrainedModel
+    encode: Encode
+    input_ids: Tensor
+    padding_id: int
+
+
 # Most economical first.
 MASK_FORMS: tuple[MaskForm, ...] = ("bias", "pairwise")
 
 
+@attrs.frozen
+class TextProbe:
+    """What a small copy of a text model told of it.
+
+    Attributes:
+        mask_form: What the model takes as its attention mask.
+        is_causal: Whether its tokens do not see those after them.
+    """
+
+    mask_form: MaskForm
+    is_causal: bool
+
+
 def probe_text(
-    where: str, config: PreTrainedConfig, model_class: ModelClass, context: EncoderContext
-) -> MaskForm:
+    where: str,
+    config: PreTrainedConfig,
+    model_class: ModelClass,
+    context: EncoderContext,
+    may_be_causal: bool = False,
+) -> TextProbe:
     """Check that a text model encodes a text as a whole, whatever it is batched with.
 
     Args:
@@ -50,9 +90,11 @@ def probe_text(
         config: The model's config.
         model_class: The model's class.
         context: What to know about the run.
+        may_be_causal: Whether a model will do whose tokens do not see those after them, if its
+            own summary of a text is its last token.
 
     Returns:
-        What the model takes as its attention mask.
+        What was found out.
 
     Raises:
         PluginError: If it cannot encode a plain text, encodes the same text differently each time,
@@ -61,20 +103,19 @@ def probe_text(
     """
     # The run's random weights must not depend on what is drawn here.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
-        encode, input_ids, padding_id = _small_copy(where, config, model_class, context)
-        fault = _fault(encode, input_ids, padding_id)
+        copy = _small_copy(where, config, model_class, context)
+        is_causal = _is_causal(copy)
+        may_be_causal = may_be_causal and is_causal and _summarizes_at_end(where, copy)
+        fault = _fault(copy, is_causal, may_be_causal)
         if fault:
             raise PluginError(f"{where}: {config.model_type!r} {fault}; {TEXT_REMEDY}")
-        return _mask_form(encode, input_ids)
+        return TextProbe(_mask_form(copy), is_causal)
 
 
 def _small_copy(
     where: str, config: PreTrainedConfig, model_class: ModelClass, context: EncoderContext
-) -> tuple[Encode, Tensor, int]:
-    """Return a function that encodes with a small copy, a text for it, and the id of padding.
-
-    The text is (1, tokens), int64.
-    """
+) -> _Copy:
+    """Make a small copy of a model that can encode a text."""
     faults: list[PluginError | SpecError] = []
     for copy in small_configs(config):
         if is_large(where, copy, model_class):
@@ -96,9 +137,7 @@ def _small_copy(
     )
 
 
-def _checked(
-    where: str, model: PreTrainedModel, context: EncoderContext
-) -> tuple[Encode, Tensor, int]:
+def _checked(where: str, model: PreTrainedModel, context: EncoderContext) -> _Copy:
     """Try to encode a text with a model."""
 
     def encode(input_ids: Tensor, attention_mask: Tensor, form: MaskForm) -> Tensor:
@@ -107,7 +146,12 @@ def _checked(
             states: Tensor = model(input_ids=input_ids, attention_mask=mask).last_hidden_state
         # A family that does not accept these inputs can raise any error.
         except Exception as error:
-            raise cannot_encode(where, model.config.model_type, "text", error) from error
+            raise cannot_encode(where, model, "text", error) from error
+        if states.shape[1] != input_ids.shape[1]:
+            raise PluginError(
+                f"{where}: {model.config.model_type!r} returns {states.shape[1]} states for a text "
+                f"of {input_ids.shape[1]} tokens, expected one for each; {TEXT_REMEDY}"
+            )
         return states
 
     try:
@@ -120,7 +164,7 @@ def _checked(
         ) from error
     encode(input_ids, torch.ones_like(input_ids, dtype=torch.bool), "plain")
     padding_id = getattr(model.config, "pad_token_id", None)
-    return encode, input_ids, padding_id if isinstance(padding_id, int) else 0
+    return _Copy(model, encode, input_ids, padding_id if isinstance(padding_id, int) else 0)
 
 
 def _example_ids(model: PreTrainedModel, context: EncoderContext) -> Tensor:
@@ -136,23 +180,58 @@ def _example_ids(model: PreTrainedModel, context: EncoderContext) -> Tensor:
     return torch.tensor([[ordinary[i % len(ordinary)] for i in range(num_tokens)]])
 
 
-def _fault(encode: Encode, input_ids: Tensor, padding_id: int) -> str:
+def _is_causal(copy: _Copy) -> bool:
+    """Return whether tokens do not see those after them, but those before them."""
+    if copy.input_ids.shape[1] == 1:
+        return False
+    return not _sees_after(copy) and _sees_before(copy)
+
+
+def _sees_after(copy: _Copy) -> bool:
+    changed = copy.input_ids.clone()
+    # The text begins with an ordinary token and goes on with others, if there are any.
+    changed[:, -1] = changed[0, 0] if changed[0, 0] != changed[0, -1] else changed[0, 1]
+    # Not exactly equal: a mixture of experts sums in another order for other tokens.
+    return not _is_close(_plain(copy, changed)[:, :-1], _plain(copy, copy.input_ids)[:, :-1])
+
+
+def _sees_before(copy: _Copy) -> bool:
+    changed = copy.input_ids.clone()
+    changed[:, 0] = changed[0, 1]
+    return not _is_close(_plain(copy, changed)[:, 1:], _plain(copy, copy.input_ids)[:, 1:])
+
+
+def _plain(copy: _Copy, input_ids: Tensor) -> Tensor:
+    return copy.encode(input_ids, torch.ones_like(input_ids, dtype=torch.bool), "plain")
+
+
+def _summarizes_at_end(where: str, copy: _Copy) -> bool:
+    """Return whether the model's own summary of a text is the state of the token that ends it.
+
+    CLIP and its relatives take that token to be the first with a certain id, or with the greatest.
+    """
+    config = deepcopy(copy.model.config)
+    last = copy.model.get_input_embeddings().weight.shape[0] - 1
+    config.eos_token_id = last
+    if getattr(copy.model(input_ids=copy.input_ids), "pooler_output", None) is None:
+        return False
+    model = random_model(where, config, type(copy.model))
+    output = model(input_ids=torch.cat([copy.input_ids[:, 1:], torch.tensor([[last]])], dim=1))
+    states, summary = output.last_hidden_state[:, -1], output.pooler_output
+    return states.shape == summary.shape and _is_close(summary, states)
+
+
+def _fault(copy: _Copy, is_causal: bool, may_be_causal: bool) -> str:
     """Return what is wrong with how texts are encoded, in words; empty if nothing is."""
+    encode, input_ids, padding_id = copy.encode, copy.input_ids, copy.padding_id
     is_real = torch.ones_like(input_ids, dtype=torch.bool)
     states = encode(input_ids, is_real, "plain")
     if not _is_close(encode(input_ids, is_real, "plain"), states):
         return "draws at random whenever it encodes, so that equal texts get different states"
-    if input_ids.shape[1] > 1:
-        changed = input_ids.clone()
-        # The text begins with an ordinary token and goes on with others, if there are any.
-        changed[:, -1] = changed[0, 0] if changed[0, 0] != changed[0, -1] else changed[0, 1]
-        # Not exactly equal: a mixture of experts sums in another order for other tokens.
-        if _is_close(encode(changed, is_real, "plain")[:, :-1], states[:, :-1]):
-            changed = input_ids.clone()
-            changed[:, 0] = changed[0, 1]
-            if _is_close(encode(changed, is_real, "plain")[:, 1:], states[:, 1:]):
-                return "has tokens that do not see each other"
-            return "reads in one direction: its tokens do not see those after them"
+    if is_causal and not may_be_causal:
+        return "reads in one direction: its tokens do not see those after them"
+    if input_ids.shape[1] > 1 and not is_causal and not _sees_after(copy):
+        return "has tokens that do not see each other"
     num_tokens = input_ids.shape[1]
     for num_padding in {1, num_tokens} if num_tokens > 1 else ():
         padded = torch.nn.functional.pad(input_ids, (0, num_padding), value=padding_id)
@@ -162,7 +241,8 @@ def _fault(encode: Encode, input_ids: Tensor, padding_id: int) -> str:
     return ""
 
 
-def _mask_form(encode: Encode, input_ids: Tensor) -> MaskForm:
+def _mask_form(copy: _Copy) -> MaskForm:
+    encode, input_ids = copy.encode, copy.input_ids
     num_tokens = input_ids.shape[1]
     mask = torch.arange(num_tokens)[None] < max(1, num_tokens - 2)
     expected = encode(input_ids, mask, "plain")[mask]
