@@ -38,6 +38,7 @@ generated: install
 	$(BIN)/python -m renaissance.spec.document run-spec > docs/run-spec.md
 	$(BIN)/python -m renaissance.spec.document components > docs/components.md
 	$(BIN)/python docs/layers.py
+	$(BIN)/python docs/families.py
 	$(BIN)/python docs/draw_architectures.py docs/images
 
 # The site, in site/; a warning is an error.

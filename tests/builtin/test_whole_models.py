@@ -1,6 +1,8 @@
 """The parts of models of texts and images as towers, against the library's own output."""
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from renaissance.builtin.encoders.hf_image import HFImageEncoder
 from renaissance.builtin.encoders.hf_joint import HFJointEncoder
 from renaissance.builtin.encoders.hf_text import HFTextEncoder
 
+DOCS = Path(__file__).parents[2] / "docs"
 # Their tokens do not see those after them.
 CAUSAL = {"clip", "clipseg", "groupvit", "metaclip_2", "owlv2", "owlvit", "xclip"}
 REFUSED_TEXT = {"aimv2": "'aimv2_text_model' lets padding change real tokens"}
@@ -152,3 +155,17 @@ def test_a_dual_encoder_of_both_towers_of_a_clip_trains(tmp_path: Path) -> None:
     assert run_here(write_spec(tmp_path), tmp_path, *settings) == 0
     (last,) = [line for line in metrics(tmp_path / "tiny") if line["split"] == "validate"]
     assert 0 < last["loss"] < 10
+
+
+def families() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("families", DOCS / "families.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_the_table_of_families_is_up_to_date() -> None:
+    page = (DOCS / "encoders.md").read_text()
+    assert families().with_table(page) == page, "run python docs/families.py"
