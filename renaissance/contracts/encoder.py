@@ -53,6 +53,8 @@ class Encoder(nn.Module, Component, ABC):
             such as a class token; "eos" if only its last does, as in a causal model; "mean"
             otherwise.
         image_summary: Where that of an image is.
+        token_types: Pretrained embeddings of text, first image and second image, (3, hidden), with
+            which a one-tower model begins; None if they are new.
         weights_source: Where its weights come from, in words, for `renaissance check`.
         follows_dtype: Whether it computes in the dtype of its parameters, embedding tables apart,
             and returns it. In training with `train.precision = "bf16"`, it is then given bf16
@@ -63,6 +65,7 @@ class Encoder(nn.Module, Component, ABC):
     hidden_size: int
     text_summary: Summary = "first"
     image_summary: Summary = "first"
+    token_types: Tensor | None = None
     weights_source: str = "random"
     follows_dtype: bool = False
 

@@ -23,6 +23,9 @@ class OneTower(VisionLanguageModel):
         self.text_summary = encoder.text_summary
         self.image_summary = encoder.image_summary
         self.token_type_embeddings = new_token_types(encoder.hidden_size)
+        if encoder.token_types is not None:
+            with torch.no_grad():
+                self.token_type_embeddings.weight.copy_(encoder.token_types)
         self.pooler = pooler
         self.sizes = ModelSizes(
             text=encoder.hidden_size,

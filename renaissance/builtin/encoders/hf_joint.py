@@ -37,6 +37,7 @@ from renaissance.builtin.encoders.huggingface.positions import (
 from renaissance.builtin.encoders.huggingface.precision import FOLLOWING_FAMILIES, first_weight
 from renaissance.builtin.encoders.huggingface.pretrained import (
     PretrainedOptions,
+    config_of,
     load_image_model,
     load_text_model,
     reads_images,
@@ -44,6 +45,7 @@ from renaissance.builtin.encoders.huggingface.pretrained import (
 )
 from renaissance.builtin.encoders.huggingface.segments import segment_argument
 from renaissance.builtin.encoders.huggingface.sizes import check_patch_size, patch_grid
+from renaissance.builtin.encoders.huggingface.vilt import FAMILY, Vilt, load_vilt
 
 WHERE = "hf-joint"
 DEFAULT_PATCH_SIZE = 16
@@ -56,7 +58,7 @@ class HFJointEncoder(Encoder):
     """One stack over text and image tokens, made from a text model or an image model.
 
     The model embeds its own modality, and new embeddings serve the other. Then its layers run over
-    both: text tokens first, image tokens after them.
+    both: text tokens first, image tokens after them. ViLT embeds both.
 
     Args:
         options: Which model.
@@ -95,9 +97,11 @@ class HFJointEncoder(Encoder):
 
     def __init__(self, options: Options, context: EncoderContext) -> None:
         super().__init__()
-        is_image_model = reads_images(WHERE, options, context)
+        vilt = self._vilt(options, context)
+        is_image_model = vilt is not None or reads_images(WHERE, options, context)
         modality: Modality = "image" if is_image_model else "text"
-        loaded = (load_image_model if is_image_model else load_text_model)(WHERE, options, context)
+        load = load_image_model if is_image_model else load_text_model
+        loaded = load(WHERE, options, context) if vilt is None else vilt.vit
         model, config = loaded.model, loaded.model.config
         self.weights_source = options.weights_source
         self._options = options
@@ -123,13 +127,23 @@ class HFJointEncoder(Encoder):
         self.image_embeddings: ImageEmbeddings | None = None
         if is_image_model:
             _check_image_model(options, self.stack, context)
-            self.text_embeddings = TextEmbeddings(new, context.vocab_size, context.max_text_length)
+            vocab_size = context.vocab_size if vilt is None else vilt.vocab_size
+            self.text_embeddings = TextEmbeddings(new, vocab_size, context.max_text_length)
+            if vilt is not None:
+                self.text_embeddings.take(vilt.text, vilt.layer_norm_eps)
+                self.token_types = vilt.token_types
         else:
             patch_size = options.patch_size or DEFAULT_PATCH_SIZE
             check_patch_size(WHERE, patch_size, context.image_size)
             self.image_embeddings = ImageEmbeddings(new, context.image_size, patch_size)
         self.eval()
         self._check_equal(config.model_type, expected, modality, context)
+
+    @staticmethod
+    def _vilt(options: Options, context: EncoderContext) -> Vilt | None:
+        config = config_of(WHERE, options, context)
+        is_vilt = config.model_type == FAMILY
+        return load_vilt(WHERE, options, context, config) if is_vilt else None
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tokens:
         """Embed texts, (texts, tokens) int64 to (texts, tokens, hidden)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from inspect import signature
@@ -48,7 +48,11 @@ def build_model(where: str, config: PreTrainedConfig, model_class: ModelClass) -
 
 
 def read_model(
-    where: str, checkpoint: str, config: PreTrainedConfig, model_class: ModelClass
+    where: str,
+    checkpoint: str,
+    config: PreTrainedConfig,
+    model_class: ModelClass,
+    key_mapping: Mapping[str, str] | None = None,
 ) -> tuple[PreTrainedModel, frozenset[str]]:
     """Load a model with the weights of a checkpoint.
 
@@ -59,6 +63,8 @@ def read_model(
         checkpoint: Hub id or local folder.
         config: The model's config.
         model_class: The model's class.
+        key_mapping: What to replace in the names of the checkpoint's tensors, as regular
+            expressions.
 
     Returns:
         The model, and the names of parameters and buffers that are missing from the checkpoint.
@@ -76,6 +82,7 @@ def read_model(
                 config=config,
                 output_loading_info=True,
                 use_safetensors=True,
+                key_mapping=None if key_mapping is None else dict(key_mapping),
             )
             model, info = _with_attention(model_class, read)
     except ImportError as error:

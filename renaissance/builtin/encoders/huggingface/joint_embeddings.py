@@ -1,5 +1,7 @@
 """New embeddings for the modality that a pretrained stack cannot embed."""
 
+from collections.abc import Mapping
+
 import attrs
 import torch
 from torch import Tensor, nn
@@ -76,6 +78,12 @@ class TextEmbeddings(nn.Module):
         self.dropout = nn.Dropout(new.dropout)
         for table in (self.word_embeddings, self.position_embeddings):
             nn.init.trunc_normal_(table.weight, std=new.std)
+
+    def take(self, weights: Mapping[str, Tensor], layer_norm_eps: float) -> None:
+        """Take pretrained weights, if there are any, and the constant of their norm."""
+        self.norm.eps = layer_norm_eps
+        if weights:
+            self.load_state_dict(weights)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Embed texts: (texts, tokens) int64 to (texts, tokens, hidden)."""

@@ -111,7 +111,7 @@ def save_config(where: str, options: PretrainedOptions, folder: Path) -> None:
     read_config(where, options.checkpoint, options.architecture).save_pretrained(folder)
 
 
-def _config(where: str, options: PretrainedOptions, context: EncoderContext) -> PreTrainedConfig:
+def config_of(where: str, options: PretrainedOptions, context: EncoderContext) -> PreTrainedConfig:
     """Return the config that the options name, or that a run folder has kept."""
     checkpoint = options.checkpoint if context.saved is None else str(context.saved)
     return read_config(where, checkpoint, options.architecture)
@@ -119,7 +119,7 @@ def _config(where: str, options: PretrainedOptions, context: EncoderContext) -> 
 
 def reads_images(where: str, options: PretrainedOptions, context: EncoderContext) -> bool:
     """Return whether the options name an image model; errors as in `load_image_model`."""
-    return is_image_config(_config(where, options, context))
+    return is_image_config(config_of(where, options, context))
 
 
 @attrs.frozen
@@ -164,7 +164,7 @@ def load_text_model(
         SpecError: If an option is invalid, or the texts do not fit the model.
         CheckpointError: If the checkpoint is missing or incomplete.
     """
-    whole = _config(where, options, context)
+    whole = config_of(where, options, context)
     config = text_config(where, whole)
     model_class = text_model_class(where, config)
     if options.architecture is not None:
@@ -199,7 +199,7 @@ def load_image_model(
         SpecError: If an option is invalid, or the model does not support the image size.
         CheckpointError: If the checkpoint is missing or incomplete.
     """
-    whole = _config(where, options, context)
+    whole = config_of(where, options, context)
     config = image_config(whole)
     model_class = image_model_class(where, config)
     config = override_config(where, config, options.config)
