@@ -24,7 +24,8 @@ from renaissance.commands.output import print_table
 from renaissance.contracts.source import Source, SourceContext
 from renaissance.data.open_image import COMMAND_LIMITS, MAX_BYTES, MAX_PIXELS
 from renaissance.data.prepare.manifest import Report
-from renaissance.data.prepare.writer import PrepareOptions, write_tables
+from renaissance.data.prepare.options import Part, PrepareOptions
+from renaissance.data.prepare.writer import write_tables
 from renaissance.errors import PluginError
 from renaissance.limits import DEFAULT_LIMITS, MAX_DOWNLOAD_RECORD, ReadLimits, reading_within
 from renaissance.plugins.kinds import Kind
@@ -124,6 +125,14 @@ def _prepare(
     max_missing: Annotated[
         float, typer.Option(min=0, max=1, help="Largest fraction of rows that may be left out.")
     ] = 0.01,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INDEX/COUNT",
+            help="Write one share of the files, such as 3/64, for several machines with the same "
+            "output folder; the last one to end writes the manifest.",
+        ),
+    ] = None,
     **values: object,
 ) -> None:
     component = cast(type[Source], registration.component)
@@ -135,6 +144,7 @@ def _prepare(
         check=check,
         limits=attrs.evolve(COMMAND_LIMITS, max_pixels=max_image_pixels, max_bytes=max_image_bytes),
         max_missing=max_missing,
+        part=None if part is None else Part.of_text(part),
     )
     context = SourceContext(source, names)
     limits = ReadLimits(
@@ -183,7 +193,11 @@ def _write(source: Source, options: PrepareOptions) -> None:
         ],
     )
     _print_left_out(report)
-    typer.echo(f"manifest: {report.manifest}")
+    if report.num_missing:
+        count = "1 file is" if report.num_missing == 1 else f"{report.num_missing} files are"
+        typer.echo(f"{count} still to come from other parts; the last one writes the manifest")
+    else:
+        typer.echo(f"manifest: {report.manifest}")
 
 
 def _print_left_out(report: Report) -> None:

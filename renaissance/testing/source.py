@@ -12,7 +12,8 @@ import pyarrow as pa
 from renaissance.commands.flags import unfit_option
 from renaissance.commands.prepare import COMMON_OPTIONS
 from renaissance.contracts.source import ImageFile, LeftOut, Record, Source, SourceContext
-from renaissance.data.prepare.writer import PrepareOptions, write_tables
+from renaissance.data.prepare.options import PrepareOptions
+from renaissance.data.prepare.writer import write_tables
 from renaissance.errors import DataError
 from renaissance.testing.contract_check import ContractCheck, ViolationError, require
 

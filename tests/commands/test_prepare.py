@@ -275,7 +275,7 @@ def test_values_that_are_refused(
             "the option 'workers' has the name of a flag that the command already has (--source, "
             "--output, --splits, --workers, --resize, --check, --max-image-pixels, "
             "--max-image-bytes, --max-record-bytes, --max-text-characters, --max-nesting, "
-            "--max-tar-members, --max-missing); rename the option",
+            "--max-tar-members, --max-missing, --part); rename the option",
         ),
     ],
 )
@@ -312,3 +312,17 @@ def test_help_does_without_what_takes_seconds_to_import(command: list[str]) -> N
     )
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert finished.stdout.splitlines()[-2:] == ["0", "[]"], finished.stderr
+
+
+def test_a_part_says_what_is_still_to_come(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{split}.png")
+    lines = [{"image": f"{s}.png", "caption": "a picture", "split": s} for s in ("train", "val")]
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    command = ["prepare", "image-text", "--source", str(tmp_path / "captions.jsonl")]
+    command += ["--output", str(tmp_path / "output")]
+    first, second = (CliRunner().invoke(app, [*command, "--part", f"{i}/2"]) for i in (1, 2))
+    expected = "1 file is still to come from other parts; the last one writes the manifest"
+    assert first.output.splitlines()[-1] == expected
+    assert "manifest: " in second.output.splitlines()[-1]
+    assert (tmp_path / "output/image_text_manifest.json").exists()

@@ -14,7 +14,8 @@ from renaissance.commands.data import app
 from renaissance.data.arrow import ArrowTable
 from renaissance.data.contact_sheet import CELL, MARGIN, draw_contact_sheet, row_labels
 from renaissance.data.inspect import inspect_file
-from renaissance.data.prepare.writer import PrepareOptions, write_tables
+from renaissance.data.prepare.options import PrepareOptions
+from renaissance.data.prepare.writer import write_tables
 
 
 def picture(size: tuple[int, int], file_format: str = "JPEG", level: int = 0) -> bytes:

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import multiprocessing
@@ -25,7 +26,10 @@ from renaissance.data.prepare.image_files import (
     stamp,
 )
 from renaissance.data.prepare.manifest import Report
-from renaissance.data.prepare.writer import PrepareOptions, write_tables
+from renaissance.data.prepare.options import Part, PrepareOptions
+from renaissance.data.prepare.writer import write_tables
+from renaissance.errors import SpecError
+from renaissance.files import locked
 from renaissance.limits import ReadLimits, reading_within
 from renaissance.prepare import CAPTION_SCHEMA, captioned, json_elements, json_lines, text_fault
 
@@ -91,6 +95,69 @@ def test_files_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
         "photos_manifest.json",
         "photos_words.json",
     ]
+
+
+def test_parts_write_the_files_of_one_machine_and_the_last_one_joins_them(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos", 100)
+    # Left out while listing, and while reading.
+    (folder / "0007.jpg").write_bytes(b"not a picture")
+    options = {"max_missing": 0.1}
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    expected = write(Photos(folder), whole, **options)
+    assert len(expected.left_out) == 1
+    for index, num_missing in ((2, 3), (3, 2), (2, 2), (1, 0)):
+        report = write(Photos(folder), parted, part=Part(index, 3), **options)
+        assert report.num_missing == num_missing
+        assert (parted / "photos_manifest.json").exists() == (num_missing == 0)
+    assert contents(parted) == contents(whole)
+    # The whole preparation goes on from a part.
+    write(Photos(folder), tmp_path / "lost", part=Part(1, 2), **options)
+    write(Photos(folder), tmp_path / "lost", **options)
+    assert contents(tmp_path / "lost") == contents(whole)
+
+
+def test_parts_that_end_together_join_once(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos", 100)
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    write(Photos(folder), whole)
+    parts = [
+        multiprocessing.Process(
+            target=prepare_folder, args=(folder, parted), kwargs={"part": Part(index, 5)}
+        )
+        for index in range(1, 6)
+    ]
+    for part in parts:
+        part.start()
+    for part in parts:
+        part.join(60)
+    assert [part.exitcode for part in parts] == [0] * 5
+    assert contents(parted) == contents(whole)
+
+
+def test_no_whole_preparation_beside_a_part(tmp_path: Path) -> None:
+    folder, output = photos(tmp_path / "photos", 3), tmp_path / "output"
+    output.mkdir()
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        pool.apply(hold, (output / "photos.2-of-3.lock",))
+        with pytest.raises(DataError, match=r"another process is preparing photos\.2-of-3 "):
+            write(Photos(folder), output)
+        with pytest.raises(DataError, match=r"another process is preparing photos\.2-of-3 "):
+            write(Photos(folder), output, part=Part(2, 3))
+        assert write(Photos(folder), output, part=Part(1, 3)).num_missing == 1
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "1/", "-1/2", "1/2/3", "\u00b2/3", ""])
+def test_what_is_not_a_part(text: str) -> None:
+    with pytest.raises(SpecError, match=r"--part: got .*, expected INDEX/COUNT, counted from 1"):
+        Part.of_text(text)
+
+
+HELD = contextlib.ExitStack()
+
+
+def hold(path: Path) -> None:
+    """Hold a lock until this process ends."""
+    HELD.enter_context(locked(path, AssertionError()))
 
 
 def test_numbered_files_share_one_shuffle(tmp_path: Path) -> None:

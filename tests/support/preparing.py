@@ -6,7 +6,8 @@ from typing import Any
 
 from renaissance import Source, SourceContext
 from renaissance.data.prepare.manifest import Report
-from renaissance.data.prepare.writer import PrepareOptions, write_tables
+from renaissance.data.prepare.options import PrepareOptions
+from renaissance.data.prepare.writer import write_tables
 from renaissance.plugins.loading import load_plugins
 
 

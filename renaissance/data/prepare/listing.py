@@ -36,6 +36,13 @@ class Omissions:
         self.entries.append(entry)
         self._num_rows_left_out += entry.is_row
 
+    def copy(self) -> "Omissions":
+        """Return what is left out so far, to go on from there."""
+        copied = Omissions(self.source, self.max_missing, self.num_rows)
+        for entry in self.entries:
+            copied.add(entry)
+        return copied
+
     def check(self) -> None:
         """Stop if too much is left out.
 

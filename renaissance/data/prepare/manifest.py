@@ -43,11 +43,13 @@ class Report:
         manifest: The file with the same content.
         tables: What each file holds, by file name.
         left_out: What was not written.
+        num_missing: Files that other parts have not written yet: then there is no manifest.
     """
 
     manifest: Path
     tables: Mapping[str, TableReport]
     left_out: tuple[LeftOut, ...]
+    num_missing: int = 0
 
     def count_left_out(self) -> Counter[tuple[str, str]]:
         """Count what was left out by table and reason, ignoring numbers and names in reasons."""

@@ -7,18 +7,17 @@ folder `{name}.partial`, each with the digest of the records and options that it
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pyarrow as pa
 from rich.progress import Progress
 
 from renaissance.contracts.source import LeftOut, Source
-from renaissance.data.open_image import COMMAND_LIMITS, ImageLimits
 from renaissance.data.order import Permutation
 from renaissance.data.prepare.arrow_file import write_arrow_file
 from renaissance.data.prepare.image_reader import ImageReader
@@ -30,46 +29,15 @@ from renaissance.data.prepare.manifest import (
     refuse_other_source,
     write_json,
 )
+from renaissance.data.prepare.options import PrepareOptions
 from renaissance.data.prepare.progress import progress_bars
 from renaissance.data.prepare.record_store import RecordStore
 from renaissance.errors import DataError, shortened
 from renaissance.files import locked, read_json, sha256_of
 from renaissance.randomness import keyed_seed
 
-
-@attrs.frozen(kw_only=True)
-class PrepareOptions:
-    """How to prepare, the same for every dataset.
-
-    Attributes:
-        output: Folder for the files; created if missing.
-        seed: Shuffles the rows, so that reading in order is as good as reading at random.
-        workers: Number of threads that read and check images.
-        resize: Shorter side to scale images down to, pixels; None leaves their bytes as they are.
-        check: Whether to decode each image fully.
-        limits: Larger images are left out.
-        max_missing: Largest fraction of rows that may be left out.
-        progress: Whether to show progress on standard error.
-    """
-
-    output: Path
-    seed: int = 0
-    workers: int = 1
-    resize: int | None = None
-    check: bool = False
-    limits: ImageLimits = COMMAND_LIMITS
-    max_missing: float = 0.01
-    progress: bool = True
-
-    def of_rows(self) -> dict[str, Any]:
-        """Return the options that determine what is written."""
-        return {
-            "seed": self.seed,
-            "resize": self.resize,
-            "check": self.check,
-            "max_image_pixels": self.limits.max_pixels,
-            "max_image_bytes": self.limits.max_bytes,
-        }
+# Seconds for which a part waits for another one that moves the files into place.
+JOIN_PATIENCE = 600.0
 
 
 @attrs.frozen
@@ -107,28 +75,20 @@ class _FilePlan:
 def write_tables(source: Source, options: PrepareOptions) -> Report:
     """Write the tables of a source, its manifest, and its further JSON files.
 
+    A part writes its share of the files into the folder `{name}.partial`. The part that finds all
+    of them there moves them into place.
+
     Raises:
         DataError: If too many rows are left out, or a file cannot be written.
     """
     output = options.output
-    work, manifest = output / f"{source.name}.partial", output / f"{source.name}_manifest.json"
-    omissions = Omissions(source.path, options.max_missing)
+    work = output / f"{source.name}.partial"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        busy = DataError(
-            f"{output}: another process is preparing {source.name} in this folder; expected one at "
-            "a time. Wait until it has ended, or choose another output"
-        )
-        lock = locked(output / f"{source.name}.lock", busy)
-        with lock, progress_bars(options.progress) as progress:
+        with _alone(source.name, options), progress_bars(options.progress) as progress:
             work.mkdir(exist_ok=True)
             try:
-                tables = list_records(source, work, omissions, progress)
-                plans = list(_plan_files(source, tables, options))
-                tables_of = {plan.file: plan.table for plan in plans}
-                refuse_other_source(manifest, source.path, tables_of)
-                reports = _Writer(source, options, omissions, progress, work).write(plans)
-                _put_in_place(source, options, reports, omissions, work)
+                return _write_and_join(source, options, work, progress)
             finally:
                 _remove_if_empty(work)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
@@ -144,7 +104,50 @@ def write_tables(source: Source, options: PrepareOptions) -> Report:
         ) from error
     finally:
         _remove_if_empty(output)
-    return Report(manifest, reports, tuple(omissions.entries))
+
+
+def _write_and_join(
+    source: Source, options: PrepareOptions, work: Path, progress: Progress
+) -> Report:
+    manifest = options.output / f"{source.name}_manifest.json"
+    omissions = Omissions(source.path, options.max_missing)
+    tables = list_records(source, work, omissions, progress)
+    plans = list(_plan_files(source, tables, options))
+    refuse_other_source(manifest, source.path, {plan.file: plan.table for plan in plans})
+    listed = omissions.copy()
+    writer = _Writer(source, options, omissions, progress, work)
+    if options.part is None:
+        reports = writer.write(plans)
+        _put_in_place(source, options, reports, omissions, work)
+        return Report(manifest, reports, tuple(omissions.entries))
+    reports = writer.write(options.part.of(plans))
+    with _only(options.output, source.name, JOIN_PATIENCE):
+        num_waiting = sum(map(writer.is_waiting, plans))
+        if num_waiting == len(plans):
+            joined = attrs.evolve(writer, omissions=listed)
+            _put_in_place(source, options, joined.write(plans), listed, work)
+    return Report(manifest, reports, tuple(omissions.entries), len(plans) - num_waiting)
+
+
+def _alone(name: str, options: PrepareOptions) -> AbstractContextManager[None]:
+    """Return the lock of a preparation, or of a part, which no whole one must run beside."""
+    if options.part is None:
+        for path in options.output.glob(f"{name}.*-of-*.lock"):
+            with _only(options.output, path.stem):
+                pass
+        return _only(options.output, name)
+    with _only(options.output, name, JOIN_PATIENCE):
+        pass
+    return _only(options.output, f"{name}.{options.part}")
+
+
+def _only(output: Path, what: str, patience: float = 0.0) -> AbstractContextManager[None]:
+    """Return a context that one process can be in at a time."""
+    busy = DataError(
+        f"{output}: another process is preparing {what} in this folder; expected one at a time. "
+        "Wait until it has ended, or choose another output"
+    )
+    return locked(output / f"{what}.lock", busy, patience)
 
 
 def _remove_if_empty(folder: Path) -> None:
@@ -177,10 +180,15 @@ class _Writer:
     progress: Progress
     work: Path
 
-    def write(self, plans: list[_FilePlan]) -> dict[str, TableReport]:
+    def write(self, plans: Sequence[_FilePlan]) -> dict[str, TableReport]:
         """Return what each file holds, by file name."""
         with ThreadPoolExecutor(self.options.workers) as pool:
             return {plan.file: self._resume(plan) or self._write(plan, pool) for plan in plans}
+
+    def is_waiting(self, plan: _FilePlan) -> bool:
+        """Return whether a file is finished, and not in place yet."""
+        note = read_json(self.work / f"{plan.stem}.json")
+        return note.get("fingerprint") == plan.fingerprint and (self.work / plan.file).exists()
 
     def _leave_out(self, entry: LeftOut) -> None:
         self.omissions.add(entry)
