@@ -21,7 +21,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from renaissance.errors import SpecError, quoted
-from renaissance.launch import is_launched, usable_cores
+from renaissance.launch import is_launched, stop_signals, usable_cores
 
 AUTO = "auto"
 # Ranks that are asked to stop save a checkpoint first.
@@ -87,6 +87,8 @@ def start_ranks(arguments: Sequence[str], num_ranks: int) -> int:
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=0,
+        # Not those that `nohup` lets this process ignore.
+        signals_to_handle=",".join(number.name for number in stop_signals()),
     )
     memory = MemoryLastSeen()
     memory.start()

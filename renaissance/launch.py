@@ -23,6 +23,10 @@ BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
 POLL = 0.5
 # Seconds in which a run saves a checkpoint and leaves; one that waits for a lost peer never would.
 PATIENCE = 60
+# What asks a run to stop: a scheduler or torchrun, Ctrl-C, a terminal that was closed, other
+# schedulers, a limit of CPU time. Not all of them exist on Windows.
+STOPPING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+STOP_SIGNALS = tuple(getattr(signal, name) for name in STOPPING if hasattr(signal, name))
 # Where a container sees its own limits (version 2 of control groups).
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -56,6 +60,7 @@ def launch_of_process() -> Launch:
     missing = [name for name in needed if not os.environ.get(name)]
     if missing:
         _refuse(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not")
+    _integer("MASTER_PORT", 0)
     if max(launch.rank, launch.local_rank) >= launch.world_size:
         _refuse(f"ranks must be less than WORLD_SIZE={launch.world_size}")
     return launch
@@ -67,6 +72,15 @@ def cores_of_rank() -> int:
     # torchrun says how many ranks are here. Other launchers may not: then all of them could be.
     here = min(_integer("LOCAL_WORLD_SIZE", world_size), world_size)
     return max(1, usable_cores() // here)
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that ask this process to stop.
+
+    Those that `nohup` has let it ignore, or that a plugin uses, are not among them.
+    """
+    always, others = STOP_SIGNALS[:2], STOP_SIGNALS[2:]
+    return [*always, *(n for n in others if signal.getsignal(n) is signal.SIG_DFL)]
 
 
 def usable_cores() -> int:

@@ -1,6 +1,7 @@
 """Which rank a process is, and what is refused if the environment does not say."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,13 @@ from support.running import write_spec
 
 from renaissance import cli, launch
 from renaissance.errors import RenaissanceError
-from renaissance.launch import cores_of_rank, launch_of_process, rank_of_process, usable_cores
+from renaissance.launch import (
+    cores_of_rank,
+    launch_of_process,
+    rank_of_process,
+    stop_signals,
+    usable_cores,
+)
 
 NAMES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
@@ -78,6 +85,10 @@ def test_the_launch_is_read_from_the_environment(
         (
             {"RANK": "2", "WORLD_SIZE": "2", **ADDRESS},
             "RANK=2, WORLD_SIZE=2 are set, but ranks must be less than WORLD_SIZE=2;",
+        ),
+        (
+            {"RANK": "1", "WORLD_SIZE": "2", **ADDRESS, "MASTER_PORT": "x"},
+            "RANK=1, WORLD_SIZE=2 are set, but MASTER_PORT must be an integer of at least 0;",
         ),
         ({"RANK": "1", "WORLD_SIZE": "1"}, "but ranks must be less than WORLD_SIZE=1;"),
     ],
@@ -181,3 +192,12 @@ def test_ranks_end_when_their_agent_is_killed(stuck: bool) -> None:
     assert agent.stdout.read() == ""
     agent.stdout.close()
     assert time.monotonic() - started < 5
+
+
+def test_what_nohup_lets_a_process_ignore_does_not_stop_it() -> None:
+    assert {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1} <= set(stop_signals())
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in stop_signals()
+    finally:
+        signal.signal(signal.SIGHUP, before)

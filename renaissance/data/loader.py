@@ -29,6 +29,7 @@ from torch import Tensor
 from renaissance.data.collate import Collator, MicroBatch, map_leaves
 from renaissance.data.order import SampleKeys
 from renaissance.errors import DataError, RunError, describe
+from renaissance.launch import STOP_SIGNALS
 
 # Micro-batches that a worker is asked for ahead of time, if all workers' are no more than this.
 NUM_AHEAD = 4
@@ -297,9 +298,9 @@ def _death(process: BaseProcess) -> LoadFailure:
 
 
 def _work(collator: Collator, pipe: Connection, inherited: list[Connection]) -> None:
-    # Ctrl-C and SIGTERM reach the whole process group; the main process decides what to do.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Some signals reach the whole process group; the main process decides what to do.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     for other in inherited:
         other.close()
     torch.set_num_threads(1)

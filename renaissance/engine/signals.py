@@ -1,11 +1,11 @@
-"""SIGTERM and Ctrl-C: finish the step, save, exit."""
+"""SIGTERM, Ctrl-C and other requests to stop: finish the step, save, exit."""
 
 import signal
 from collections.abc import Sequence
 from types import FrameType
 
-# A scheduler sends SIGTERM before it preempts a job; Ctrl-C sends SIGINT.
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from renaissance.launch import stop_signals
+
 NUM_SIGNALS = 32
 
 
@@ -23,7 +23,7 @@ class StopRequest:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
-        for number in SIGNALS:
+        for number in stop_signals():
             self._previous[number] = signal.signal(number, self._note)
         return self
 

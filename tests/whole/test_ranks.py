@@ -132,7 +132,8 @@ def test_ranks_start_no_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
         start_ranks(["train"], 2)
 
 
-def test_ctrl_c_saves_and_its_message_is_the_last(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_saves_and_its_message_is_the_last(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "renaissance", "train", "--ranks", "2"]
     command += [str(write_spec(tmp_path)), f"run.output_dir={tmp_path}"]
     command += ["train.max_steps=100000", "evaluate.every_steps=100000"]
@@ -144,12 +145,12 @@ def test_ctrl_c_saves_and_its_message_is_the_last(tmp_path: Path) -> None:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT
+    assert process.returncode == 128 + number
     assert err == ""
     last = out.splitlines()[-1]
-    assert last.startswith("stopped by SIGINT at step ")
+    assert last.startswith(f"stopped by {number.name} at step ")
     assert last.endswith("the same command resumes from here")
     assert list((tmp_path / "tiny/checkpoints").glob("step-*"))
     assert metrics(tmp_path / "tiny")

@@ -277,7 +277,7 @@ def test_unreadable_records_may_be_skipped_up_to_a_number(
     assert (run.path / name).read_bytes() == (tmp_path / "some/tiny" / name).read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_saves_and_leaves_and_the_same_command_goes_on(
     tmp_path: Path, number: signal.Signals
 ) -> None:
