@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,8 +53,13 @@ def why_not_writable(folder: Path) -> str:
         nearest = next(path for path in (folder, *parents) if path.exists() or path.is_symlink())
         if not nearest.is_dir():
             return f"{nearest} is {'a file' if nearest.exists() else 'a link that leads nowhere'}"
-        with tempfile.TemporaryDirectory(prefix=".renaissance-", dir=nearest):
-            return ""
+        # Always by this name: what a process that was killed leaves is removed by the next one.
+        probe = nearest / f".writable{PARTIAL}"
+        probe.mkdir(exist_ok=True)
+        # Another process may be trying too.
+        with contextlib.suppress(FileNotFoundError):
+            probe.rmdir()
+        return ""
     # The path may be too long to look at.
     except OSError as error:
         return str(error.strerror)

@@ -27,9 +27,9 @@ from typing import Any
 
 import attrs
 
-from renaissance.engine.checkpoint import MANIFEST, is_checkpoint, restore_replaced, verify
+from renaissance.engine.checkpoint import MANIFEST, SHA256, is_checkpoint, restore_replaced, verify
 from renaissance.engine.tensors import first_few
-from renaissance.errors import CheckpointError, SpecError
+from renaissance.errors import CheckpointError, SpecError, quoted
 from renaissance.files import PARTIAL, flush_to_disk, locked, remove, why_not_writable, write_whole
 
 CHECKPOINT = re.compile(r"step-(\d{8,})")
@@ -255,9 +255,14 @@ class RunFolder:
             CheckpointError: If the run was trained with another.
         """
         try:
-            expected = self.tokenizer_digest.read_text().strip()
-        except (OSError, ValueError):
+            expected = self.tokenizer_digest.read_text(errors="replace").strip()
+        except OSError:
             return  # Not trained yet: there is nothing to compare.
+        if SHA256.fullmatch(expected) is None:
+            raise CheckpointError(
+                f"{self.tokenizer_digest}: got {quoted(expected)}, expected the SHA-256 of the "
+                "tokenizer that the run was trained with, 64 digits. Restore it from a copy"
+            )
         if sha256 != expected:
             raise CheckpointError(
                 f"{self.tokenizer}: not the tokenizer that the run was trained with: its SHA-256 "

@@ -14,9 +14,10 @@ from renaissance.engine.distributed import Ranks
 from renaissance.engine.messages import say
 from renaissance.engine.nonfinite import check_finite
 from renaissance.engine.observers import Observers
+from renaissance.engine.record import record_parts
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts
-from renaissance.errors import CheckpointError
+from renaissance.errors import CheckpointError, SpecError
 
 NO_WINDOW: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -73,6 +74,8 @@ class Saving:
 
         def begin() -> None:
             check_finite(network, state.step)
+            if not self._folder.spec.exists():
+                self._record_again()
             snapshot = take_snapshot(network, self._optimizer, state, spec_text, window)
             self._writing = self._thread.submit(write_snapshot, folder, snapshot)
 
@@ -138,6 +141,16 @@ class Saving:
         """Tell the observers, once the link to the best is as it should be."""
         folder = self._folder.checkpoint(step)
         self._on_main(lambda: self._observers.checkpoint_saved(self._info, step, folder))
+
+    def _record_again(self) -> None:
+        """Write what a checkpoint is of no use without."""
+        say(f"warning: {self._folder.path} was moved or deleted; it is made again")
+        try:
+            self._folder.create()
+            record_parts(self._parts, self._info.spec_text)
+        # The checkpoint itself cannot be written either, then.
+        except SpecError as error:
+            say(f"warning: {error}")
 
     def _on_main(self, function: Callable[[], object]) -> None:
         self._ranks.on_all_ranks(lambda: function() if self._ranks.is_main else None)

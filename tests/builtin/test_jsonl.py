@@ -68,6 +68,15 @@ def test_a_resumed_run_writes_the_same_as_one_that_was_not_interrupted(tmp_path:
     assert [path.name for path in resumed.iterdir()] == ["metrics.jsonl"]
 
 
+def test_a_damaged_line_costs_no_other(tmp_path: Path) -> None:
+    info = make_run_info(tmp_path, 2)
+    lines = [f'{{"step": {step}, "split": "train"}}\n'.encode() for step in (1, 2)]
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(lines[0] + b"\xff\x00\n" + lines[1])
+    JsonLines(JsonLines.Options()).run_started(info)
+    assert path.read_bytes() == b"".join(lines)
+
+
 def test_figures_that_are_not_finite_are_null(tmp_path: Path) -> None:
     monitor, run = start(tmp_path), make_run_info(tmp_path)
     report = make_step_report(2)

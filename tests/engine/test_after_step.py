@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -270,6 +270,35 @@ def test_a_failure_beside_training_is_told_or_ends_the_run(
     assert RunFolder(tmp_path / "defect/tiny").checkpoints() == []
 
 
+@pytest.mark.parametrize("move", [shutil.rmtree, lambda path: path.rename(path.parent / "moved")])
+def test_a_run_folder_that_is_gone_is_made_again_with_all_that_it_needs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    move: Callable[[Path], object],
+) -> None:
+    step = Loop._step
+
+    def step_and_move(self: Loop, *arguments: Any) -> Any:
+        if self.state.step == 3:
+            self.after_step.saving.settle()
+            move(tmp_path / "tiny")
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Loop, "_step", step_and_move)
+    settings = ["evaluate.every_steps=2", "train.max_steps=6"]
+    run = train(tmp_path, *settings)
+    assert f"warning: {run.path} was moved or deleted; it is made again" in capsys.readouterr().out
+    monkeypatch.undo()
+    # Another process needs spec, tokenizer and configs.
+    whole = train(tmp_path / "whole", *settings)
+    for part in ("spec.toml", "tokenizer/tokenizer.json", "encoders/text_encoder/config.json"):
+        assert (run.path / part).is_file()
+    files = [each.checkpoint(6) / "model.safetensors" for each in (run, whole)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert run.last == run.checkpoint(6)
+
+
 def fill_disk(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
     """Let the disk be full after these steps."""
     call = AfterStep.__call__
@@ -378,6 +407,7 @@ def live(folder: Path, *monitors: Monitor, evaluate_every: int = 1) -> None:
     run = RunFolder(folder)
     run.create()
     run.restore()
+    run.spec.touch()
     network, state = torch.nn.Linear(1, 1, bias=False), TrainState()
     network.averaged = nullcontext  # type: ignore[assignment]
     optimizer = torch.optim.SGD(network.parameters())

@@ -155,6 +155,21 @@ def test_a_folder_that_cannot_be_made_or_written_is_refused(
     assert not list((run.path / "checkpoints").iterdir())
 
 
+@pytest.mark.parametrize("content", [b"", b"abc", b"\xff\xfe"])
+def test_a_damaged_digest_of_the_tokenizer_is_not_taken_for_one(
+    tmp_path: Path, content: bytes
+) -> None:
+    run = RunFolder(tmp_path)
+    run.check_tokenizer("0" * 64)
+    run.tokenizer_digest.write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=r"tokenizer\.sha256: got '.*', expected the SHA-256 of"
+    ):
+        run.check_tokenizer("0" * 64)
+    run.tokenizer_digest.write_text("0" * 64 + "\n")
+    run.check_tokenizer("0" * 64)
+
+
 def test_links_and_stray_files_are_in_no_save_s_way(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     for step in (1, 2, 3):

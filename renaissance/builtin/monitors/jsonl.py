@@ -27,7 +27,8 @@ class JsonLines(Monitor):
         # Not a device: one that never ends could be read for ever.
         if not path.is_file():
             return
-        lines = path.read_text().splitlines()
+        # A line that is damaged is dropped.
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [line for line in lines if _step(line) <= run.start_step]
         self._evaluated = {(_step(line), json.loads(line).get("split")) for line in kept}
         # Written beside it and renamed, so that a run that is killed here loses nothing.
