@@ -41,8 +41,7 @@ from torch.utils.flop_counter import flop_registry
 from transformers import PreTrainedTokenizerFast
 
 from renaissance import ObjectiveBatch, Pairs
-from renaissance.data.collate import MicroBatch
-from renaissance.data.packing import pack_texts
+from renaissance.data.collate import MicroBatch, without_padding
 from renaissance.data.shared_pairs import share_pairs
 from renaissance.engine.bf16_copies import Bf16Copies, following_modules
 from renaissance.engine.multi_objective import MultiObjective
@@ -333,15 +332,15 @@ def make_batch(num_samples: int, matched: str = "plain", image_size: int = 224) 
     )
     itm = ObjectiveBatch(num_samples, Pairs(texts, images), {"labels": rows % 2})
     objectives = {"mlm": mlm, "itm": itm}
-    return MicroBatch(
+    batch = MicroBatch(
         indices=rows,
         input_ids=torch.zeros(is_real.shape, dtype=torch.int64),
         attention_mask=is_real,
         pixel_values=torch.empty(num_samples, 3, image_size, image_size, dtype=torch.uint8),
         objectives=objectives,
         shared_pairs=share_pairs(objectives),
-        packing=pack_texts(is_real.sum(1).tolist(), width),
     )
+    return without_padding(batch, is_real.sum(1).tolist())
 
 
 def count(network: MultiObjective, batch: MicroBatch) -> Counts:

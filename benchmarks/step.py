@@ -64,8 +64,7 @@ from renaissance.builtin.heads.mlm import MLMHead
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.mlm import MLM
 from renaissance.builtin.poolers.double import Double
-from renaissance.data.collate import MicroBatch
-from renaissance.data.packing import pack_texts
+from renaissance.data.collate import MicroBatch, without_padding
 from renaissance.data.shared_pairs import share_pairs
 from renaissance.engine.bf16_copies import Bf16Copies, following_modules
 from renaissance.engine.multi_objective import MultiObjective
@@ -327,15 +326,15 @@ def collate(data: Data) -> MicroBatch:
     )
     objectives = {"mlm": mlm, "itm": itm}
     is_real = torch.cat([data.attention_mask] * 2)
-    return MicroBatch(
+    batch = MicroBatch(
         indices=rows,
         input_ids=torch.cat([data.masked_ids, data.input_ids])[:, :length],
         attention_mask=is_real[:, :length],
         pixel_values=data.pixels,
         objectives=objectives,
         shared_pairs=share_pairs(objectives),
-        packing=pack_texts(is_real.sum(1).tolist(), length),
     )
+    return without_padding(batch, is_real.sum(1).tolist())
 
 
 def moved(data: Data, device: torch.device) -> Data:

@@ -28,12 +28,14 @@ class Pairs:
         image_types: 1 for the first image of a sample, 2 for the second, (pairs,), int64; None
             means all 1.
         outputs: A subset of "text" (fused text tokens), "image" (fused image tokens), "pooled".
+        text_index: Set by the engine, in training: which text tokens are real, see `FusedUse`.
     """
 
     text_rows: Tensor
     image_rows: Tensor
     image_types: Tensor | None = None
     outputs: frozenset[str] = frozenset({"pooled"})
+    text_index: Tensor | None = None
 
     @classmethod
     def one_per_sample(cls, samples: Sequence[KeyedSample], builder: "BatchBuilder") -> "Pairs":

@@ -18,11 +18,15 @@ class FusedUse:
         num_pairs: Number of pairs.
         text: Which fused text tokens are read.
         image: Which fused image tokens are read.
+        text_index: Index of each text token that may be read, among all text tokens of these
+            pairs, row by row, (read,), int64: the real ones, and perhaps some padding. A fusion may
+            leave out the others. None if they are not known.
     """
 
     num_pairs: int
     text: TokenUse = "all"
     image: TokenUse = "all"
+    text_index: Tensor | None = None
 
 
 class Fusion(nn.Module, Component, ABC):

@@ -11,7 +11,7 @@ from tokenizers import Encoding
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from renaissance.contracts.batches import ObjectiveBatch
+from renaissance.contracts.batches import ObjectiveBatch, Pairs
 from renaissance.contracts.objective import Objective
 from renaissance.contracts.packing import Packing
 from renaissance.contracts.samples import KeyedSample
@@ -22,7 +22,7 @@ from renaissance.data.concatenation import Concatenation
 from renaissance.data.encoding import Ids, encode, input_ids, word_ids
 from renaissance.data.images import square_pixels
 from renaissance.data.open_image import ImageLimits
-from renaissance.data.packing import pack_texts
+from renaissance.data.packing import find_real_tokens, pack_texts
 from renaissance.data.shared_pairs import SharedPairs, share_pairs
 from renaissance.errors import DataError, SpecError
 
@@ -48,7 +48,8 @@ class MicroBatch:
         objectives: What each objective collated, by name, without those that got no samples.
         bad_samples: Messages about unreadable records, which are left out, by index.
         shared_pairs: What to fuse, if several objectives read the same pairs.
-        packing: How to encode the texts without their padding, in training, if there is much.
+        packing: How to encode the texts without their padding, in training, if there is much; the
+            pairs then say which text tokens are real.
         known_states: The images whose token states a cache holds; None without such a cache.
     """
 
@@ -100,6 +101,21 @@ def map_leaves(kind: type[Leaf], function: Callable[[Leaf], object], value: T) -
         changed: T = attrs.evolve(nested, **changes)
         return changed
     return value
+
+
+def without_padding(batch: MicroBatch, lengths: Sequence[int]) -> MicroBatch:
+    """Return a micro-batch that says how to do without padding, if there is much.
+
+    Args:
+        batch: A micro-batch with texts.
+        lengths: Length of each text in tokens.
+    """
+    width = 0 if batch.input_ids is None else batch.input_ids.shape[1]
+    packing = pack_texts(lengths, width)
+    if packing is None:
+        return batch
+    batch = map_leaves(Pairs, lambda pairs: find_real_tokens(pairs, lengths, width), batch)
+    return attrs.evolve(batch, packing=packing)
 
 
 class BadSampleError(DataError):
@@ -363,7 +379,7 @@ class RowBuilder:
     ) -> MicroBatch:
         """Return the micro-batch of all rows so far."""
         input_ids, attention_mask = self._padded_texts()
-        return MicroBatch(
+        batch = MicroBatch(
             indices=torch.tensor([sample.index for sample in samples]),
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -371,9 +387,11 @@ class RowBuilder:
             objectives=objectives,
             bad_samples=bad_samples,
             shared_pairs=share_pairs(objectives),
-            packing=self._packing(input_ids),
             known_states=self._images.known_states(),
         )
+        if input_ids is None or not self.training:
+            return batch
+        return without_padding(batch, [len(ids) for ids in self._texts])
 
     def _padded_texts(self) -> tuple[Tensor | None, Tensor | None]:
         if not self._texts:
@@ -386,11 +404,6 @@ class RowBuilder:
             input_ids[row, : len(ids)] = ids
             attention_mask[row, : len(ids)] = True
         return torch.from_numpy(input_ids), torch.from_numpy(attention_mask)
-
-    def _packing(self, input_ids: Tensor | None) -> Packing | None:
-        if input_ids is None or not self.training:
-            return None
-        return pack_texts([len(ids) for ids in self._texts], input_ids.shape[1])
 
     def _encoding(self, sample: KeyedSample) -> Encoding:
         key = (sample.epoch, sample.index)

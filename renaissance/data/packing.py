@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import attrs
 import numpy as np
 import torch
 
+from renaissance.contracts.batches import Pairs
 from renaissance.contracts.packing import Packing
 
 # Rows have a multiple of so many tokens: two to four captions.
@@ -42,6 +44,26 @@ def pack_texts(lengths: Sequence[int], num_tokens: int) -> Packing | None:
     padded = texts.flat[packed_index] * num_tokens + position_ids.flat[packed_index]
     arrays = (padded, packed_index, position_ids, texts)
     return Packing(*(torch.from_numpy(array) for array in arrays))
+
+
+def find_real_tokens(pairs: Pairs, lengths: Sequence[int], num_tokens: int) -> Pairs:
+    """Return pairs that know which of their text tokens are real.
+
+    Args:
+        pairs: Pairs of the micro-batch.
+        lengths: Length of each of its texts in tokens.
+        num_tokens: Length that they are padded to.
+    """
+    rows = pairs.text_rows.numpy()
+    # What breaks the contract of objectives is left to what reads it, which can say so.
+    if rows.dtype != np.int64 or not np.isin(rows, range(len(lengths))).all():
+        return pairs
+    is_real = np.arange(num_tokens) < np.array(lengths)[rows][:, None]
+    index = np.flatnonzero(is_real)
+    # With a little padding, the same counts recur: compiled layers and memory are used again.
+    num_more = -len(index) % ROW_MULTIPLE
+    index = np.concatenate([index, np.flatnonzero(~is_real)[:num_more]])
+    return attrs.evolve(pairs, text_index=torch.from_numpy(index))
 
 
 def _rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:

@@ -6,6 +6,7 @@ Nothing here knows which architecture or which objectives these are.
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -185,10 +186,11 @@ class MultiObjective(nn.Module):
                 "builder.image in collate"
             )
         text, image, shared = encoded["text"], encoded["image"], batch.shared_pairs
-        # Pairs that an objective has chosen just now are not the ones that were compared.
-        is_chosen = any(pairs is not batch.objectives[n].pairs for n, pairs in pairs_of.items())
-        if shared is None or is_chosen:
-            fused = self.model.fuse(text, image, list(pairs_of.values()))
+        # Those that an objective has chosen just now were not compared, nor their tokens counted.
+        chosen = {n: p for n, p in pairs_of.items() if p is not batch.objectives[n].pairs}
+        if shared is None or chosen:
+            known = {n: attrs.evolve(p, text_index=None) for n, p in chosen.items()}
+            fused = self.model.fuse(text, image, list({**pairs_of, **known}.values()))
             return dict(zip(pairs_of, fused, strict=True))
         groups = shared.groups
         fused_groups = dict(

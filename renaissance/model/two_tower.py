@@ -45,6 +45,7 @@ class TwoTower(DualEncoder):
                 num_pairs=pairs.text_rows.shape[0],
                 text=_use("text", self.pooler.text_use, self.text_summary, pairs),
                 image=_use("image", self.pooler.image_use, self.image_summary, pairs),
+                text_index=pairs.text_index,
             )
             for pairs in requests
         ]

@@ -47,6 +47,8 @@ def check_fusion(component: type[Fusion], options: object = None) -> None:
         _check_uses(module)
     with check.part("rows"), torch.no_grad():
         _check_rows(module)
+    with check.part("real tokens"), torch.no_grad():
+        _check_real_tokens(module)
     check_module(check, subject, can_be_frozen=True)
     check_gradient_checkpointing(check, subject)
     check.stop_if_broken()
@@ -132,6 +134,27 @@ def _check_rows(module: Fusion) -> None:
                 and torch.equal(one.attention_mask, other.attention_mask),
                 f"fuse_rows differs from fuse in the {name} tokens of pairs that share a row; it "
                 "may skip work, but must agree with fuse on the gathered rows",
+            )
+
+
+def _check_real_tokens(module: Fusion) -> None:
+    text, image = _inputs(module)
+    mask = text.attention_mask
+    real = {n: part.flatten().nonzero()[:, 0] for n, part in ((1, mask[:1]), (2, mask[1:]))}
+    told = module.fuse(text, image, [FusedUse(n, text_index=index) for n, index in real.items()])
+    expected = module.fuse(text, image, [FusedUse(1), FusedUse(2)])
+    for group, other in zip(told, expected, strict=True):
+        for name, ours, theirs in zip(("text", "image"), group, other, strict=True):
+            require(
+                ours is not None
+                and theirs is not None
+                and torch.equal(ours.attention_mask, theirs.attention_mask)
+                and close(
+                    ours.hidden_states[ours.attention_mask],
+                    theirs.hidden_states[theirs.attention_mask],
+                ),
+                f"fuse gives other real {name} tokens if it is told which text tokens are real; "
+                "FusedUse.text_index counts the text tokens of its own pairs, padding included",
             )
 
 

@@ -3,6 +3,7 @@
 from itertools import product
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch import Tensor, nn
@@ -231,6 +232,65 @@ def test_padding_changes_nothing(fusion_class):
         torch.testing.assert_close(
             other.hidden_states[:, :count], one.hidden_states, atol=1e-5, rtol=1e-5
         )
+
+
+def with_real_tokens(mask: Tensor, uses: list[FusedUse]) -> list[FusedUse]:
+    """Tell each group of pairs which of its text tokens are real, and two that are not."""
+    groups = []
+    for use, part in zip(uses, mask.split([use.num_pairs for use in uses]), strict=True):
+        real, padding = (torch.nonzero(m.flatten())[:, 0] for m in (part, ~part))
+        groups.append(attrs.evolve(use, text_index=torch.cat([real, padding[:2]])))
+    return groups
+
+
+@each_fusion
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize(
+    "reads", [("all", "none", "first", "first"), ("first", "all", "all", "first")]
+)
+def test_real_tokens_alone_equal_padded_ones(fusion_class, num_layers, reads):
+    fusion = make(fusion_class, num_layers=num_layers).double()
+    text, image = make_tokens(4, TEXT_TOKENS), make_tokens(2, IMAGE_TOKENS)
+    text_rows, image_rows = torch.tensor([1, 0, 2, 3, 3]), torch.tensor([1, 0, 0, 1, 1])
+    uses = [FusedUse(2, *reads[:2]), FusedUse(3, *reads[2:])]
+    results = []
+    for asked in (uses, with_real_tokens(text.attention_mask[text_rows], uses)):
+        inputs = [
+            Tokens(tokens.hidden_states.detach().double().requires_grad_(), tokens.attention_mask)
+            for tokens in (text, image)
+        ]
+        fusion.zero_grad()
+        fused = [
+            t for pair in fusion.fuse_rows(*inputs, text_rows, image_rows, asked) for t in pair
+        ]
+        real = [None if t is None else t.hidden_states[t.attention_mask] for t in fused]
+        sum(r.square().sum() for r in real if r is not None).backward()
+        results.append(
+            (
+                [None if t is None else t.attention_mask for t in fused],
+                real,
+                [tokens.hidden_states.grad[tokens.attention_mask] for tokens in inputs],
+                {n: p.grad.clone() for n, p in fusion.named_parameters() if p.grad is not None},
+            )
+        )
+    torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("fusion_class", [CoAttention, CrossAttention, Lxmert])
+def test_linear_layers_of_the_text_see_real_tokens_alone(fusion_class):
+    fusion = make(fusion_class, num_layers=2)
+    text, image = make_pairs(4)
+    (use,) = with_real_tokens(text.attention_mask, [FusedUse(4, "all", "none")])
+    lengths = set()
+    for layer in fusion.layers:
+        part = getattr(layer, "text_stream", layer)
+        part.feed_forward.intermediate.register_forward_pre_hook(
+            lambda module, inputs: lengths.add(tuple(inputs[0].shape))
+        )
+    (fused,) = fusion.fuse(text, image, [use])
+    # 5 + 4 + 3 + 2 real ones, and two that are not.
+    assert lengths == {(16, HIDDEN)}
+    assert fused[0].hidden_states.shape == (4, TEXT_TOKENS, HIDDEN)
 
 
 @each_fusion

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from support.collating import Given, collator, epoch_of, make, texts, word_pieces
 
+from renaissance import Pairs
 from renaissance.builtin.objectives.mlm import MLM
-from renaissance.data.packing import pack_texts
+from renaissance.data.packing import find_real_tokens, pack_texts
 
 
 def test_every_real_token_stands_in_one_place_beside_those_of_its_text() -> None:
@@ -53,5 +54,22 @@ def test_micro_batches_are_packed_in_training_alone() -> None:
     dataset = Given([(text, i) for i, text in enumerate(["word " * 30, *texts(30, num_words=2)])])
     for training in (True, False):
         one = collator(dataset, {"mlm": make(MLM, tokenizer)}, tokenizer, training)
-        packing = one[epoch_of(31)].packing
-        assert (packing is not None) == training
+        batch = one[epoch_of(31)]
+        assert (batch.packing is not None) == training
+        assert (batch.objectives["mlm"].fused_pairs.text_index is not None) == training
+
+
+def test_pairs_know_their_real_tokens_and_a_little_padding() -> None:
+    lengths = np.random.default_rng(0).integers(3, 33, size=40)
+    rows = torch.from_numpy(np.random.default_rng(1).integers(40, size=100))
+    pairs = find_real_tokens(Pairs(rows, rows), lengths.tolist(), 32)
+    assert pairs.text_index is not None
+    assert torch.equal(pairs.text_rows, rows)
+    index = pairs.text_index.tolist()
+    real = {i * 32 + p for i, row in enumerate(rows.tolist()) for p in range(lengths[row])}
+    assert real <= set(index) <= set(range(100 * 32))
+    assert len(index) == len(set(index)) == -(-len(real) // 64) * 64
+    # Few pairs do not have that much padding.
+    few = find_real_tokens(Pairs(rows[:1], rows[:1]), [9] * 40, 16)
+    assert few.text_index is not None
+    assert few.text_index.tolist() == list(range(16))

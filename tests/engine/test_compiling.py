@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import attrs
 import pytest
 import torch
 from support.running import TINY, one_tower_spec, write_spec
 from torch._dynamo.utils import counters
 
-from renaissance.data.packing import pack_texts
+from renaissance import Pairs
+from renaissance.data.collate import map_leaves, without_padding
 from renaissance.engine.compiling import compile_layers
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_parts import RunParts, build
@@ -31,9 +33,13 @@ def run(
     assert batch.attention_mask is not None
     assert batch.attention_mask.sum(1).max() <= length
     fill = (0, length - batch.input_ids.shape[1])
-    object.__setattr__(batch, "input_ids", torch.nn.functional.pad(batch.input_ids, fill))
-    object.__setattr__(batch, "attention_mask", torch.nn.functional.pad(batch.attention_mask, fill))
-    object.__setattr__(batch, "packing", pack_texts(batch.attention_mask.sum(1).tolist(), length))
+    padded = attrs.evolve(
+        map_leaves(Pairs, lambda pairs: attrs.evolve(pairs, text_index=None), batch),
+        input_ids=torch.nn.functional.pad(batch.input_ids, fill),
+        attention_mask=torch.nn.functional.pad(batch.attention_mask, fill),
+        packing=None,
+    )
+    batch = without_padding(padded, batch.attention_mask.sum(1).tolist())
     torch.manual_seed(0)
     network.zero_grad()
     outputs = network(batch)

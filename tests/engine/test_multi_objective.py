@@ -1,9 +1,12 @@
 """Encode once, fuse once: what objectives get, and what they are told when they ask amiss."""
 
+from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
+from support.running import TINY, write_spec
 from support.sound_components import SoundObjective
 from torch import nn
 
@@ -11,8 +14,11 @@ from renaissance import ObjectiveBatch, Pairs, PluginError, overrides
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.snli_ve import SNLIVE
 from renaissance.builtin.objectives.vqa import VQA
-from renaissance.data.collate import MicroBatch
+from renaissance.data.collate import MicroBatch, map_leaves
 from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.run_parts import build
+from renaissance.plugins.loading import load_plugins
+from renaissance.spec.read import load_spec
 from renaissance.testing.samples import SampleList, made_up_samples
 from renaissance.testing.surroundings import Surroundings
 
@@ -51,3 +57,32 @@ def test_overrides() -> None:
     made = SoundObjective.__new__(SoundObjective)
     assert overrides(made, "panel")
     assert not overrides(made, "similarity")
+
+
+@pytest.mark.parametrize("itm", ["", "text = 'masked'", "negatives = 'hard'\nreplace = 'text'"])
+def test_a_micro_batch_has_the_losses_of_one_with_padding(tmp_path: Path, itm: str) -> None:
+    objectives = f"type = 'itm'\n{itm}\n\n[[objectives]]\ntype = 'itc'\nprojection_size = 8\n"
+    text = TINY.replace('type = "itm"\nnegatives = "dataset"\n', objectives)
+    parts = build(load_spec([str(write_spec(tmp_path, text))], load_plugins()), 1, True)
+    network = parts.network.train()
+    batch = parts.train[[(0, index) for index in range(12)]]
+    assert batch.packing is not None
+    assert (batch.shared_pairs is not None) == ("masked" in itm)
+    padded = map_leaves(Pairs, lambda pairs: attrs.evolve(pairs, text_index=None), batch)
+    padded = attrs.evolve(padded, packing=None)
+    asked: list[list[bool]] = []
+    fuse = network.model.fusion.fuse_rows
+
+    def noted(*arguments: Any) -> Any:
+        asked.append([use.text_index is not None for use in arguments[-1]])
+        return fuse(*arguments)
+
+    network.model.fusion.fuse_rows = noted
+    losses = [
+        {name: output.loss_sum for name, output in network(one).items()} for one in (batch, padded)
+    ]
+    torch.testing.assert_close(*losses, rtol=1e-6, atol=0.0)
+    # Of texts that were chosen just now, it is not known which tokens are real.
+    is_hard = "hard" in itm
+    assert all(known for known in asked[0]) == (not is_hard)
+    assert not any(asked[1])

@@ -63,6 +63,18 @@ class WrongRows(SoundFusion):
         return super().fuse_rows(text, image, text_rows, 1 - image_rows, uses)
 
 
+class WrongRealTokens(SoundFusion):
+    """Takes the index of each group of pairs for one of all pairs."""
+
+    def fuse(self, text: Any, image: Any, uses: Any) -> Any:
+        if uses[0].text_index is not None:
+            index = torch.cat([use.text_index for use in uses])
+            kept = torch.zeros(text.attention_mask.numel()).index_fill(0, index, 1.0)
+            kept = kept.view(*text.attention_mask.shape, 1)
+            text = text.with_states(text.hidden_states * kept)
+        return super().fuse(text, image, uses)
+
+
 class RandomWhenFrozen(SoundFusion):
     """Draws in evaluation mode."""
 
@@ -107,6 +119,7 @@ FUSIONS = [
         "fuse returned text tokens for the use 'none', expected None|fuse for the text use",
     ),
     (WrongRows, "rows: fuse_rows differs from fuse in the text tokens of pairs that share a row"),
+    (WrongRealTokens, "real tokens: fuse gives other real text tokens if it is told which"),
     (CountingFusion, "frozen .* a forward changes count"),
     (RandomWhenFrozen, "frozen .*, its result differs each time"),
 ]

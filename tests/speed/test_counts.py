@@ -22,9 +22,10 @@ def load(name: str) -> ModuleType:
 # Each is a little above what the command printed when the bound was written down.
 BOUNDS = {
     "base": {
-        "gflop_per_sample": 265.5,
-        "kernels": 2210,
-        "mb_per_sample": 1270,
+        "gflop_per_sample": 254.0,
+        # Taking padding out and putting it back adds 104, for 11 GFLOP per sample.
+        "kernels": 2310,
+        "mb_per_sample": 1240,
         "activation_casts": 6,
         "weight_casts": 0,
         "weight_copies": 1,
@@ -32,9 +33,9 @@ BOUNDS = {
         "host_waits": 0,
     },
     "small": {
-        "gflop_per_sample": 27.1,
-        "kernels": 2120,
-        "mb_per_sample": 386,
+        "gflop_per_sample": 25.9,
+        "kernels": 2210,
+        "mb_per_sample": 377,
         "activation_casts": 6,
         "weight_casts": 0,
         "weight_copies": 1,
@@ -44,7 +45,7 @@ BOUNDS = {
 }
 
 
-BOUNDS_IF_MASKED = {"base": 231.5, "small": 23.0}
+BOUNDS_IF_MASKED = {"base": 214.5, "small": 21.1}
 
 
 @pytest.mark.parametrize("model", BOUNDS)

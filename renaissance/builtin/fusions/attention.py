@@ -3,30 +3,14 @@
 Both are post-norm: the layer norm of the sum of input and output (Devlin et al., "BERT", 2019).
 """
 
-from typing import NamedTuple
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renaissance.builtin.fusions.dropout import Dropout
 from renaissance.builtin.fusions.options import StackOptions
+from renaissance.builtin.fusions.streams import Stream
 
 LAYER_NORM_EPS = 1e-12  # BERT's
-
-
-class Stream(NamedTuple):
-    """The tokens of one modality inside a fusion.
-
-    Attributes:
-        states: (pairs, tokens, hidden), or if `rows` is given, (rows, tokens, hidden).
-        bias: What is added to the scores of queries that attend to them, (pairs, 1, 1, tokens);
-            None if all are real.
-        rows: Row of each pair, (pairs,), int64, where pairs share rows that no layer changes.
-    """
-
-    states: Tensor
-    bias: Tensor | None
-    rows: Tensor | None = None
 
 
 class Attention(nn.Module):
@@ -46,59 +30,54 @@ class Attention(nn.Module):
         self.dropout = Dropout(options.dropout)
         self.layer_norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
 
-    def forward(self, hidden_states: Tensor, context: Stream) -> Tensor:
-        """Let states attend to a context, which may be the same states.
+    def forward(self, tokens: Stream, context: Stream) -> Tensor:
+        """Let tokens attend to a context, which may be the same tokens.
 
         Args:
-            hidden_states: (pairs, tokens, hidden).
+            tokens: The attending tokens.
             context: What they attend to.
 
         Returns:
-            (pairs, tokens, hidden).
+            The new states of the tokens, in the form of the old ones.
         """
-        if hidden_states is context.states:
-            query, key, value = self.project(hidden_states)
+        if tokens.states is context.states:
+            query, key, value = self.project(tokens)
         else:
-            query, key, value = self.project_apart(hidden_states, context)
-        return self.attend(hidden_states, query, key, value, context.bias)
+            query, key, value = self.project_apart(tokens, context)
+        return self.attend(tokens, query, key, value, context.bias)
 
-    def project(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return query, key and value of the same states, each (pairs, tokens, hidden)."""
-        query, key, value = self.query_key_value(hidden_states).chunk(3, dim=-1)
+    def project(self, tokens: Stream) -> tuple[Tensor, Tensor, Tensor]:
+        """Return query, key and value of the same tokens, each (pairs, tokens, hidden)."""
+        projected = tokens.unpack(self.query_key_value(tokens.states))
+        query, key, value = projected.chunk(3, dim=-1)
         return query, key, value
 
-    def project_apart(
-        self, hidden_states: Tensor, context: Stream
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the query of some states and the key and value of a context."""
+    def project_apart(self, tokens: Stream, context: Stream) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the query of some tokens and the key and value of a context."""
         weight, bias = self.query_key_value.weight, self.query_key_value.bias
-        hidden_size = hidden_states.shape[-1]
-        query = F.linear(hidden_states, weight[:hidden_size], bias[:hidden_size])
+        hidden_size = tokens.states.shape[-1]
+        query = F.linear(tokens.states, weight[:hidden_size], bias[:hidden_size])
         key_value = F.linear(context.states, weight[hidden_size:], bias[hidden_size:])
+        key_value = context.unpack(key_value)
         if context.rows is not None:
             key_value = key_value.index_select(0, context.rows)
         key, value = key_value.chunk(2, dim=-1)
-        return query, key, value
+        return tokens.unpack(query), key, value
 
     def attend(
-        self,
-        hidden_states: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        bias: Tensor | None,
+        self, tokens: Stream, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None
     ) -> Tensor:
         """Attend, given the projections.
 
         Args:
-            hidden_states: The attending states, for the residual, (pairs, tokens, hidden).
+            tokens: The attending tokens, for the residual.
             query: (pairs, tokens, hidden).
             key: (pairs, context_tokens, hidden).
             value: (pairs, context_tokens, hidden).
             bias: That of the context.
 
         Returns:
-            (pairs, tokens, hidden).
+            The new states of the tokens, in the form of the old ones.
         """
         attended = F.scaled_dot_product_attention(
             self._split_heads(query),
@@ -107,8 +86,8 @@ class Attention(nn.Module):
             attn_mask=bias,
             dropout_p=self.attention_dropout if self.training else 0.0,
         )
-        attended = attended.transpose(1, 2).flatten(2)
-        output: Tensor = self.layer_norm(hidden_states + self.dropout(self.output(attended)))
+        attended = tokens.pack(attended.transpose(1, 2).flatten(2))
+        output: Tensor = self.layer_norm(tokens.states + self.dropout(self.output(attended)))
         return output
 
     def _split_heads(self, states: Tensor) -> Tensor:
@@ -128,7 +107,7 @@ class FeedForward(nn.Module):
         self.layer_norm = nn.LayerNorm(hidden_size, eps=LAYER_NORM_EPS)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Transform each token on its own, (pairs, tokens, hidden) in and out."""
+        """Transform each token on its own, (..., hidden) in and out."""
         transformed = self.output(F.gelu(self.intermediate(hidden_states)))
         output: Tensor = self.layer_norm(hidden_states + self.dropout(transformed))
         return output

@@ -3,9 +3,10 @@
 from torch import Tensor, nn
 
 from renaissance import TokenUse
-from renaissance.builtin.fusions.attention import Attention, FeedForward, Stream
+from renaissance.builtin.fusions.attention import Attention, FeedForward
 from renaissance.builtin.fusions.options import StackOptions
-from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion, select
+from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion
+from renaissance.builtin.fusions.streams import Stream
 
 
 class CoAttention(StackedFusion):
@@ -47,7 +48,7 @@ class _Stream(nn.Module):
 
     def forward(self, tokens: Stream, other: Stream, use: TokenUse) -> Tensor:
         # Tokens that are not read serve as keys and values here, but need no queries.
-        states = self.self_attention(select(tokens.states, use), tokens)
-        states = self.cross_attention(states, other)
-        output: Tensor = self.feed_forward(states)
+        read = tokens.select(use)
+        read = read._replace(states=self.self_attention(read, tokens))
+        output: Tensor = self.feed_forward(self.cross_attention(read, other))
         return output

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from renaissance import FusedUse, Tokens, TokenUse, own_precision
-from renaissance.builtin.fusions.attention import Attention, FeedForward, Stream
+from renaissance.builtin.fusions.attention import Attention, FeedForward
 from renaissance.builtin.fusions.options import StackOptions
-from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion, optional_mask, select
+from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion, optional_mask
+from renaissance.builtin.fusions.streams import Stream
 
 
 class CrossAttention(StackedFusion):
@@ -56,8 +57,9 @@ class CrossAttentionLayer(FusionLayer):
         self, text: Stream, image: Stream, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
         """Run the layer on the text."""
-        image_states = None if image_use == "none" else select(image.states, image_use)
+        image_states = None if image_use == "none" else image.select(image_use).states
         if text_use == "none":
             return None, image_states
-        states = self.self_attention(select(text.states, text_use), text)
-        return self.feed_forward(self.cross_attention(states, image)), image_states
+        read = text.select(text_use)
+        read = read._replace(states=self.self_attention(read, text))
+        return self.feed_forward(self.cross_attention(read, image)), image_states

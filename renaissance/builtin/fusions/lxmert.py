@@ -3,9 +3,10 @@
 from torch import Tensor, nn
 
 from renaissance import TokenUse
-from renaissance.builtin.fusions.attention import Attention, FeedForward, Stream
+from renaissance.builtin.fusions.attention import Attention, FeedForward
 from renaissance.builtin.fusions.options import StackOptions
-from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion, select
+from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion
+from renaissance.builtin.fusions.streams import Stream
 
 
 class Lxmert(StackedFusion):
@@ -48,15 +49,15 @@ class LxmertLayer(FusionLayer):
         if text_use == image_use == "none":
             return None, None
         if image_use == "none":
-            return attention(text.states, image), None
+            return attention(text, image), None
         if text_use == "none":
-            return None, attention(image.states, text)
+            return None, attention(image, text)
         # The weights are shared, so each modality is projected once for both directions.
-        text_query, text_key, text_value = attention.project(text.states)
-        image_query, image_key, image_value = attention.project(image.states)
+        text_query, text_key, text_value = attention.project(text)
+        image_query, image_key, image_value = attention.project(image)
         return (
-            attention.attend(text.states, text_query, image_key, image_value, image.bias),
-            attention.attend(image.states, image_query, text_key, text_value, text.bias),
+            attention.attend(text, text_query, image_key, image_value, image.bias),
+            attention.attend(image, image_query, text_key, text_value, text.bias),
         )
 
 
@@ -67,6 +68,6 @@ class _Stream(nn.Module):
         self.feed_forward = FeedForward(options)
 
     def forward(self, states: Tensor, tokens: Stream, use: TokenUse) -> Tensor:
-        crossed = Stream(states, tokens.bias)
-        output: Tensor = self.feed_forward(self.self_attention(select(states, use), crossed))
+        crossed = tokens._replace(states=states)
+        output: Tensor = self.feed_forward(self.self_attention(crossed.select(use), crossed))
         return output

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from renaissance import Tokens, TokenUse, attention_bias, compute_dtype
-from renaissance.builtin.fusions.attention import Attention, FeedForward, Stream
+from renaissance.builtin.fusions.attention import Attention, FeedForward
 from renaissance.builtin.fusions.options import StackOptions
-from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion, select
+from renaissance.builtin.fusions.stack import FusionLayer, StackedFusion
+from renaissance.builtin.fusions.streams import Stream
 
 
 class MergedAttention(StackedFusion):
@@ -15,6 +16,10 @@ class MergedAttention(StackedFusion):
     This is what METER calls merged attention (Dou et al., 2022). It has at most half the parameters
     of co-attention.
     """
+
+    # Text and image tokens are one sequence. To take the padding out of it and put it in again, at
+    # each attention, copies all image tokens, too: more bytes than the operations are worth.
+    skips_padding = False
 
     def __init__(self, options: StackOptions) -> None:
         super().__init__(options, [MergedLayer(options) for _ in range(options.num_layers)])
@@ -43,7 +48,7 @@ class MergedLayer(FusionLayer):
         merged = Stream(torch.cat([text.states, image.states], dim=1), text.bias)
         # Only tokens that are read need queries; all serve as keys and values.
         queries = [
-            select(tokens.states, use)
+            tokens.select(use).states
             for tokens, use in ((text, text_use), (image, image_use))
             if use != "none"
         ]
@@ -51,8 +56,8 @@ class MergedLayer(FusionLayer):
             return None, None
         is_whole = text_use == image_use == "all"
         # The same tensor, so that attention projects query, key and value in one product.
-        states = merged.states if is_whole else torch.cat(queries, dim=1)
-        states = self.feed_forward(self.self_attention(states, merged))
+        read = merged if is_whole else Stream(torch.cat(queries, dim=1), None)
+        states = self.feed_forward(self.self_attention(read, merged))
         parts = iter(states.split([part.shape[1] for part in queries], dim=1))
         return (
             None if text_use == "none" else next(parts),

@@ -17,8 +17,8 @@ from renaissance import (
     initialize_linear,
     own_precision,
 )
-from renaissance.builtin.fusions.attention import Stream
 from renaissance.builtin.fusions.options import StackOptions
+from renaissance.builtin.fusions.streams import RealTokens, Stream, real_tokens
 
 
 class FusionLayer(nn.Module, ABC):
@@ -31,8 +31,8 @@ class FusionLayer(nn.Module, ABC):
         """Run the layer, skipping what is not read.
 
         Returns:
-            Hidden states of text and of image, (pairs, tokens, hidden): of all tokens, of the first
-            one, or None, as `text_use` and `image_use` say.
+            Hidden states of text and of image: of all tokens, in the form of those given; of the
+            first one, (pairs, 1, hidden); or None, as `text_use` and `image_use` say.
         """
 
 
@@ -40,9 +40,13 @@ class StackedFusion(Fusion):
     """A stack of layers, the last of which computes only what is read.
 
     Weights are initialized like BERT's, scaled to the width (`initialize_linear`).
+
+    Attributes:
+        skips_padding: Whether its layers take text as real tokens alone (`Stream.packed`).
     """
 
     follows_dtype = True
+    skips_padding = True
     Options = StackOptions
 
     def __init__(self, options: StackOptions, layers: Sequence[FusionLayer]) -> None:
@@ -78,19 +82,31 @@ class StackedFusion(Fusion):
         masks: tuple[Tensor | None, Tensor | None],
         uses: Sequence[FusedUse],
     ) -> list[tuple[Tokens | None, Tokens | None]]:
+        num_tokens = text.states.shape[1]
+        packed = real_tokens(uses, num_tokens) if self.skips_padding else None
+        if packed is not None:
+            text = text._replace(states=packed.pack(text.states), packed=packed)
         streams = text, image
         for layer in self.layers[:-1]:
             streams = self._run_whole(layer, *streams)
         series = _equal_neighbours(uses)
         series_sizes = [sum(use.num_pairs for use in same) for same in series]
+        parts_packed = [real_tokens(same, num_tokens) if packed else None for same in series]
+        parts = zip(
+            _split_stream(streams[0], series_sizes, parts_packed),
+            _split_stream(streams[1], series_sizes, [None] * len(series)),
+            strict=True,
+        )
         fused_text: list[Tensor | None] = []
         fused_image: list[Tensor | None] = []
-        parts = zip(*(_split_stream(stream, series_sizes) for stream in streams), strict=True)
         for same, (part_text, part_image) in zip(series, parts, strict=True):
-            states = self._run(self.layers[-1], part_text, part_image, same[0].text, same[0].image)
+            read = same[0].text, same[0].image
+            text_states, image_states = self._run(self.layers[-1], part_text, part_image, *read)
+            if text_states is not None and read[0] == "all":
+                text_states = part_text.unpack(text_states)
             sizes = [use.num_pairs for use in same]
-            fused_text += _split_states(states[0], sizes)
-            fused_image += _split_states(_of_pairs(states[1], part_image.rows), sizes)
+            fused_text += _split_states(text_states, sizes)
+            fused_image += _split_states(_of_pairs(image_states, part_image.rows), sizes)
         fused = _with_masks(fused_text, masks[0], uses), _with_masks(fused_image, masks[1], uses)
         return list(zip(*fused, strict=True))
 
@@ -127,11 +143,6 @@ class StackedFusion(Fusion):
         return states
 
 
-def select(hidden_states: Tensor, use: TokenUse) -> Tensor:
-    """Return the states of all tokens (the same tensor) or of the first token."""
-    return hidden_states if use == "all" else hidden_states[:, :1]
-
-
 def _equal_neighbours(uses: Sequence[FusedUse]) -> list[list[FusedUse]]:
     # Not itertools.groupby, which torch.compile cannot trace with a key.
     series: list[list[FusedUse]] = []
@@ -152,12 +163,15 @@ def _of_pairs(states: Tensor | None, rows: Tensor | None) -> Tensor | None:
     return states if states is None or rows is None else states.index_select(0, rows)
 
 
-def _split_stream(stream: Stream, sizes: list[int]) -> list[Stream]:
+def _split_stream(
+    stream: Stream, sizes: list[int], packed: Sequence[RealTokens | None]
+) -> list[Stream]:
     biases, rows = (_split_states(part, sizes) for part in (stream.bias, stream.rows))
+    lengths = [n if p is None else p.num_real for n, p in zip(sizes, packed, strict=True)]
     # Rows are shared by all pairs.
     is_shared = stream.rows is not None
-    states = [stream.states] * len(sizes) if is_shared else _split_states(stream.states, sizes)
-    parts = zip(cast(list[Tensor], states), biases, rows, strict=True)
+    states = [stream.states] * len(sizes) if is_shared else _split_states(stream.states, lengths)
+    parts = zip(cast(list[Tensor], states), biases, rows, packed, strict=True)
     return [Stream(*part) for part in parts]
 
 
