@@ -133,7 +133,8 @@ def main() -> None:
                 folder = Path(name) / str(tried)
                 folder.mkdir()
                 found = verdicts(spec, folder, setting, options.seconds)
-                is_same = found["check"] == found["train"] in ("runs", "refused")
+                # What takes both of them too long is left undecided.
+                is_same = found["check"] == found["train"] and "fails" not in found["check"]
                 agreed += is_same
                 if not is_same:
                     print(f"{setting[:100]}: {found}", flush=True)

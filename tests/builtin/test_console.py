@@ -1,6 +1,8 @@
 """The console: plain lines in a pipe; on a terminal, the same lines wrapped, and a bar below."""
 
+import os
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -38,6 +40,14 @@ def play(folder: Path, metrics: dict[str, float] | None = None) -> None:
     monitor.evaluated(run, evaluation)
     monitor.checkpoint_saved(run, 4, write_checkpoint(run, 4))
     monitor.run_finished(run, "stopped by SIGTERM", {"step": 4, "metrics": {}})
+
+
+def test_nobody_has_to_read_the_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        play(tmp_path)
 
 
 def test_plain_lines_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

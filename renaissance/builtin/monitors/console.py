@@ -1,6 +1,7 @@
 """The console: one line per event, and on a terminal a progress bar below."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -14,6 +15,14 @@ NUM_NAMED = 4
 INDENT = "    "
 
 
+class _Printing(RichConsole):
+    """Falls silent where nobody reads any more, as after `| head`; rich would end the run."""
+
+    def on_broken_pipe(self) -> None:
+        with suppress(SystemExit):
+            super().on_broken_pipe()
+
+
 class Console(Monitor):
     """Prints what happens; on a terminal, it also shows a progress bar with the time left."""
 
@@ -22,7 +31,7 @@ class Console(Monitor):
         """Nothing to set."""
 
     def __init__(self, options: Options) -> None:
-        self._console = RichConsole(highlight=False, soft_wrap=True)
+        self._console = _Printing(highlight=False, soft_wrap=True)
         self._bar: ProgressBar | None = None
 
     def run_started(self, run: RunInfo) -> None:
