@@ -6,6 +6,7 @@ grow with the dataset, and report what cannot be used instead of skipping it sil
 
 from renaissance.data.prepare.json_arrays import json_elements
 from renaissance.data.prepare.json_lines import bounded_lines, json_lines
+from renaissance.data.prepare.parquet import parquet_rows
 from renaissance.data.prepare.paths import find_file, first_existing
 from renaissance.data.prepare.plain_pickle import load_plain_pickle
 from renaissance.data.prepare.remote import is_address, list_addresses, open_file
@@ -32,6 +33,7 @@ __all__ = [
     "load_json",
     "load_plain_pickle",
     "open_file",
+    "parquet_rows",
     "read_limits",
     "tar_records",
     "text_fault",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO
 
 from renaissance import DataError, shortened
-from renaissance.prepare import bounded_lines, load_json, open_file, read_limits
+from renaissance.prepare import bounded_lines, load_json, open_file, parquet_rows, read_limits
 
 # Characters of the message of a library.
 MAX_CAUSE = 200
@@ -41,13 +41,8 @@ def captions_lines(path: str) -> Iterator[tuple[str, Mapping[str, object]]]:
 
 
 def _parquet_rows(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str, object]]]:
-    import pyarrow.parquet as pq  # Only some files need it.
-
-    row = 0
-    for batch in pq.ParquetFile(file).iter_batches():
-        for values in batch.to_pylist():
-            yield f"{path}: row {row}", values
-            row += 1
+    for row, values in enumerate(parquet_rows(file)):
+        yield f"{path}: row {row}", values
 
 
 def _table_lines(path: str, file: IO[bytes]) -> Iterator[tuple[str, Mapping[str, object]]]:

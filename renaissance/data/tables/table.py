@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from renaissance.data.arrow import ArrowTable, is_text
 from renaissance.data.mapped_arrow import ArrowArray, ArrowSchema, ArrowType
 from renaissance.data.tables.arrow_rows import CELLS, KEY, LINE
 from renaissance.data.tables.cache import cached
-from renaissance.data.tables.cells import empty, number_type, plain, plain_type
+from renaissance.data.tables.cells import empty, num_bytes, number_type, plain_type
 from renaissance.data.tables.files import Format, TableFile
 from renaissance.data.tables.lines import write_delimited, write_json_lines
 from renaissance.data.tables.tar import write_tar_index
@@ -133,9 +132,7 @@ class Table:
 
     def empty(self, column: str) -> NDArray[np.bool_]:
         """Return which cells of a column are empty: null, blank text, or no bytes; (rows,)."""
-        parts = [
-            empty(plain(array), column in self._json[file]) for file, array in self._arrays(column)
-        ]
+        parts = [empty(array, column in self._json[file]) for file, array in self._arrays(column)]
         return np.concatenate(parts)
 
     def check_texts(self, column: str) -> None:
@@ -148,8 +145,7 @@ class Table:
         limits = read_limits()
         first = 0
         for _, array in self._arrays(column):
-            lengths = pc.fill_null(pc.binary_length(plain(array)), 0)
-            lengths = lengths.to_numpy(zero_copy_only=False)
+            lengths = num_bytes(array)
             if lengths.size and lengths.max() > limits.record_bytes:
                 row = first + int(lengths.argmax())
                 raise DataError(

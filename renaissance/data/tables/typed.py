@@ -6,19 +6,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from renaissance.data.arrow import ArrowTable
 from renaissance.data.mapped_arrow import FILE_MAGIC, ArrowBatch, ArrowSchema
+from renaissance.data.prepare.parquet import parquet_batches
 from renaissance.data.prepare.remote import open_file
 from renaissance.data.tables.arrow_rows import write_batches
 from renaissance.data.tables.cells import plain, plain_type
 from renaissance.data.tables.files import TableFile
 from renaissance.errors import DataError
-
-# Rows are copied in batches of about this size.
-BATCH_BYTES = 8 << 20
-MAX_BATCH_ROWS = 8192
 
 
 def write_parquet(table: TableFile, path: Path) -> int:
@@ -80,13 +76,9 @@ def _reading(table: TableFile, batches_of: Any) -> Iterator[Any]:
 
 
 def _parquet_batches(file: IO[bytes]) -> Iterator[Any]:
-    parquet = pq.ParquetFile(file, pre_buffer=False)
-    yield parquet.schema_arrow
-    num_bytes = sum(
-        parquet.metadata.row_group(group).total_byte_size for group in range(parquet.num_row_groups)
-    )
-    rows = max(1, BATCH_BYTES * parquet.metadata.num_rows // max(1, num_bytes))
-    yield from parquet.iter_batches(min(rows, MAX_BATCH_ROWS), use_threads=False)
+    schema, batches = parquet_batches(file)
+    yield schema
+    yield from batches
 
 
 def _arrow_batches(file: IO[bytes]) -> Iterator[Any]:
