@@ -113,10 +113,10 @@ def _layer_factors(network: MultiObjective, layer_decay: float) -> dict[int, flo
 
 
 def undecayed_parameters(network: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters without weight decay: biases, norms, and all of one dimension.
+    """Return the parameters without weight decay: biases, norms, scales, and all of one dimension.
 
-    Most biases and norms have one dimension. By their names and types: tables of relative position
-    biases, attention biases, and norms that keep the dimensions of an image.
+    Most of them have one dimension. By their names and types: tables of relative position biases,
+    attention biases, norms that keep the dimensions of an image, and scales of layers or logits.
     """
     found = []
     for path, module in network.named_modules():
@@ -124,7 +124,7 @@ def undecayed_parameters(network: nn.Module) -> list[nn.Parameter]:
         for name, parameter in module.named_parameters(recurse=False):
             # A table of biases may be an embedding, whose own parameter is called "weight".
             is_bias = "bias" in name or "bias" in path.rpartition(".")[2]
-            if parameter.ndim <= 1 or is_bias or is_norm:
+            if parameter.ndim <= 1 or is_bias or is_norm or "scale" in name:
                 found.append(parameter)
     return found
 

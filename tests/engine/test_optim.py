@@ -41,6 +41,11 @@ from renaissance.spec.sections import ScheduleSection
             },
         ),
         (
+            "swinv2",
+            {"embed_dim": 4, "depths": [1], "num_heads": [1], "window_size": 2, "image_size": 8},
+            {"encoder.layers.0.blocks.0.attention.self.logit_scale"},
+        ),
+        (
             "t5",
             {"d_model": 8, "num_layers": 1, "num_heads": 2, "d_kv": 4, "d_ff": 8, "vocab_size": 9},
             {
