@@ -23,6 +23,7 @@ FIXED = ("model.", "objectives.", "optimizer.")
 # Of a model, only dropout may change, and where it came from, since that is not read again. Any
 # other key, such as the number of heads, makes another model, even if all shapes are equal.
 FREE_OF_MODEL = ("checkpoint", "random_init")
+AVERAGE = "train.ema"
 
 # Of the surroundings: with other samples, or other words for the same ids, training is another.
 SAMPLES = ("training samples", "vocabulary")
@@ -59,7 +60,19 @@ def resume(
     # Without a state, the run had another precision until now.
     if scaler is not None and scaler.is_enabled() and state.scaler:
         scaler.load_state_dict(state.scaler)
-    return state, [f"{name}: {before}, now {now}" for name, (before, now) in changes.items()]
+    return state, [
+        f"{name}: {before}, now {now}{_note(name)}" for name, (before, now) in changes.items()
+    ]
+
+
+def _note(name: str) -> str:
+    is_read_once = name == "data.tokenizer" or _is_source(name)
+    return " (not read again: the run keeps its own)" if is_read_once else ""
+
+
+def _is_source(name: str) -> bool:
+    """Return whether a setting says where a model came from."""
+    return name.startswith("model.") and name.rpartition(".")[2] in FREE_OF_MODEL
 
 
 def _changes_since(checkpoint: Path, spec: ResolvedSpec) -> dict[str, tuple[str, str]]:
@@ -85,9 +98,11 @@ def _refuse_other_types(checkpoint: Path, changes: Mapping[str, tuple[str, str]]
         key = name.rpartition(".")[2]
         # A key that only a later version has: its default is what the run had.
         is_new = before == ABSENT and ".config." not in name
-        is_free = "drop" in key or key in FREE_OF_MODEL or is_new
+        is_free = "drop" in key or _is_source(name) or is_new
         is_model = name.startswith("model.") and not is_free
-        if is_model or (name.startswith(FIXED) and key == "type"):
+        # What an average began with is not in a checkpoint without one.
+        is_average = name == AVERAGE and ABSENT in (before, now)
+        if is_model or is_average or (name.startswith(FIXED) and key == "type"):
             raise CheckpointError(
                 f"{checkpoint}: the run had {name} = {before}, now it is {now}, which does not fit "
                 f"what was trained so far. {_remedy(checkpoint)}"

@@ -99,6 +99,7 @@ def test_check_says_what_has_changed(tmp_path: Path) -> None:
     [
         ("optimizer.type=sgd", "had optimizer.type = adamw, now it is sgd"),
         ("run.seed=3", "had seed = 0, now it is 3"),
+        ("train.ema=0.9", "had train.ema = absent, now it is 0.9, which does not fit"),
         ("train.global_batch_size=4", "had train.global_batch_size = 8, now it is 4"),
         ("data.train.0.num_samples=40", "had number of samples = 50, now it is 40"),
         (
@@ -131,6 +132,16 @@ def test_other_data_of_the_same_size_is_said(
     out = capsys.readouterr().out
     assert "  token ids of the first samples: " in out
     assert "  pixels of the first samples: " in out
+
+
+def test_a_tokenizer_that_is_not_read_is_said_to_be_the_old_one(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    spec = begun(tmp_path)
+    capsys.readouterr()
+    assert go_on(spec, "data.tokenizer=no-such/tokenizer") == 0
+    change = "data.tokenizer: dataset, now no-such/tokenizer"
+    assert f"  {change} (not read again: the run keeps its own)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
