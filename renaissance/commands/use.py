@@ -115,6 +115,34 @@ def serve(
 
 
 @app.command()
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="A checkpoint (.ckpt, .pt or .safetensors), or a folder of transformers or its "
+            "hub id.",
+        ),
+    ],
+    tool: Annotated[
+        Literal["vilt"], typer.Option("--from", help="The tool or model that it comes from.")
+    ],
+    output: Annotated[Path, typer.Option(help="Run folder to write, new or empty.")],
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="Hub id or folder of the tokenizer; by default that in the folder, or else "
+            "bert-base-uncased."
+        ),
+    ] = None,
+) -> None:
+    """Make a run folder of a checkpoint of another tool, to evaluate or to start from."""
+    from renaissance.commands.convert import convert as run_conversion
+
+    run_conversion(source, tool, output, tokenizer)
+
+
+@app.command()
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")],
     output: Annotated[Path, typer.Option(help="Folder to write, new or empty.")],

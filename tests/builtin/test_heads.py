@@ -50,6 +50,12 @@ def test_mlp_equals_vilts_classifier():
     torch.testing.assert_close(head(states), vilt(states))
 
 
+def test_the_hidden_layer_of_an_mlp_may_have_another_size():
+    head = MLP(MLP.Options(hidden_size=3), INPUT, OUTPUT)
+    assert head.dense.weight.shape == (3, INPUT)
+    assert head(torch.randn(2, INPUT)).shape == (2, OUTPUT)
+
+
 def test_linear_drops_inputs_in_training_alone():
     head = Linear(Linear.Options(dropout=0.5), INPUT, OUTPUT)
     with torch.no_grad():

@@ -137,6 +137,14 @@ def test_a_label_beyond_the_vocabulary(tmp_path: Path) -> None:
     )
 
 
+def test_labels_of_data_prepared_with_other_answers_follow_their_names(tmp_path: Path) -> None:
+    (tmp_path / "vqav2_answers.json").write_text('["yes", "no", "two"]')
+    made = objective(VQA, tmp_path, kept={"answers": ["two", "maybe", "yes"]})
+    labels = {"question_id": 1, "answer_labels": [0, 1, 2], "answer_scores": [1.0, 0.6, 0.3]}
+    # "no" is no class of the model.
+    assert made.target(sample("a photo", labels)).tolist() == pytest.approx([0.3, 0.0, 1.0])
+
+
 def test_vocabularies_that_cannot_be_used(tmp_path: Path) -> None:
     path = tmp_path / "vqav2_answers.json"
     with pytest.raises(

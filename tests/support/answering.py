@@ -75,6 +75,7 @@ def objective(
     root: Path = Path(),
     head: nn.Module | None = None,
     training: Sequence[Sample] = (),
+    kept: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Any:
     """Make an objective; its head is `head`, or else a linear one.
@@ -84,6 +85,7 @@ def objective(
         root: `data.root`.
         head: The head.
         training: The training samples, for an objective that asks about them.
+        kept: What the run folder keeps for it.
         options: The objective's options.
     """
     context = ObjectiveContext(
@@ -95,6 +97,9 @@ def objective(
     if training:
         datasets = Concatenation([("training", SampleList(training))])
         context = attrs.evolve(context, data=TrainingAnswers(lambda: datasets).of("task"))
+    if kept is not None:
+        answers = TrainingAnswers(lambda: Concatenation([]), {"task": {"kept": dict(kept)}})
+        context = attrs.evolve(context, data=answers.of("task"))
     return component(component.Options(**options), context)
 
 

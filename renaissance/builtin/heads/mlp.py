@@ -4,11 +4,11 @@ import attrs
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from renaissance import Head, initialize_linear, own_precision
+from renaissance import Head, initialize_linear, option, own_precision, positive
 
 
 class MLP(Head):
-    """Dense layer of twice the input size, layer norm, GELU, linear layer.
+    """Dense layer, layer norm, GELU, linear layer.
 
     The classification head of ViLT (Kim et al., 2021) and METER (Dou et al., 2022).
     """
@@ -17,13 +17,20 @@ class MLP(Head):
 
     @attrs.frozen
     class Options:
-        """Nothing to set."""
+        """Options of the head."""
+
+        hidden_size: int | None = option(
+            None,
+            help="Size of the hidden layer; twice the size of the input by default.",
+            validator=positive,
+        )
 
     def __init__(self, options: Options, input_size: int, output_size: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(input_size, 2 * input_size)
-        self.layer_norm = nn.LayerNorm(2 * input_size)
-        self.decoder = nn.Linear(2 * input_size, output_size)
+        hidden_size = options.hidden_size or 2 * input_size
+        self.dense = nn.Linear(input_size, hidden_size)
+        self.layer_norm = nn.LayerNorm(hidden_size)
+        self.decoder = nn.Linear(hidden_size, output_size)
         self.apply(initialize_linear)
 
     def forward(self, hidden_states: Tensor) -> Tensor:

@@ -86,11 +86,15 @@ class VQA(Classification):
         if self.label is None:
             self.requires = frozenset({*self.inputs.modalities, "question_id"})
             self.classes = context.data.kept("answers", lambda: _read_answers(self.path))
+            # The data may have been prepared with other answers than the model was trained with.
+            prepared = _read_answers(self.path) if self.path.is_file() else self.classes
         else:
             self.requires = frozenset[str](self.inputs.modalities)
             self.labels = frozenset({self.label})
             self.classes = context.data.classes(self.label, most_frequent=options.max_answers).names
+            prepared = self.classes
         self._index = {name: index for index, name in enumerate(self.classes)}
+        self._class_of = [self._index.get(name) for name in prepared]
         self.head = context.make_head(self.inputs.size(context.sizes), len(self.classes))
 
     def identify(self, sample: KeyedSample) -> object:
@@ -110,8 +114,8 @@ class VQA(Classification):
         """
         if self.label is not None:
             return self._given_target(sample, self.label)
-        count, labels = len(self.classes), sample.labels
-        scores = torch.zeros(count)
+        count, labels = len(self._class_of), sample.labels
+        scores = torch.zeros(len(self.classes))
         for label, score in zip(labels["answer_labels"], labels["answer_scores"], strict=True):
             if not 0 <= label < count:
                 raise DataError(
@@ -119,7 +123,9 @@ class VQA(Classification):
                     f"{self.path} has {count} answers. Set answers to the list that was prepared "
                     "with this file"
                 )
-            scores[label] = score
+            index = self._class_of[label]
+            if index is not None:
+                scores[index] = score
         return scores
 
     def _given_target(self, sample: KeyedSample, label: str) -> Tensor:

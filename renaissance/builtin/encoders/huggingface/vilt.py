@@ -105,7 +105,7 @@ def load_vilt(
     tensors, missing_tensors = _read_vilt(where, checkpoint, config)
     _check_missing(where, {*missing, *missing_tensors})
     text = _text_weights(tensors, context.max_text_length)
-    types = _three_types(tensors["embeddings.token_type_embeddings.weight"])
+    types = three_types(tensors["embeddings.token_type_embeddings.weight"])
     return Vilt(vit, config.vocab_size, config.layer_norm_eps, text, types)
 
 
@@ -173,6 +173,6 @@ def _text_weights(tensors: Mapping[str, Tensor], num_positions: int) -> dict[str
     }
 
 
-def _three_types(types: Tensor) -> Tensor:
+def three_types(types: Tensor) -> Tensor:
     """Return the rows of text and images; if there is no second image, it is like the first."""
     return torch.cat([types[:NUM_TYPES], types[-1:].expand(NUM_TYPES - len(types[:NUM_TYPES]), -1)])
