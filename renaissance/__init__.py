@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from renaissance.contracts.dataset import DatasetContext as DatasetContext
     from renaissance.contracts.encoder import Encoder as Encoder
     from renaissance.contracts.encoder import EncoderContext as EncoderContext
+    from renaissance.contracts.encoder import PretrainedContrast as PretrainedContrast
     from renaissance.contracts.features import Features as Features
     from renaissance.contracts.features import Fused as Fused
     from renaissance.contracts.features import ModelSizes as ModelSizes
@@ -99,7 +100,7 @@ _LAZY = {
     "renaissance.contracts.batches": ("BatchBuilder", "ObjectiveBatch", "Pairs", "WholeBatch"),
     "renaissance.contracts.classification": ("Classification", "accuracy"),
     "renaissance.contracts.dataset": ("Dataset", "DatasetContext"),
-    "renaissance.contracts.encoder": ("Encoder", "EncoderContext"),
+    "renaissance.contracts.encoder": ("Encoder", "EncoderContext", "PretrainedContrast"),
     "renaissance.contracts.features": ("Features", "Fused", "ModelSizes"),
     "renaissance.contracts.fusion": ("FusedUse", "Fusion"),
     "renaissance.contracts.head": ("Head",),

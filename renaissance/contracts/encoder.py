@@ -41,6 +41,21 @@ class EncoderContext:
     starts_with_class: bool = True
 
 
+@attrs.frozen
+class PretrainedContrast:
+    """How the pretrained model that an encoder comes from compares texts with images.
+
+    Attributes:
+        projection_size: Size of the compared vectors.
+        scale: What their cosines are multiplied by; None if it is not known.
+        bias: What is then added; None if the model adds nothing.
+    """
+
+    projection_size: int
+    scale: float | None = None
+    bias: float | None = None
+
+
 class Encoder(nn.Module, Component, ABC):
     """Turns texts, images or both into token states.
 
@@ -53,6 +68,8 @@ class Encoder(nn.Module, Component, ABC):
             such as a class token; "eos" if only its last does, as in a causal model; "mean"
             otherwise.
         image_summary: Where that of an image is.
+        contrast: How the model that it comes from compares texts with images, which `itc` starts
+            from; None if it does not.
         token_types: Pretrained embeddings of text, first image and second image, (3, hidden), with
             which a one-tower model begins; None if they are new.
         weights_source: Where its weights come from, in words, for `renaissance check`.
@@ -65,6 +82,7 @@ class Encoder(nn.Module, Component, ABC):
     hidden_size: int
     text_summary: Summary = "first"
     image_summary: Summary = "first"
+    contrast: PretrainedContrast | None = None
     token_types: Tensor | None = None
     weights_source: str = "random"
     follows_dtype: bool = False

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from renaissance.contracts.batches import BatchBuilder, ObjectiveBatch, Pairs
 from renaissance.contracts.component import Component
+from renaissance.contracts.encoder import PretrainedContrast
 from renaissance.contracts.features import Features, ModelSizes
 from renaissance.contracts.head import Head
 from renaissance.contracts.monitor import Guess
@@ -69,6 +70,9 @@ class ObjectiveContext:
         data: What it may know about the training data, such as the classes of a label.
         text_summary: Where the summary of an encoded text is, for `summarize`.
         image_summary: Where that of an encoded image is.
+        text_contrast: How the pretrained model of the text encoder compares texts with images;
+            None if it does not.
+        image_contrast: The same of the image encoder.
     """
 
     sizes: ModelSizes
@@ -78,6 +82,8 @@ class ObjectiveContext:
     data: TrainingData = attrs.field(factory=NoTrainingData)
     text_summary: Summary = "first"
     image_summary: Summary = "first"
+    text_contrast: PretrainedContrast | None = None
+    image_contrast: PretrainedContrast | None = None
 
 
 class Objective(nn.Module, Component, ABC):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from renaissance.contracts.batches import Pairs
+from renaissance.contracts.encoder import PretrainedContrast
 from renaissance.contracts.features import Fused, ModelSizes
 from renaissance.contracts.packing import Packing
 from renaissance.contracts.pooler import Pooler
@@ -28,6 +29,8 @@ class VisionLanguageModel(nn.Module, ABC):
             encoder has none.
         text_summary: Where the summary of a text is.
         image_summary: Where the summary of an image is.
+        text_contrast: How the pretrained model of the text encoder compares texts with images.
+        image_contrast: The same of the image encoder.
     """
 
     sizes: ModelSizes
@@ -35,6 +38,8 @@ class VisionLanguageModel(nn.Module, ABC):
     token_type_embeddings: nn.Embedding
     text_summary: Summary
     image_summary: Summary
+    text_contrast: PretrainedContrast | None = None
+    image_contrast: PretrainedContrast | None = None
 
     def __init__(self) -> None:
         super().__init__()

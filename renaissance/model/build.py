@@ -108,6 +108,8 @@ def build_objectives(
                 data=data_of(objective.name),
                 text_summary=model.text_summary,
                 image_summary=model.image_summary,
+                text_contrast=model.text_contrast,
+                image_contrast=model.image_contrast,
             )
             try:
                 objectives[objective.name] = objective.build(context)

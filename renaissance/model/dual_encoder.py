@@ -22,6 +22,8 @@ class DualEncoder(VisionLanguageModel):
         self.image_encoder = image_encoder
         self.text_summary = text_encoder.text_summary
         self.image_summary = image_encoder.image_summary
+        self.text_contrast = text_encoder.contrast
+        self.image_contrast = image_encoder.contrast
         self.sizes = ModelSizes(text=text_encoder.hidden_size, image=image_encoder.hidden_size)
 
     def encode_text(

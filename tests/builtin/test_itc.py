@@ -37,10 +37,12 @@ from renaissance import (
     ObjectiveBatch,
     ObjectiveContext,
     Pairs,
+    PretrainedContrast,
     SpecError,
     Tokens,
 )
 from renaissance.builtin.encoders.hf_image import HFImageEncoder
+from renaissance.builtin.encoders.hf_text import HFTextEncoder
 from renaissance.builtin.objectives.contrastive_loss import LOSSES, losses_and_accuracies
 from renaissance.builtin.objectives.itc import ACCURACIES, ITC
 from renaissance.builtin.objectives.itm import ITM
@@ -271,6 +273,65 @@ def test_the_whole_image_counts_whichever_tower_encodes_it(
     # About a quarter each, not 97% to the top left one.
     assert float(shares.min()) > 0.15
     assert float(shares.max()) < 0.35
+
+
+def pretrained(text: Any, image: Any, **options: Any) -> ITC:
+    sizes = ModelSizes(text=HIDDEN, image=HIDDEN, fused=HIDDEN, pooled=HIDDEN)
+    given: Any = ObjectiveContext(
+        sizes,
+        None,  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        text_contrast=text,
+        image_contrast=image,
+    )
+    return ITC(ITC.Options(**options), given)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip", "align"])
+def test_it_starts_from_the_size_and_scale_of_the_pretrained_model(
+    family: str, tmp_path: Path
+) -> None:
+    model = make_whole(family)
+    with torch.no_grad():
+        for name, number in {"logit_scale": 3.0, "temperature": 0.25, "logit_bias": -7.0}.items():
+            if hasattr(model, name):
+                getattr(model, name).fill_(number)
+    model.save_pretrained(tmp_path)
+    text, image = (
+        component(component.Options(checkpoint=str(tmp_path)), context()).contrast
+        for component in (HFTextEncoder, HFImageEncoder)
+    )
+    objective = pretrained(text, image, loss="sigmoid" if family == "siglip" else "softmax")
+    expected = {"clip": (512, math.exp(3)), "siglip": (16, math.exp(3)), "align": (16, 4.0)}
+    size, scale = expected[family]
+    assert objective.text_projection.out_features == size
+    assert objective.image_projection.out_features == size
+    assert objective.log_scale.exp().item() == pytest.approx(scale)
+    assert (objective.bias is not None and float(objective.bias)) == (family == "siglip" and -7.0)
+    # A loss of the other kind starts as usual.
+    other = pretrained(text, image, loss="softmax" if family == "siglip" else "sigmoid")
+    assert float(other.log_scale.exp()) == pytest.approx(LOSSES[other.loss].scale)
+
+
+def test_one_tower_of_a_pretrained_model_gives_its_size_alone() -> None:
+    objective = pretrained(PretrainedContrast(8, 50.0), None)
+    assert objective.text_projection.out_features == 8
+    assert float(objective.log_scale.exp()) == pytest.approx(1 / 0.07)
+    assert pretrained(None, None).text_projection.out_features == 256
+
+
+def test_towers_whose_projections_differ_in_size_are_refused() -> None:
+    towers = PretrainedContrast(512, 100.0), PretrainedContrast(768, 100.0)
+    with pytest.raises(SpecError) as caught:
+        pretrained(*towers)
+    assert str(caught.value) == (
+        "objective 'itc': the text encoder comes from a model that compares vectors of size 512, "
+        "the image encoder from one of size 768; set projection_size to one of them, or take both "
+        "encoders from one model"
+    )
+    objective = pretrained(*towers, projection_size=64)
+    assert objective.image_projection.out_features == 64
+    assert float(objective.log_scale.exp()) == pytest.approx(1 / 0.07)
 
 
 def test_the_scale_stops_at_100_and_can_come_back() -> None:

@@ -64,6 +64,7 @@ class HFImageEncoder(Encoder):
         loaded = load_image_model("hf-image", options, context)
         self.model = loaded.model
         self.hidden_size = loaded.hidden_size
+        self.contrast = loaded.contrast
         self.image_size = context.image_size
         self.image_summary = loaded.image_summary
         self.image_form = loaded.image_form

@@ -64,6 +64,7 @@ class HFTextEncoder(Encoder):
         loaded = load_text_model("hf-text", options, context, may_be_causal=True)
         self.model = loaded.model
         self.hidden_size = loaded.hidden_size
+        self.contrast = loaded.contrast
         self.mask_form = loaded.mask_form
         self.text_summary = "first" if context.starts_with_class else "mean"
         if loaded.is_causal:

@@ -21,6 +21,7 @@ from renaissance import (
     ObjectiveBatch,
     ObjectiveContext,
     ObjectiveOutput,
+    SpecError,
     SplitEvaluator,
     Tokens,
     accuracy,
@@ -32,6 +33,7 @@ from renaissance import (
 from renaissance.builtin.objectives.all_ranks import gather_samples
 from renaissance.builtin.objectives.contrastive_loss import (
     LOSSES,
+    ContrastiveLoss,
     LossName,
     losses_and_accuracies,
 )
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 ACCURACIES = ("text_to_image_accuracy", "image_to_text_accuracy")
 CONTRAST = "contrast"
+DEFAULT_SIZE = 256
 
 
 class ITC(Objective):
@@ -59,7 +62,12 @@ class ITC(Objective):
     class Options:
         """Options of `itc`."""
 
-        projection_size: int = option(256, help="Size of the compared vectors.", validator=positive)
+        projection_size: int | None = option(
+            None,
+            help=f"Size of the compared vectors; by default that of the pretrained model that the "
+            f"encoders come from, such as CLIP, or else {DEFAULT_SIZE}.",
+            validator=positive,
+        )
         loss: LossName = option(
             "softmax",
             help="softmax: choose the right image among the candidates, and the right text, as "
@@ -79,7 +87,7 @@ class ITC(Objective):
 
     def __init__(self, options: Options, context: ObjectiveContext) -> None:
         super().__init__()
-        sizes, size = context.sizes, options.projection_size
+        sizes, size = context.sizes, options.projection_size or _pretrained_size(context)
         self.text_summary, self.image_summary = context.text_summary, context.image_summary
         self.text_projection = nn.Linear(sizes.text, size, bias=False)
         self.image_projection = nn.Linear(sizes.image, size, bias=False)
@@ -87,7 +95,7 @@ class ITC(Objective):
         self.recall_in_training = options.recall_in_training
         self.compares_with = "global batch" if options.candidates == "global" else "all ranks"
         self.loss = options.loss
-        start = LOSSES[options.loss]
+        start = _start(options.loss, context)
         # The logarithm is learned, so that the scale stays positive.
         self.log_scale = nn.Parameter(torch.tensor(math.log(start.scale)))
         self.bias = None if start.bias is None else nn.Parameter(torch.tensor(start.bias))
@@ -211,6 +219,34 @@ class ITC(Objective):
 
     def _image_vectors(self, image: Tokens) -> Tensor:
         return _project(self.image_projection, summarize(image, self.image_summary))
+
+
+def _pretrained_size(context: ObjectiveContext) -> int:
+    """Return the size of the vectors that the pretrained models compare.
+
+    Raises:
+        SpecError: If the two encoders come from models of different sizes.
+    """
+    text, image = context.text_contrast, context.image_contrast
+    sizes = {contrast.projection_size for contrast in (text, image) if contrast is not None}
+    if text is not None and image is not None and len(sizes) > 1:
+        raise SpecError(
+            f"objective 'itc': the text encoder comes from a model that compares vectors of size "
+            f"{text.projection_size}, the image encoder from one of size {image.projection_size}; "
+            "set projection_size to one of them, or take both encoders from one model"
+        )
+    return sizes.pop() if sizes else DEFAULT_SIZE
+
+
+def _start(loss: LossName, context: ObjectiveContext) -> ContrastiveLoss:
+    """Return the loss, which starts where a pretrained model with the same kind of loss ended."""
+    start, text = LOSSES[loss], context.text_contrast
+    # Of two models, neither scale goes with the other's vectors.
+    if text is None or text != context.image_contrast or text.scale is None:
+        return start
+    if (text.bias is None) != (start.bias is None):
+        return start
+    return attrs.evolve(start, scale=min(text.scale, start.max_scale), bias=text.bias)
 
 
 def _project(projection: nn.Linear, summaries: Tensor) -> Tensor:

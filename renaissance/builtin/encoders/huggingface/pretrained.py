@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from torch import Tensor
 
-from renaissance import CheckpointError, EncoderContext, Summary, option
+from renaissance import CheckpointError, EncoderContext, PretrainedContrast, Summary, option
 from renaissance.builtin.encoders.huggingface.attention import MaskForm
 from renaissance.builtin.encoders.huggingface.building import build_model
 from renaissance.builtin.encoders.huggingface.configs import is_local, override_config, read_config
+from renaissance.builtin.encoders.huggingface.contrast import contrast_of
 from renaissance.builtin.encoders.huggingface.dry_run import dry_run, unused_parameters
 from renaissance.builtin.encoders.huggingface.families import (
     base_class,
@@ -133,6 +134,7 @@ class LoadedModel:
         is_causal: Whether the tokens of a text do not see those after them.
         image_form: What an image model takes.
         image_summary: Where an image model's output has the summary of an image.
+        contrast: How the whole model compares texts with images, if it does.
     """
 
     model: PreTrainedModel
@@ -141,6 +143,7 @@ class LoadedModel:
     is_causal: bool = False
     image_form: ImageForm = "pixels"
     image_summary: Summary = "first"
+    contrast: PretrainedContrast | None = None
 
 
 def load_text_model(
@@ -179,7 +182,8 @@ def load_text_model(
     check_text_size(where, model, context)
     states = dry_run(where, model, "text", context, found.mask_form)
     _freeze_unused(where, model, states, missing, whole)
-    return LoadedModel(model, states.shape[-1], found.mask_form, found.is_causal)
+    contrast = contrast_of(whole, _weights(options, context))
+    return LoadedModel(model, states.shape[-1], found.mask_form, found.is_causal, contrast=contrast)
 
 
 def load_image_model(
@@ -222,7 +226,20 @@ def load_image_model(
     hidden_size = states.shape[1 if states.dim() == 4 else -1]
     has_class = has_class_token(model.config, states, context.image_size)
     summary: Summary = "first" if has_class else "mean"
-    return LoadedModel(model, hidden_size, image_form=image_form(model), image_summary=summary)
+    return LoadedModel(
+        model,
+        hidden_size,
+        image_form=image_form(model),
+        image_summary=summary,
+        contrast=contrast_of(whole, _weights(options, context)),
+    )
+
+
+def _weights(options: PretrainedOptions, context: EncoderContext) -> str | None:
+    """Return the checkpoint whose weights are read; None if none are."""
+    if options.has_random_weights or not context.load_weights:
+        return None
+    return options.checkpoint
 
 
 def enable_checkpointing(model: PreTrainedModel) -> None:
