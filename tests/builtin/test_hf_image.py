@@ -33,6 +33,7 @@ from transformers import (
     PreTrainedConfig,
     ViTMAEConfig,
     ViTMAEForPreTraining,
+    YolosConfig,
 )
 from transformers.models.beit.modeling_beit import BeitRelativePositionBias
 
@@ -457,6 +458,18 @@ def test_positions_that_the_library_does_not_resize_are_refused(load_weights, tm
         load(tmp_path, image_size=128, load_weights=load_weights)
     assert "this 'levit' is made for images of 64 pixels, not 128: the library" in str(caught.value)
     assert "set data.image_size to 64" in str(caught.value)
+
+
+def test_a_size_that_no_run_can_have_is_not_advised(tmp_path):
+    # Its positions are interpolated per layer, for pictures that are not square.
+    config = {"hidden_size": 16, **LAYERS, "image_size": [32, 48], "patch_size": 8}
+    save(tmp_path, AutoModel.from_config(YolosConfig(**config, num_detection_tokens=3)))
+    with pytest.raises(PluginError) as caught:
+        load(tmp_path, image_size=48)
+    assert str(caught.value) == (
+        "hf-image: this 'yolos' is made for images of 32 x 48 pixels, not 48: the library resizes "
+        "its positions in a way that is not known here; take random weights (random_init = true)"
+    )
 
 
 def test_nothing_that_the_dry_run_derives_from_weights_is_kept(tmp_path):

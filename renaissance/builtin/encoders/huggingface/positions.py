@@ -7,6 +7,7 @@ at the run's size. The interpolation is the one that the library's models use th
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from inspect import signature
 from math import prod, sqrt
@@ -19,7 +20,7 @@ from torch.nn.functional import interpolate
 from renaissance import PluginError
 from renaissance.builtin.encoders.huggingface.building import ModelClass, build_model
 from renaissance.builtin.encoders.huggingface.image_input import image_form, image_states
-from renaissance.builtin.encoders.huggingface.sizes import patch_grid, set_image_size
+from renaissance.builtin.encoders.huggingface.sizes import pair, patch_grid, set_image_size
 from renaissance.builtin.encoders.huggingface.small_copy import random_model, small_config
 
 if TYPE_CHECKING:
@@ -60,18 +61,24 @@ def find_antialias(
         form = image_form(model)
         try:
             expected = image_states(model, pixels, form, **switch)
-            for antialias in (False, True):
-                resized = resize_positions(where, model, image_size, antialias)
-                if _is_close(image_states(resized, pixels, form), expected):
-                    return antialias
-            reason = "the library resizes its positions in a way that is not known here"
         # A family of a fixed size fails in any way.
         except Exception as error:
             reason = f"the library cannot resize its positions ({type(error).__name__}: {error})"
+        else:
+            reason = "the library resizes its positions in a way that is not known here"
+            # Of some families, such as Hiera, the table has another grid than the patches.
+            with suppress(RuntimeError):
+                for antialias in (False, True):
+                    resized = resize_positions(where, model, image_size, antialias)
+                    if _is_close(image_states(resized, pixels, form), expected):
+                        return antialias
+    height, width = pair(config.image_size)
+    is_square = height == width
+    size = f"{height}" if is_square else f"{height} x {width}"
     raise PluginError(
-        f"{where}: this {config.model_type!r} is made for images of {config.image_size} pixels, "
-        f"not {image_size}: {reason}; set data.image_size to {config.image_size}, or take random "
-        "weights (random_init = true)"
+        f"{where}: this {config.model_type!r} is made for images of {size} pixels, not "
+        f"{image_size}: {reason}; {f'set data.image_size to {height}, or ' if is_square else ''}"
+        "take random weights (random_init = true)"
     )
 
 

@@ -77,7 +77,7 @@ def _stride(config: PreTrainedConfig) -> int:
     # A patch may be larger than its distance from the next.
     first = getattr(config, "patch_stride", getattr(config, "patch_size", STEM_STRIDE))
     # Each stage after the first halves the grid.
-    side: int = max(_pair(first))
+    side: int = max(pair(first))
     return side << (num_stages - 1)
 
 
@@ -113,7 +113,7 @@ def has_class_token(config: PreTrainedConfig, states: Tensor, image_size: int) -
         return False
     num_tokens = states.shape[1]
     if hasattr(config, "patch_size") and not hasattr(config, "depths"):
-        height, width = _pair(config.patch_size)
+        height, width = pair(config.patch_size)
         return num_tokens > (image_size // height) * (image_size // width)
     # In stages, the number of tokens of a grid is known from the output alone: the largest grid
     # that divides the image, with few tokens beside it. The queries of a detector are no grid, nor
@@ -125,7 +125,7 @@ def has_class_token(config: PreTrainedConfig, states: Tensor, image_size: int) -
 def has_image_size(config: PreTrainedConfig, image_size: int) -> bool:
     """Return whether a model is made for square images of a size, or names no size."""
     size = getattr(config, "image_size", None)
-    return size is None or tuple(_pair(size)) == (image_size, image_size)
+    return size is None or tuple(pair(size)) == (image_size, image_size)
 
 
 def set_image_size(config: PreTrainedConfig, image_size: int) -> None:
@@ -136,10 +136,11 @@ def set_image_size(config: PreTrainedConfig, image_size: int) -> None:
 
 def patch_grid(config: PreTrainedConfig) -> tuple[int, int]:
     """Return the height and width of an image, patches."""
-    height, width = _pair(config.image_size)
-    patch_height, patch_width = _pair(config.patch_size)
+    height, width = pair(config.image_size)
+    patch_height, patch_width = pair(config.patch_size)
     return height // patch_height, width // patch_width
 
 
-def _pair(size: int | Sequence[int]) -> Sequence[int]:
+def pair(size: int | Sequence[int]) -> Sequence[int]:
+    """Return a size as height and width."""
     return (size, size) if isinstance(size, int) else size
