@@ -292,6 +292,16 @@ def test_a_library_that_is_not_installed_is_named(family, library, device):
     )
 
 
+def test_a_message_does_not_list_every_family_that_there_is():
+    # The library lists hundreds: 11 kB.
+    with pytest.raises(SpecError) as caught:
+        HFImageEncoder(HFImageEncoder.Options(architecture="nougat"), context())
+    message = str(caught.value)
+    assert message.startswith("hf-image: architecture: 'nougat' has no valid default config (Unrec")
+    assert message.endswith("...); name a checkpoint, whose config.json says what is needed")
+    assert len(message) < 500
+
+
 def test_a_model_without_states_of_tokens_is_refused_by_name():
     # Without values, in a tenth of the time.
     with pytest.raises(PluginError) as caught, torch.device("meta"):

@@ -12,7 +12,7 @@ import torch
 
 from renaissance import CheckpointError, SpecError
 from renaissance.builtin.encoders.huggingface.configs import unreadable
-from renaissance.builtin.encoders.huggingface.missing_library import missing_library
+from renaissance.builtin.encoders.huggingface.reasons import missing_library, reason_of
 from renaissance.builtin.encoders.huggingface.weight_files import check_weight_files
 from renaissance.builtin.encoders.huggingface.weights import check_weights
 
@@ -42,7 +42,7 @@ def build_model(where: str, config: PreTrainedConfig, model_class: ModelClass) -
             raise  # Perhaps only for want of values; a caller can try again with some.
         raise SpecError(
             f"{where}: config: no {config.model_type!r} model can be built with it "
-            f"({type(error).__name__}: {' '.join(str(error).split())}); fix the keys that you "
+            f"({type(error).__name__}: {reason_of(error)}); fix the keys that you "
             "override, or name a checkpoint, whose config.json fits"
         ) from error
 
@@ -90,7 +90,7 @@ def read_model(
     except RuntimeError as error:
         raise CheckpointError(
             f"{where}: checkpoint: the weights of '{checkpoint}' do not fit its own config.json: "
-            f"{error}"
+            f"{reason_of(error)}"
         ) from error
     # Damaged files raise all kinds of errors.
     except Exception as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from renaissance import CheckpointError, SpecError, did_you_mean
+from renaissance.builtin.encoders.huggingface.reasons import reason_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -49,10 +50,9 @@ def read_config(where: str, checkpoint: str | None, architecture: str | None) ->
         return CONFIG_MAPPING[architecture]()
     # Some families check their own defaults, and refuse them.
     except Exception as error:
-        reason = " ".join(str(error).split())
         raise SpecError(
-            f"{where}: architecture: {architecture!r} has no valid default config ({reason}); name "
-            "a checkpoint, whose config.json says what is needed"
+            f"{where}: architecture: {architecture!r} has no valid default config "
+            f"({reason_of(error)}); name a checkpoint, whose config.json says what is needed"
         ) from error
 
 
@@ -102,7 +102,9 @@ def override_config(
         config = type(config)(**values)
     # The library rejects values with errors of many classes.
     except Exception as error:
-        raise SpecError(f"{where}: config: refused by the {family!r} config: {error}") from error
+        raise SpecError(
+            f"{where}: config: refused by the {family!r} config: {reason_of(error)}"
+        ) from error
     return _with_few_layers(where, config)
 
 

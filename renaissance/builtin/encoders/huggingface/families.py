@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 from renaissance import PluginError
 from renaissance.builtin.encoders.huggingface.building import ModelClass
 from renaissance.builtin.encoders.huggingface.image_input import IMAGE_INPUTS, PATCH_INPUTS
-from renaissance.builtin.encoders.huggingface.missing_library import missing_library
+from renaissance.builtin.encoders.huggingface.reasons import missing_library
 
 if TYPE_CHECKING:
     # Importing it takes a second, and listing plugins does without.

@@ -20,6 +20,7 @@ from torch.nn.functional import interpolate
 from renaissance import PluginError
 from renaissance.builtin.encoders.huggingface.building import ModelClass, build_model
 from renaissance.builtin.encoders.huggingface.image_input import image_form, image_states
+from renaissance.builtin.encoders.huggingface.reasons import reason_of
 from renaissance.builtin.encoders.huggingface.sizes import pair, patch_grid, set_image_size
 from renaissance.builtin.encoders.huggingface.small_copy import random_model, small_config
 
@@ -63,7 +64,8 @@ def find_antialias(
             expected = image_states(model, pixels, form, **switch)
         # A family of a fixed size fails in any way.
         except Exception as error:
-            reason = f"the library cannot resize its positions ({type(error).__name__}: {error})"
+            cause = f"{type(error).__name__}: {reason_of(error)}"
+            reason = f"the library cannot resize its positions ({cause})"
         else:
             reason = "the library resizes its positions in a way that is not known here"
             # Of some families, such as Hiera, the table has another grid than the patches.

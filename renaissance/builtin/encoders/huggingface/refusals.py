@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from renaissance import PluginError
 from renaissance.builtin.encoders.huggingface.families import TEXT_REMEDY
+from renaissance.builtin.encoders.huggingface.reasons import reason_of
 
 if TYPE_CHECKING:
     # Importing it takes two seconds, and only building a model needs it.
@@ -26,7 +27,7 @@ def cannot_encode(
     where: str, model: PreTrainedModel, modality: str, error: Exception
 ) -> PluginError:
     """Return the error for a model that fails to encode a plain text or image."""
-    cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    cause = f"{type(error).__name__}: {reason_of(error)}"
     if isinstance(error, AttributeError) and error.name == STATES:
         cause = f"it returns a {type(error.obj).__name__}, which has no states of tokens"
     num_frames = getattr(model.config, "num_frames", 1)
