@@ -106,6 +106,7 @@ def _open(
             batches = list(pa.ipc.open_stream(buffer))
         for batch in batches:
             batch.validate()
+        _check_in_place(path, buffer, batches)
     # Mapping an empty file raises ValueError; other damage, any of the others.
     except (pa.ArrowException, OSError, ValueError, LookupError, MemoryError) as error:
         raise DataError(
@@ -113,7 +114,6 @@ def _open(
             f"({shortened(str(error))}); expected an uncompressed Arrow IPC file. It may be cut "
             "short: copy or prepare it again"
         ) from error
-    _check_in_place(path, buffer, batches)
     _check_columns(path, batches, read)
     # From here on rows are read, and an image spans many pages: reading ahead helps.
     mapping.madvise(mmap.MADV_NORMAL)
@@ -153,7 +153,7 @@ def _check_columns(path: Path, batches: Sequence[ArrowBatch], read: Collection[s
             try:
                 if name in batch.schema.names:
                     _check_offsets(batch.column(name))
-            except pa.ArrowInvalid as error:
+            except pa.ArrowException as error:
                 raise DataError(
                     f"{path}: rows {first} to {first + len(batch) - 1}: column '{name}' is damaged "
                     f"({error}). Copy or prepare the file again"

@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import pickle
 import resource
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,22 @@ def test_offsets_that_lead_outside_are_refused(tmp_path: Path, kind: Any, values
         )
         # A column that nobody reads does no harm.
         assert len(ArrowTable([path], [])) == 6
+
+
+def test_views_that_lead_outside_are_refused(tmp_path: Path) -> None:
+    texts = [f"a text of more than 12 bytes: {row}" for row in range(4)]
+    path = write(tmp_path / "a.arrow", [{"x": texts}], pa.schema({"x": pa.string_view()}))
+    whole = path.read_bytes()
+    # Length, first four bytes, index of a buffer, offset there.
+    view = struct.pack("<i4sii", len(texts[2]), b"a te", 0, 2 * len(texts[2]))
+    assert whole.count(view) == 1
+    for place, wrong in ((8, 7), (12, 2**30)):
+        damaged = view[:place] + struct.pack("<i", wrong) + view[place + 4 :]
+        path.write_bytes(whole.replace(view, damaged))
+        with pytest.raises(
+            DataError, match=r"a\.arrow: rows 0 to 3: column 'x' is damaged \(View at"
+        ):
+            ArrowTable([path], ["x"])
 
 
 def test_text_that_is_not_utf_8_is_named_with_its_row(tmp_path: Path) -> None:

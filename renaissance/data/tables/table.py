@@ -5,6 +5,7 @@ files, so that any row can be read at any time, and processes share the memory.
 """
 
 import bisect
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -116,9 +117,10 @@ class Table:
         for file, array in self._arrays(column):
             if of_file not in (None, file):
                 continue
-            values = array.to_pylist()
-            if column in self._json[file]:
-                values = [None if value is None else json.loads(value) for value in values]
+            with self._naming_damage(file, column):
+                values = array.to_pylist()
+                if column in self._json[file]:
+                    values = [None if value is None else json.loads(value) for value in values]
             yield from values
 
     def number_type(self, column: str) -> type[int] | type[float] | None:
@@ -132,7 +134,10 @@ class Table:
 
     def empty(self, column: str) -> NDArray[np.bool_]:
         """Return which cells of a column are empty: null, blank text, or no bytes; (rows,)."""
-        parts = [empty(array, column in self._json[file]) for file, array in self._arrays(column)]
+        parts = []
+        for file, array in self._arrays(column):
+            with self._naming_damage(file, column):
+                parts.append(empty(array, column in self._json[file]))
         return np.concatenate(parts)
 
     def check_texts(self, column: str) -> None:
@@ -144,8 +149,9 @@ class Table:
         self.check_type(column, is_text, "text")
         limits = read_limits()
         first = 0
-        for _, array in self._arrays(column):
-            lengths = num_bytes(array)
+        for file, array in self._arrays(column):
+            with self._naming_damage(file, column):
+                lengths = num_bytes(array)
             if lengths.size and lengths.max() > limits.record_bytes:
                 row = first + int(lengths.argmax())
                 raise DataError(
@@ -172,6 +178,19 @@ class Table:
     def rows_of_files(self) -> list[range]:
         """Return the rows of each file."""
         return [range(*ends) for ends in itertools.pairwise(self._starts)]
+
+    @contextlib.contextmanager
+    def _naming_damage(self, file: int, column: str) -> Iterator[None]:
+        """Name the file, and if possible the row, of values that cannot be read."""
+        try:
+            yield
+        except (ValueError, pa.ArrowException) as error:
+            for row in self.rows_of_files()[file]:
+                self.value(column, row)
+            raise DataError(
+                f"{self.files[file].path}: column {column!r} is damaged ({error}). Copy the file "
+                "again, or write it again"
+            ) from error
 
     def _locate(self, row: int) -> tuple[int, int]:
         """Return the index of a row's file, and the row in that file."""

@@ -207,6 +207,22 @@ def test_each_limit_has_its_option(
     assert str(error.value).startswith(f"{tmp_path}/{name}: {message}")
 
 
+@pytest.mark.parametrize("columns", [TEXT, {"label": "w"}])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_text_that_is_not_utf_8_in_an_arrow_file_is_named(
+    tmp_path: Path, kind: Any, columns: dict[str, str]
+) -> None:
+    path, table = tmp_path / "t.arrow", pa.table({"w": pa.array(["ab", "cd", "ef"], kind)})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    whole = path.read_bytes()
+    assert whole.count(b"cd") == 1
+    path.write_bytes(whole.replace(b"cd", b"c\xff"))
+    place = "rows 0 to 2" if kind == pa.string_view() else "row 1"
+    with pytest.raises(DataError, match=rf"t\.arrow: {place}: column 'w' is damaged \("):
+        list(open_table(tmp_path, "t.arrow", columns=columns).label_values("label"))
+
+
 def test_files_that_cannot_be_found(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("w\na\n")
     with pytest.raises(DataError, match=r"trian\.csv: no such file; .*nearest names: train\.csv"):
