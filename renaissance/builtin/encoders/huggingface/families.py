@@ -128,7 +128,11 @@ def base_class(config: PreTrainedConfig) -> ModelClass | None:
     import transformers
     from transformers import MODEL_MAPPING
 
-    model_class = MODEL_MAPPING.get(type(config), None)
+    try:
+        model_class = MODEL_MAPPING.get(type(config), None)
+    # Of some families, the library names a class that it does not have.
+    except ValueError:
+        model_class = None
     if model_class is None:
         # Of a model of several modalities, the library maps only some parts to their classes.
         name = type(config).__name__.removesuffix("Config") + "Model"
