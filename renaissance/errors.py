@@ -76,8 +76,19 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; free space, or write to another folder"
+    if _is_out_of_memory(error):
+        return (
+            f"out of memory ({named(error)}); lower train.micro_batch_size, data.image_size or "
+            "data.num_workers"
+        )
     text = shortened(printed(error), MAX_CAUSE_LENGTH)
     return f"{type(error).__name__}: {text}\n(the same command with --debug shows where)"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch has a class of its own for a GPU, and none for the CPU.
+    is_torch = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in printed(error)
+    return isinstance(error, MemoryError) or is_torch
 
 
 def printed(error: BaseException) -> str:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from renaissance.errors import DataError, describe, quoted
 
@@ -14,6 +16,20 @@ def test_a_full_disk_is_no_bug() -> None:
     assert describe(caught.value) == expected
     assert describe(OSError(28, "No space left on device", "a/b")) == f"a/b: {expected}"
     assert "--debug" in describe(OSError(5, "Input/output error", "a/b"))
+
+
+def test_memory_that_is_not_there_is_no_bug() -> None:
+    with pytest.raises(RuntimeError) as of_torch:
+        torch.empty(2**55)
+    with pytest.raises(MemoryError) as of_numpy:
+        np.empty(2**55)
+    gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. " + "x" * 900)
+    remedy = "; lower train.micro_batch_size, data.image_size or data.num_workers"
+    for error in (of_torch.value, of_numpy.value, gpu, MemoryError()):
+        message = describe(error)
+        assert message.startswith(f"out of memory ({type(error).__name__}: ")
+        assert message.endswith(remedy)
+        assert len(message) < 220
 
 
 def test_no_message_prints_a_value_whole() -> None:

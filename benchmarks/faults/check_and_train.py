@@ -66,7 +66,7 @@ def in_a_process(
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             try:
                 code = function()
-            except RenaissanceError as error:
+            except (RenaissanceError, MemoryError) as error:
                 print(describe(error))
                 code = 2
             except BaseException as error:

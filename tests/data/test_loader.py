@@ -202,7 +202,7 @@ def test_a_loop_that_nobody_closed_does_not_keep_the_process_from_ending(end: st
         "batches = iter(loader(Making(hang), 20))\nprint(len(next(batches).indices))\n" + end
     )
     try:
-        assert process.communicate(timeout=30)[0].startswith("1\n")
+        assert process.communicate(timeout=120)[0].startswith("1\n")
     finally:
         process.kill()
 
