@@ -24,10 +24,10 @@ from renaissance.commands.study import compare
 from renaissance.commands.use import app as use_app
 from renaissance.errors import (
     PeerError,
-    RenaissanceError,
     SpecError,
     describe,
     did_you_mean,
+    exit_code_of,
     quoted,
 )
 from renaissance.launch import is_lost_peer, name_of_process, rank_of_process, tell_launcher
@@ -238,7 +238,7 @@ def main() -> None:
         if debug:
             raise
         _report(error)
-        sys.exit(error.exit_code if isinstance(error, RenaissanceError) else 1)
+        sys.exit(exit_code_of(error))
     finally:
         signal.signal(signal.SIGINT, previous)
 

@@ -4,6 +4,7 @@ import difflib
 import errno
 import re
 from collections.abc import Iterable
+from typing import TypeGuard
 
 # How much of a value a message shows: it may be a picture, or a number of 6,000 digits.
 MAX_VALUE_LENGTH = 80
@@ -76,6 +77,8 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; free space, or write to another folder"
+    if _is_too_long(error):
+        return f"{shortened(str(error.filename))}: {error.strerror}; no file can have this name"
     if _is_out_of_memory(error):
         return (
             f"out of memory ({named(error)}); lower train.micro_batch_size, data.image_size or "
@@ -83,6 +86,18 @@ def describe(error: Exception) -> str:
         )
     text = shortened(printed(error), MAX_CAUSE_LENGTH)
     return f"{type(error).__name__}: {text}\n(the same command with --debug shows where)"
+
+
+def exit_code_of(error: Exception) -> int:
+    """Return the exit code of a command that fails with an error."""
+    if isinstance(error, RenaissanceError):
+        return error.exit_code
+    return 2 if _is_too_long(error) else 1
+
+
+def _is_too_long(error: Exception) -> TypeGuard[OSError]:
+    # Whatever looks for a file finds this, long before anything is written.
+    return isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """The Hugging Face hub: whether it can be reached, downloads and uploads."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def use_cache_if_unreachable(checkpoints: Iterable[str]) -> None:
     Args:
         checkpoints: Hub ids and local folders.
     """
-    if constants.HF_HUB_OFFLINE or all(Path(name).is_dir() for name in checkpoints):
+    if constants.HF_HUB_OFFLINE or all(map(os.path.isdir, checkpoints)):
         return
     try:
         # Any answer will do, also from a proxy.

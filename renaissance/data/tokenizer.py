@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,7 +49,7 @@ def load_tokenizer(
         )
     # A dataset without texts, such as one of images alone, needs no words, and neither does a run
     # that has kept its tokenizer.
-    is_whole = source == DATASET or (Path(source) / TOKENIZER_FILE).is_file()
+    is_whole = source == DATASET or os.path.isfile(Path(source) / TOKENIZER_FILE)
     if not is_whole and not _has_ordinary_tokens(tokenizer):
         raise SpecError(
             f"{where} has only special tokens, {', '.join(tokenizer.all_special_tokens[:5])}: "
@@ -149,7 +150,7 @@ def _from_pretrained(source: str, key: str) -> PreTrainedTokenizerFast:
     # Families whose files are missing or damaged raise all kinds of errors. A panic of the library
     # is not even an Exception.
     except BaseException as error:
-        kind = "folder" if Path(source).is_dir() else "name"
+        kind = "folder" if os.path.isdir(source) else "name"
         is_own = key == "data.tokenizer"
         other = "'dataset'" if is_own else "name the tokenizer in data.tokenizer"
         raise SpecError(

@@ -1,5 +1,6 @@
 """From a run spec back to TOML, every default included."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def record_tables(spec: RunSpec) -> dict[str, Any]:
     if data.get("tokenizer", WORDS_OF_DATASET) != WORDS_OF_DATASET:
         names.append((data, "tokenizer"))
     for table, key in names:
-        if Path(table[key]).is_dir():
+        if os.path.isdir(table[key]):
             table[key] = str(Path(table[key]).absolute())
     return tables
 

@@ -159,6 +159,15 @@ def test_what_depends_on_how_a_batch_is_divided(tmp_path: Path) -> None:
             "run.output_dir: cannot create {folder}/link/tiny: {folder}/link is a link that leads",
         ),
         (['run.output_dir="a\\u0000b"'], "got 'a\\x00b', expected a text without NUL characters"),
+        (["data.tokenizer=" + "x" * 300], "data.tokenizer: cannot load a tokenizer from the name"),
+        (
+            ["model.init_from=" + "x" * 300],
+            "x" * 77 + "...: File name too long; no file can have this name",
+        ),
+        (
+            ["data.train=[{{type='image-text', files='" + "x" * 300 + "'}}]"],
+            "x" * 77 + "...: File name too long; no file can have this name",
+        ),
         (["train.device=cuda"], "train.device: 'cuda', but torch finds no CUDA device"),
         (["data.num_workers=10000"], "data.num_workers: got 10,000, more than "),
         (["train.global_batch_size=1000000000"], "train.micro_batch_size: a rank would take about"),

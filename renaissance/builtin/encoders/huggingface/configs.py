@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -21,7 +22,8 @@ MAX_LAYERS = 1000
 
 def is_local(checkpoint: str) -> bool:
     """Return whether a checkpoint is a folder on this machine."""
-    return Path(checkpoint).is_dir()
+    # Unlike pathlib's, it is false, not an error, for a text that is too long to be a path.
+    return os.path.isdir(checkpoint)
 
 
 def read_config(where: str, checkpoint: str | None, architecture: str | None) -> PreTrainedConfig:
