@@ -41,6 +41,12 @@ from renaissance.spec.structure import check_sections
 # Longer than a process takes to exit on a busy machine.
 PEER_GRACE_SECONDS = 10
 
+# In place of what gloo and NCCL say of it at length.
+LOST_PEER = (
+    "another rank is gone, and has not said why; if nothing above does, see the log of its "
+    "machine. The same command resumes from the last checkpoint"
+)
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -268,15 +274,16 @@ def _report(error: Exception) -> None:
     still running after that is the only one that knows (a file is missing on its machine, say).
     """
     rank = rank_of_process()
-    is_peer = isinstance(error, PeerError)
+    is_peer, text = isinstance(error, PeerError), describe(error)
     if is_lost_peer(error):
+        text = LOST_PEER
         time.sleep(2 * PEER_GRACE_SECONDS)
     elif is_peer or rank > 0:
         time.sleep(PEER_GRACE_SECONDS)
     if not is_peer:
         where = f"{name_of_process()}: " if rank > 0 else ""
         console = Console(stderr=True, highlight=False)
-        message = Text(f"error: {where}{describe(error)}")
+        message = Text(f"error: {where}{text}")
         # On a terminal, wrapped at words.
         console.print(message, soft_wrap=not console.is_terminal)
-        tell_launcher(f"{where}{describe(error)}")
+        tell_launcher(f"{where}{text}")

@@ -201,3 +201,14 @@ def test_what_nohup_lets_a_process_ignore_does_not_stop_it() -> None:
         assert signal.SIGHUP not in stop_signals()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_lost_rank_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "PEER_GRACE_SECONDS", 0)
+    text = "[/pytorch/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:30427: "
+    cli._report(RuntimeError(f"{text}Connection reset by peer"))
+    told = capsys.readouterr().err
+    assert told.startswith("error: another rank is gone, and has not said why; if nothing above ")
+    assert "gloo" not in told
