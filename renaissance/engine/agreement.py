@@ -45,7 +45,8 @@ def check_agreement(parts: RunParts, probe: MicroBatch, plugins: Plugins, ranks:
         SpecError: On every rank, if a rank differs from rank 0.
     """
     spec = {path: str(value) for path, value in settings(spec_tables(parts.spec))}
-    values = spec | surroundings(parts, probe) | _installed(plugins) | _data(parts)
+    data = ranks.on_all_ranks(lambda: _data(parts))
+    values = spec | surroundings(parts, probe) | _installed(plugins) | data
     # Decoders of different machines may round differently.
     del values[PIXELS]
     expected: dict[str, str] = json.loads(ranks.from_main(lambda: json.dumps(values)))

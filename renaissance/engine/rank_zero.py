@@ -11,7 +11,6 @@ import platform
 import secrets
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import attrs
 import torch
@@ -45,15 +44,7 @@ def kept_spec(spec: RunSpec, ranks: Ranks, stack: contextlib.ExitStack) -> RunSp
         return spec
     _check_others(RunFolder(spec.folder), ranks)
     sent = ranks.from_main(lambda: json.dumps(dict(_small_files(RunFolder(spec.folder)))))
-    if ranks.is_main:
-        return spec
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="renaissance-")))
-    copied = attrs.evolve(spec, run=attrs.evolve(spec.run, output_dir=str(folder)))
-    for name, content in json.loads(sent).items():
-        path = copied.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(base64.b64decode(content))
-    return copied
+    return ranks.on_all_ranks(lambda: spec if ranks.is_main else _copied(spec, sent, stack))
 
 
 def give_state(
@@ -94,11 +85,24 @@ def give_state(
     return state
 
 
+def _copied(spec: RunSpec, sent: str, stack: contextlib.ExitStack) -> RunSpec:
+    """Return the spec with a temporary folder, in which the files are that rank 0 has sent."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="renaissance-"))
+    copied = attrs.evolve(spec, run=attrs.evolve(spec.run, output_dir=folder))
+    for name, content in json.loads(sent).items():
+        path = copied.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(base64.b64decode(content))
+    return copied
+
+
 def _check_others(folder: RunFolder, ranks: Ranks) -> None:
     """Find who shares rank 0's run folder; those who do not must not be further than rank 0."""
     path = folder.path / ranks.from_main(lambda: _leave_token(folder))
-    mine = [platform.node(), path.exists(), _last_step(folder)]
-    (main_node, _, main_step), *others = map(json.loads, ranks.gather_text(json.dumps(mine)))
+    mine = ranks.on_all_ranks(
+        lambda: json.dumps([platform.node(), path.exists(), _last_step(folder)])
+    )
+    (main_node, _, main_step), *others = map(json.loads, ranks.gather_text(mine))
     if ranks.is_main:
         remove(path)
     apart = [(rank, *other) for rank, other in enumerate(others, 1) if not other[1]]
