@@ -98,14 +98,39 @@ def check(
         ),
     ] = "1",
     trust_plugins: TrustPlugins = False,
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="In place of --ranks: nodes of the run, to estimate its steps."),
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="With --nodes: GPUs per node.")] = 8,
+    network: Annotated[
+        float, typer.Option(min=0.001, help="With --nodes: Gbit/s of a node's network.")
+    ] = 100,
+    link: Annotated[
+        float, typer.Option(min=0.001, help="With --nodes: Gbit/s between the GPUs of a node.")
+    ] = 2400,
+    tflops: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="With --nodes: TFLOP/s that a GPU reaches in training; measured here if absent.",
+        ),
+    ] = None,
 ) -> None:
     """Validate a run spec, and estimate what the run will take."""
     layers = _read(spec)
     from renaissance.commands.check import check_run
+    from renaissance.commands.cluster import ClusterOptions
     from renaissance.elastic import number_of_ranks
 
     chosen = choose_components(layers, load_plugins(), trust_plugins)
-    check_run(chosen, number_of_ranks(ranks, chosen.train.device))
+    if nodes is None:
+        check_run(chosen, number_of_ranks(ranks, chosen.train.device))
+    elif ranks != "1":
+        raise SpecError(f"--ranks: got {ranks}, but --nodes x --gpus is the number of ranks")
+    else:
+        cluster = ClusterOptions(nodes, gpus, network, link, tflops)
+        check_run(chosen, nodes * gpus, cluster)
 
 
 @app.command()

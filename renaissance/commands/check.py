@@ -7,6 +7,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from renaissance.commands.cache import cache_lines
+from renaissance.commands.cluster import ClusterOptions, cluster_lines
 from renaissance.commands.lost_area import lost_area_lines
 from renaissance.commands.output import print_figures, print_line
 from renaissance.contracts.encoder import Encoder
@@ -31,12 +32,13 @@ from renaissance.spec.sections import ResolvedSpec, RunSpec
 MAX_SAMPLES = 64
 
 
-def check_run(spec: RunSpec, num_ranks: int) -> None:
+def check_run(spec: RunSpec, num_ranks: int, cluster: ClusterOptions | None = None) -> None:
     """Build the run without pretrained parameters, and print what it is made of.
 
     Args:
         spec: The run spec.
         num_ranks: Number of ranks that the run would have.
+        cluster: GPUs for which to estimate the time of a step.
 
     Raises:
         RenaissanceError: If the run could not start.
@@ -61,7 +63,8 @@ def check_run(spec: RunSpec, num_ranks: int) -> None:
     data = _data_lines(parts)
     data += [] if needs is None else cache_lines(parts, needs, costs)
     data += lost_area_lines(parts.train.reader, parts.spec.data.transform.type)
-    for line in [*data, *_step_lines(parts), *_memory_lines(costs), *weights]:
+    times = cluster_lines(spec, parts, costs, cluster) if cluster and costs else []
+    for line in [*data, *_step_lines(parts), *_memory_lines(costs), *times, *weights]:
         print_line(line)
     too_large = () if needs is None else needs.warnings
     if run.is_busy:

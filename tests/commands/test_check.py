@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.arrow_files import rows, spec_with_files, write_arrow
+from support.asserting import assert_refused
 from support.command_line import renaissance
 from support.pictures import encoded, smooth_picture
 from support.running import TINY, one_tower_spec, run_here, write_spec
@@ -446,3 +447,33 @@ def test_a_random_crop_has_no_fixed_loss(tmp_path: Path) -> None:
     spec = write_spec(tmp_path)
     finished = renaissance("check", str(spec), "data.transform.random_resized_crop=[0.2, 1.0]")
     assert (finished.code, "images:" in finished.out) == (0, False)
+
+
+def test_a_step_on_many_gpus_is_estimated(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, wider(TINY))
+    command = ["check", str(spec), "train.global_batch_size=64", "train.micro_batch_size=2"]
+    many = ["--nodes", "4", "--gpus", "4", "--network", "0.008", "--tflops", "0.001"]
+    printed = renaissance(*command, *many).out
+    assert "batch: 64 samples per step = 2 (micro-batch) x 2 (accumulation) x 16 (ranks)" in printed
+    costs = estimate_of(spec)
+    # All of it is trained: three times the forward pass, of 4 samples, at 10**9 per second.
+    compute = 3 * sum(costs.flops.values()) * 4 / 1e9
+    exchange = 2 * 15 / 16 * costs.memory.gradients / 1e6
+    exposed = max(exchange - compute / 2 * 2 / 3, min(exchange, 2 * 15 / 16 * 25 * 2**20 / 1e6))
+    found = re.search(
+        r"a step on 4 nodes of 4 GPUs, estimated: ([\d.]+) s = compute ([\d.]+) s \+ ([\d.]+) s of "
+        r"exchanging ([\d.,]+) MiB of gradients, which takes ([\d.]+) s",
+        printed,
+    )
+    assert found is not None
+    total, shown_compute, shown_exposed, size, shown_exchange = map(float, found.groups())
+    assert shown_compute == pytest.approx(compute, rel=0.05)
+    assert shown_exchange == pytest.approx(exchange, rel=0.01)
+    assert shown_exposed == pytest.approx(exposed, rel=0.01)
+    assert total == pytest.approx(shown_compute + shown_exposed, abs=0.002)
+    assert size == pytest.approx(costs.memory.gradients / 2**20, abs=0.1)
+    assert "reaches 0.001 TFLOP/s, 2,400 Gbit/s between" in printed
+    assert_refused(
+        renaissance(*command, "--nodes", "2", "--ranks", "4"),
+        "--ranks: got 4, but --nodes x --gpus is the number of ranks",
+    )
