@@ -240,6 +240,7 @@ def test_every_key_of_the_classes_is_in_the_record(plugins: Plugins) -> None:
         "model.text_encoder.adapt",
         "model.image_encoder.adapt",
         "train.patience",
+        "train.step_timeout",
         "train.ema",
         "train.max_epochs",
         "train.gradient_clip",
