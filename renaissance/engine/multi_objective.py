@@ -209,4 +209,8 @@ class MultiObjective(nn.Module):
         """Normalize uint8 pixels for the image encoder: (images, 3, height, width)."""
         # Images are copied to the device as uint8, which is a quarter of the bytes.
         mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
-        return (pixels.to(mean.dtype) - mean) / std
+        shifted, dtype = pixels - mean, self.model.pixel_dtype
+        if dtype == shifted.dtype:
+            return shifted / std
+        # Computed as fp32, and rounded as it is written.
+        return torch.div(shifted, std, out=torch.empty_like(shifted, dtype=dtype))

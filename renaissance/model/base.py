@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from renaissance.contracts.batches import Pairs
-from renaissance.contracts.encoder import PretrainedContrast
+from renaissance.contracts.encoder import Encoder, PretrainedContrast
 from renaissance.contracts.features import Fused, ModelSizes
 from renaissance.contracts.packing import Packing
 from renaissance.contracts.pooler import Pooler
@@ -60,6 +60,11 @@ class VisionLanguageModel(nn.Module, ABC):
     @abstractmethod
     def encode_image(self, pixel_values: Tensor) -> Tokens:
         """Encode images: (images, 3, height, width) to (images, tokens, hidden)."""
+
+    @property
+    @abstractmethod
+    def pixel_dtype(self) -> torch.dtype:
+        """The dtype in which `encode_image` takes pixels: fp32, or that of bf16 copies in use."""
 
     @abstractmethod
     def fuse(self, text: Tokens, image: Tokens, requests: Sequence[Pairs]) -> list[Fused]:
@@ -135,6 +140,12 @@ class VisionLanguageModel(nn.Module, ABC):
             if "pooled" in pairs.outputs
             else None,
         )
+
+
+def pixel_dtype_of(encoder: Encoder) -> torch.dtype:
+    """Return the dtype in which an image encoder, or a joint one, takes pixels."""
+    dtypes = {p.dtype for p in encoder.parameters()} if encoder.follows_dtype else set()
+    return torch.bfloat16 if torch.bfloat16 in dtypes else torch.float32
 
 
 def _for_pooler(tokens: Tokens | None, use: TokenUse, summary: Summary) -> Tokens | None:

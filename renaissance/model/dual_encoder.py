@@ -10,7 +10,7 @@ from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.features import Fused, ModelSizes, NotFusedError
 from renaissance.contracts.packing import Packing
 from renaissance.contracts.tokens import Role, Tokens
-from renaissance.model.base import VisionLanguageModel
+from renaissance.model.base import VisionLanguageModel, pixel_dtype_of
 
 
 class DualEncoder(VisionLanguageModel):
@@ -39,6 +39,11 @@ class DualEncoder(VisionLanguageModel):
         """Encode images, without gradient if the image encoder is frozen."""
         with torch.set_grad_enabled(self._needs_gradient(self.image_encoder)):
             return self.image_encoder.encode_image(pixel_values)
+
+    @property
+    def pixel_dtype(self) -> torch.dtype:
+        """The dtype in which the image encoder takes pixels."""
+        return pixel_dtype_of(self.image_encoder)
 
     def fuse(self, text: Tokens, image: Tokens, requests: Sequence[Pairs]) -> list[Fused]:
         """Refuse.

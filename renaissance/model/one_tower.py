@@ -11,7 +11,13 @@ from renaissance.contracts.features import Fused, ModelSizes
 from renaissance.contracts.packing import Packing
 from renaissance.contracts.pooler import Pooler
 from renaissance.contracts.tokens import Role, Tokens
-from renaissance.model.base import VisionLanguageModel, add_types, new_token_types, token_type
+from renaissance.model.base import (
+    VisionLanguageModel,
+    add_types,
+    new_token_types,
+    pixel_dtype_of,
+    token_type,
+)
 
 
 class OneTower(VisionLanguageModel):
@@ -43,6 +49,11 @@ class OneTower(VisionLanguageModel):
     def encode_image(self, pixel_values: Tensor) -> Tokens:
         """Embed images; the stack runs later, when pairs are fused."""
         return self.encoder.encode_image(pixel_values)
+
+    @property
+    def pixel_dtype(self) -> torch.dtype:
+        """The dtype in which the encoder takes pixels."""
+        return pixel_dtype_of(self.encoder)
 
     def fuse(self, text: Tokens, image: Tokens, requests: Sequence[Pairs]) -> list[Fused]:
         """Run the joint stack over all requested pairs at once."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import renaissance.engine.bf16_copies as bf16_copies_module
 from renaissance.engine.bf16_copies import Bf16Copies, bf16_copies
 from renaissance.spec.sections import TrainSection
 
@@ -117,13 +118,50 @@ def test_gradients_of_micro_batches_add_up_in_fp32(module: Tied) -> None:
     assert torch.equal(gradient(parts), expected)
 
 
-def test_gradients_of_frequent_words_are_exact() -> None:
+@pytest.mark.parametrize("largest", [0, 1024])
+def test_gradients_of_frequent_words_are_exact(
+    monkeypatch: pytest.MonkeyPatch, largest: int
+) -> None:
+    monkeypatch.setattr(bf16_copies_module, "MAX_TABLE_ROWS", largest)
     words = nn.Embedding(2, 1)
     with Bf16Copies([words]).in_use():
         words(torch.zeros(4096, dtype=torch.int64)).mul(0.01).sum().backward()
     assert words.weight.grad is not None
     # In bf16 the sum would stop at 2 or 4: adding 0.01 to it changes nothing.
     assert float(words.weight.grad[0]) == pytest.approx(4096 * 0.01, rel=0.01)
+
+
+class Counted(nn.Module):
+    """A small table that also projects to its rows, and a large one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.small = nn.Embedding(8, 4, padding_idx=0)
+        self.large = nn.Embedding(2000, 4)
+        self.decoder = nn.Linear(4, 8, bias=False)
+        self.decoder.weight = self.small.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        output: Tensor = self.decoder(self.small(ids) + self.large(ids))
+        return output
+
+
+def test_small_tables_are_read_in_bf16_and_tied_ones_learn_from_both_uses() -> None:
+    torch.manual_seed(0)
+    module = Counted()
+    ids = torch.tensor([0, 3, 3, 7])
+    with Bf16Copies([module]).in_use(), Calls("_to_copy") as casts:
+        assert module.small(ids).dtype == BF16
+        assert casts.count == 0
+        assert module.large(ids).dtype == BF16
+        assert casts.count == 1
+        module(ids).float().square().sum().backward()
+    assert "forward" not in vars(module.small)
+    assert module.small(ids).dtype == torch.float32
+    assert module.small.weight.grad is not None
+    ours, module.small.weight.grad = module.small.weight.grad, None
+    module(ids).square().sum().backward()
+    torch.testing.assert_close(ours, module.small.weight.grad, rtol=0.05, atol=0.05)
 
 
 def test_unused_parameters_get_no_gradient(module: Tied) -> None:

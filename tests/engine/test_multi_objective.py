@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 import pytest
 import torch
-from support.running import TINY, write_spec
+from support.running import TINY, one_tower_spec, write_spec
 from support.sound_components import SoundObjective
 from torch import nn
 
@@ -15,6 +15,7 @@ from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.snli_ve import SNLIVE
 from renaissance.builtin.objectives.vqa import VQA
 from renaissance.data.collate import MicroBatch, map_leaves
+from renaissance.engine.bf16_copies import Bf16Copies, following_modules
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_parts import build
 from renaissance.plugins.loading import load_plugins
@@ -47,6 +48,26 @@ def test_pairs_of_a_modality_that_was_not_collated(lacks: str, without: str) -> 
         f"objective 'sound' asks for pairs, but no {lacks} was collated; call builder.text and "
         "builder.image in collate"
     )
+
+
+@pytest.mark.parametrize("architecture", ["two-tower", "one-tower"])
+def test_pixels_are_rounded_once_where_the_encoder_computes_in_bf16(
+    tmp_path: Path, architecture: str
+) -> None:
+    text = TINY if architecture == "two-tower" else one_tower_spec()
+    network = build(load_spec([str(write_spec(tmp_path, text))], load_plugins()), 1, True).network
+    pixels = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    mean, std = network.get_buffer("pixel_mean"), network.get_buffer("pixel_std")
+    expected = (pixels.float() - mean) / std
+    assert torch.equal(network.normalize(pixels), expected)
+    with Bf16Copies(following_modules(network)).in_use():
+        assert torch.equal(network.normalize(pixels), expected.to(torch.bfloat16))
+    encoder = network.model.parts()["encoder" if architecture == "one-tower" else "image_encoder"]
+    # One that does not promise to compute in its parameters' dtype is given fp32.
+    copies = Bf16Copies(following_modules(network))
+    encoder.follows_dtype = False
+    with copies.in_use():
+        assert torch.equal(network.normalize(pixels), expected)
 
 
 def test_overrides() -> None:
