@@ -26,10 +26,10 @@ from support.running import TINY, one_tower_spec, write_spec
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from renaissance import DataError, Sample, SpecError
+from renaissance import DataError, Pairs, Sample, SpecError
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.mlm import MLM
-from renaissance.data.collate import MicroBatch, RowBuilder
+from renaissance.data.collate import MicroBatch, RowBuilder, map_leaves
 from renaissance.data.tokenizer import separator_id
 from renaissance.engine.run_parts import build
 from renaissance.plugins.loading import load_plugins
@@ -264,7 +264,7 @@ def test_padding_changes_no_loss(tmp_path: Path, text: str) -> None:
         return F.pad(tensor, (0, 16), value=value)
 
     more = attrs.evolve(
-        batch,
+        map_leaves(Pairs, lambda pairs: attrs.evolve(pairs, text_index=None), batch),
         # Another token than padding: it is the mask that must keep it out.
         input_ids=padded(batch.input_ids, 7),
         attention_mask=padded(batch.attention_mask, False),
