@@ -6,14 +6,18 @@ from typing import Literal
 
 import typer
 
+from renaissance.convert.renaissance import convert_renaissance
 from renaissance.convert.target import Target
 from renaissance.convert.vilt import convert_vilt
 from renaissance.convert.weights import Weights, read_weights
 from renaissance.convert.write import write_run
 from renaissance.export.folder import check_new
 
-Tool = Literal["vilt"]
-CONVERTERS: Mapping[Tool, Callable[[Weights], Target]] = {"vilt": convert_vilt}
+Tool = Literal["vilt", "renaissance"]
+CONVERTERS: Mapping[Tool, Callable[[Weights], Target]] = {
+    "vilt": convert_vilt,
+    "renaissance": convert_renaissance,
+}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 DEFAULT_TOKENIZER = "bert-base-uncased"
 
@@ -28,7 +32,8 @@ def convert(source: str, tool: Tool, output: Path, tokenizer: str | None) -> Non
     check_new(output)
     weights = read_weights(source)
     target = CONVERTERS[tool](weights)
-    target.tables["data"]["tokenizer"] = tokenizer or _own_tokenizer(weights)
+    data = target.tables["data"]
+    data["tokenizer"] = tokenizer or data.get("tokenizer") or _own_tokenizer(weights)
     for line in write_run(source, target, output).lines():
         typer.echo(line)
     typer.echo(f"written: {output}")

@@ -125,14 +125,19 @@ def convert(
         ),
     ],
     tool: Annotated[
-        Literal["vilt"], typer.Option("--from", help="The tool or model that it comes from.")
+        Literal["vilt", "renaissance"],
+        typer.Option(
+            "--from",
+            help="What it is of: vilt; or renaissance, for a two-tower model of the earlier "
+            "Renaissance.",
+        ),
     ],
     output: Annotated[Path, typer.Option(help="Run folder to write, new or empty.")],
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            help="Hub id or folder of the tokenizer; by default that in the folder, or else "
-            "bert-base-uncased."
+            help="Hub id or folder of the tokenizer; by default that in the folder or of the "
+            "checkpoint's settings, or else bert-base-uncased."
         ),
     ] = None,
 ) -> None:

@@ -24,6 +24,7 @@ DATASETS = {
 }
 DEFAULT_DATASET = "coco"
 MLP_PARTS = {"0": "dense", "1": "layer_norm", "3": "decoder"}
+NAMED_MLP_PARTS = {"dense": "dense", "layer_norm": "layer_norm", "out_proj": "decoder"}
 
 
 def take(tensors: Mapping[str, Tensor], module: str, ours: str) -> dict[str, Tensor]:
@@ -72,7 +73,11 @@ class Heads:
         return {"train": [table], "validate": [table]}
 
     def _classifiers(self) -> dict[str, str]:
-        found = {m: o for m, o in CLASSIFIERS.items() if f"{m}.3.weight" in self._source}
+        found = {
+            module: objective
+            for module, objective in CLASSIFIERS.items()
+            if any(f"{module}.{part}.weight" in self._source for part in ("0", "dense"))
+        }
         first = self._source.get("classifier.0.weight")
         if first is not None:
             # Of one pooled vector for VQA, and of those of two images for NLVR2.
@@ -114,10 +119,13 @@ class Heads:
                 self.tensors[ours] = torch.cat([torch.zeros_like(score), score])
 
     def _classifier(self, module: str, objective: str, labels: Mapping[int, str]) -> None:
-        hidden_size = len(self._source[f"{module}.0.weight"])
-        parts = {f"{module}.{index}": ours for index, ours in MLP_PARTS.items()}
+        is_numbered = f"{module}.0.weight" in self._source
+        names = MLP_PARTS if is_numbered else NAMED_MLP_PARTS
+        parts = {f"{module}.{theirs}": ours for theirs, ours in names.items()}
+        first = next(iter(parts))
+        hidden_size = len(self._source[f"{first}.weight"])
         self._add(objective, parts, head={"type": "mlp", "hidden_size": hidden_size})
         if objective == "vqa":
-            num_answers = len(self._source[f"{module}.3.weight"])
-            names = [labels.get(i, f"answer {i}") for i in range(num_answers)]
-            self.answers["vqa"] = {"kept": {"answers": names}}
+            num_answers = len(self.tensors.get("objectives.vqa.head.decoder.weight", ()))
+            answers = [labels.get(i, f"answer {i}") for i in range(num_answers)]
+            self.answers["vqa"] = {"kept": {"answers": answers}}

@@ -57,8 +57,13 @@ def settings_of(content: object) -> dict[str, Any]:
     """Return the settings that Lightning keeps beside the tensors, as far as JSON has them."""
     kept = content.get("hyper_parameters", {}) if isinstance(content, Mapping) else {}
     config = kept.get("config", kept) if isinstance(kept, Mapping) else {}
-    plain = (int, float, str, bool)
-    return {k: v for k, v in config.items() if isinstance(v, plain) and isinstance(k, str)}
+    return {k: v for k, v in config.items() if isinstance(k, str) and _is_plain(v)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, int | float | str | bool)
 
 
 def main() -> int:

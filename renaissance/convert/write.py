@@ -102,6 +102,6 @@ def _inside(tensors: Mapping[str, Tensor], module: str) -> dict[str, Tensor]:
 
 
 def _left_behind(tensors: Mapping[str, Tensor]) -> Iterator[ModuleReport]:
-    for module in dict.fromkeys(name.partition(".")[0] for name in tensors):
-        inside = {n: t for n, t in tensors.items() if n.partition(".")[0] == module}
+    for module in dict.fromkeys(name.rpartition(".")[0] for name in tensors):
+        inside = {n: t for n, t in tensors.items() if n.rpartition(".")[0] == module}
         yield from Match(module, {}, inside).report()

@@ -212,7 +212,7 @@ def test_a_checkpoint_of_the_authors_code(tmp_path: Path) -> None:
     torch.testing.assert_close(logits[real], expected[real], atol=1e-5, rtol=0)
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
     assert rows["objectives.itm"][:3] == ["loaded", "2", "34"]
-    assert rows["mpp_score"] == ["left", "behind", "1", "80"]
+    assert rows["mpp_score.decoder"] == ["left", "behind", "1", "80"]
     assert out.splitlines()[-1] == f"written: {tmp_path / 'run'}"
 
 
