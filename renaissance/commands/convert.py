@@ -6,6 +6,7 @@ from typing import Literal
 
 import typer
 
+from renaissance.convert.meter import convert_meter
 from renaissance.convert.renaissance import convert_renaissance
 from renaissance.convert.target import Target
 from renaissance.convert.vilt import convert_vilt
@@ -13,9 +14,10 @@ from renaissance.convert.weights import Weights, read_weights
 from renaissance.convert.write import write_run
 from renaissance.export.folder import check_new
 
-Tool = Literal["vilt", "renaissance"]
+Tool = Literal["vilt", "meter", "renaissance"]
 CONVERTERS: Mapping[Tool, Callable[[Weights], Target]] = {
     "vilt": convert_vilt,
+    "meter": convert_meter,
     "renaissance": convert_renaissance,
 }
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")

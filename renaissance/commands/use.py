@@ -125,11 +125,11 @@ def convert(
         ),
     ],
     tool: Annotated[
-        Literal["vilt", "renaissance"],
+        Literal["vilt", "meter", "renaissance"],
         typer.Option(
             "--from",
-            help="What it is of: vilt; or renaissance, for a two-tower model of the earlier "
-            "Renaissance.",
+            help="What it is of: vilt; meter, with an image encoder of CLIP; or renaissance, for "
+            "a two-tower model of the earlier Renaissance.",
         ),
     ],
     output: Annotated[Path, typer.Option(help="Run folder to write, new or empty.")],
