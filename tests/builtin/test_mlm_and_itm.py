@@ -20,7 +20,8 @@ from support.collating import (
     texts,
     word_pieces,
 )
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedTokenizerFast
 
 from renaissance import (
@@ -33,10 +34,13 @@ from renaissance import (
     Tokens,
     keyed_generator,
 )
+from renaissance.builtin.heads.mlm import MLMHead
+from renaissance.builtin.objectives import mlm as mlm_module
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.mlm import MLM
 from renaissance.contracts.features import Fused
 from renaissance.data.collate import RowBuilder
+from renaissance.engine.bf16_copies import Bf16Copies
 
 MakeTokenizer = Callable[[], PreTrainedTokenizerFast]
 TOKENIZERS: dict[str, MakeTokenizer] = {"word pieces": word_pieces, "byte pairs": byte_pairs}
@@ -263,6 +267,68 @@ def test_the_loss_of_matching() -> None:
         ("one umbrella", Guess("match 0.98 (false pair)", is_right=False)),
     ]
     assert [entry.group for entry in entries] == ["false", "true", "false"]
+
+
+class TargetsOfLosses(TorchFunctionMode):
+    """Notes how many targets each loss is computed from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: list[int] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.cross_entropy:
+            assert args[0].dtype == torch.float32
+            self.counts.append(len(args[0]))
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_large_vocabulary_in_parts_gives_the_same_loss_and_gradients(
+    monkeypatch: pytest.MonkeyPatch, bf16: bool
+) -> None:
+    tokenizer = word_pieces()
+    vocab_size, num_targets = len(tokenizer), 7
+    objective = make(MLM, tokenizer, head=MLMHead(MLMHead.Options(), HIDDEN, vocab_size)).train()
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(2, 6, HIDDEN, generator=generator).requires_grad_()
+    tensors = {
+        "pair_indices": torch.randint(2, (num_targets,), generator=generator),
+        "positions": torch.randint(6, (num_targets,), generator=generator),
+        "labels": torch.randint(vocab_size, (num_targets,), generator=generator),
+    }
+    rows = torch.arange(2)
+    batch = ObjectiveBatch(num_targets, Pairs(rows, rows, outputs=frozenset({"text"})), tensors)
+
+    def run() -> tuple[Tensor, Tensor, dict[str, Tensor], list[int], int]:
+        objective.zero_grad()
+        states.grad = None
+        copies = Bf16Copies([objective] if bf16 else [])
+        text = Tokens(states.to(torch.bfloat16) if bf16 else states)
+        kept: list[Tensor] = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x)
+        with TargetsOfLosses() as losses, copies.in_use():
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16), hooks:
+                output = objective(batch, Features(fused=Fused(text=text)))
+            output.loss_sum.backward()
+        num_logits = sum(x.numel() for x in kept if x.dim() == 2 and x.shape[1] == vocab_size)
+        assert states.grad is not None
+        gradients = {n: p.grad for n, p in objective.named_parameters() if p.grad is not None}
+        metrics = objective.metrics()
+        objective.update_metrics(metrics, batch, output)
+        figures = torch.stack([output.loss_sum.detach(), metrics["accuracy"].compute()])
+        return figures, states.grad, gradients, losses.counts, num_logits
+
+    whole = run()
+    monkeypatch.setattr(mlm_module, "MAX_LOGITS", 3 * vocab_size + 1)
+    parts = run()
+    assert (whole[3], parts[3]) == ([7], [3, 3, 1])
+    # Those of parts are not kept for the backward pass.
+    assert whole[4] >= 7 * vocab_size
+    assert parts[4] == 0
+    tolerance = 2e-2 if bf16 else 1e-6
+    for one, other in zip(parts[:3], whole[:3], strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
 def test_the_loss_of_masked_language_modelling() -> None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from renaissance import (
     BatchBuilder,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 MASKED, RANDOM = 0.8, 0.1
 NUM_SHOWN_PREDICTIONS = 3
+# More logits than this are computed in parts: they and their gradients would take 2 GiB.
+MAX_LOGITS = 2**27
 
 Ids = NDArray[np.int64]
 
@@ -70,7 +73,8 @@ class MLM(Objective):
         ids = np.array(sorted(self.tokenizer.get_vocab().values()))
         # Random replacements are never special tokens: a stray separator would begin a second text.
         self.ordinary_ids = np.setdiff1d(ids, self.tokenizer.all_special_ids)
-        self.head = context.make_head(context.sizes.fused, int(ids[-1]) + 1)
+        self.vocab_size = int(ids[-1]) + 1
+        self.head = context.make_head(context.sizes.fused, self.vocab_size)
 
     def collate(self, samples: Sequence[KeyedSample], builder: BatchBuilder) -> ObjectiveBatch:
         """Mask each text, and collect the positions and ids of the masked tokens."""
@@ -137,13 +141,36 @@ class MLM(Objective):
         return masked, targets
 
     def forward(self, batch: ObjectiveBatch, features: Features) -> ObjectiveOutput:
-        """Project the masked positions, and only these, to the vocabulary."""
+        """Project the masked positions, and only these, to the vocabulary.
+
+        In training, predictions are the best guesses. Logits beyond `MAX_LOGITS` are then computed
+        in parts, of which none is kept: the backward pass computes each once more.
+        """
         tensors = batch.tensors
         # (targets, hidden)
         states = features.fused.text.hidden_states[tensors["pair_indices"], tensors["positions"]]
+        labels = tensors["labels"]
+        if not self.training:
+            loss_sum, logits = self._compare(states, labels)
+            return ObjectiveOutput(loss_sum, {"guesses": logits.argmax(-1), "logits": logits})
+        num_parts = -(-len(labels) * self.vocab_size // MAX_LOGITS)
+        if num_parts <= 1:
+            loss_sum, guesses = self._guess(states, labels)
+            return ObjectiveOutput(loss_sum, {"guesses": guesses})
+        parts = zip(states.chunk(num_parts), labels.chunk(num_parts), strict=True)
+        results = [checkpoint(self._guess, *part, use_reentrant=False) for part in parts]
+        losses, found = zip(*results, strict=True)
+        return ObjectiveOutput(torch.stack(losses).sum(), {"guesses": torch.cat(found)})
+
+    def _compare(self, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss sum of some targets, in fp32, and their detached logits."""
         logits = self.head(states)
-        loss_sum = F.cross_entropy(logits.float(), tensors["labels"], reduction="sum")
-        return ObjectiveOutput(loss_sum, {"logits": logits.detach()})
+        return F.cross_entropy(logits.float(), labels, reduction="sum"), logits.detach()
+
+    def _guess(self, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss sum of some targets, and the best guess for each, (targets,), int64."""
+        loss_sum, logits = self._compare(states, labels)
+        return loss_sum, logits.argmax(-1)
 
     def token_logits(self, hidden_states: Tensor) -> Tensor:
         """Return the logit of each entry of the vocabulary."""
@@ -158,7 +185,7 @@ class MLM(Objective):
         self, metrics: "Mapping[str, Metric]", batch: ObjectiveBatch, output: ObjectiveOutput
     ) -> None:
         """Add one micro-batch."""
-        right = output.predictions["logits"].argmax(-1) == batch.tensors["labels"]
+        right = output.predictions["guesses"] == batch.tensors["labels"]
         metrics["accuracy"].update(right.float())
 
     def panel(
