@@ -18,6 +18,7 @@ from renaissance.engine.agreement import probe_keys
 from renaissance.engine.bf16_copies import bf16_copies
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.data_parallel import exchange, wrap
+from renaissance.engine.device_copies import copier
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.guard import NUM_UNREAD, GuardedStep, StepGuard
 from renaissance.engine.messages import say
@@ -60,6 +61,7 @@ class Loop:
         self.optimizer, self.scaler = optimizer, scaler
         self.state, self.after_step = state, after_step
         self.module = wrap(parts.network, ranks.world_size)
+        self.copy = copier(ranks.device)
         self.copies = bf16_copies(parts.network, parts.spec.train)
         self.parameters = trainable_parameters(parts.network)
         self.objectives = parts.network.learning_objectives()
@@ -156,7 +158,7 @@ class Loop:
         outputs: list[dict[str, ObjectiveOutput]] = []
         buffers = self._buffers()
         for index, micro_batch in enumerate(micro_batches):
-            batch = micro_batch.to(device)
+            batch = self.copy(micro_batch)
             torch.manual_seed(seeds[index])
             # Gradients add up in place; ranks exchange them once per step, with the last.
             is_last = index + 1 == len(micro_batches)
