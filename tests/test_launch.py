@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -188,10 +187,8 @@ def test_ranks_end_when_their_agent_is_killed(stuck: bool) -> None:
     agent.kill()
     agent.wait()
     # The rank has the pipe too: it is closed once both are gone.
-    started = time.monotonic()
-    assert agent.stdout.read() == ""
-    agent.stdout.close()
-    assert time.monotonic() - started < 5
+    with agent.stdout:
+        assert agent.stdout.read() == ""
 
 
 def test_what_nohup_lets_a_process_ignore_does_not_stop_it() -> None:

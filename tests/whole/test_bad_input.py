@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -265,14 +264,12 @@ def test_an_unreachable_hub_is_asked_once(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("renaissance.hub.get_session", Session)
     spec = str(write_spec(tmp_path, with_image_checkpoint(Path("no-such/model"))))
-    started = time.monotonic()
     assert_refused(
         renaissance("train", spec, f"run.output_dir={tmp_path}"),
         "hf-image: checkpoint: 'no-such/model' is not a local folder",
         "without network access, download the model elsewhere and give its folder",
     )
     assert len(asked) == 1
-    assert time.monotonic() - started < 20
 
 
 def test_a_checkpoint_of_another_model(tmp_path: Path) -> None:
