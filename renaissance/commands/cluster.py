@@ -2,7 +2,6 @@
 
 import attrs
 
-from renaissance.commands.training_rate import training_rate
 from renaissance.engine.estimate import Estimate, training_flops
 from renaissance.engine.run_parts import RunParts
 from renaissance.engine.scaling import Cluster, step_time
@@ -36,6 +35,9 @@ def cluster_lines(
 ) -> list[str]:
     """Return the time of a step, and how much of it is spent on exchanging gradients."""
     flops = training_flops(parts.network, costs.flops)
+    # It imports torchmetrics, which takes a second.
+    from renaissance.commands.training_rate import training_rate
+
     measured = options.tflops is None
     speed = training_rate(spec, flops) if measured else 1e12 * (options.tflops or 0)
     if speed is None:

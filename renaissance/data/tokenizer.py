@@ -162,7 +162,7 @@ def _from_pretrained(source: str, key: str) -> PreTrainedTokenizerFast:
 
 def _cause(source: str, error: BaseException) -> str:
     folder = Path(source)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in sorted(folder.iterdir()) if os.path.isdir(folder) else ():
         if path.is_file() and _starts(path, LFS_POINTER):
             return (
                 f"{path.name} is a git-lfs pointer, not the file itself; run 'git lfs pull' there"

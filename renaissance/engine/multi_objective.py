@@ -210,7 +210,8 @@ class MultiObjective(nn.Module):
         # Images are copied to the device as uint8, which is a quarter of the bytes.
         mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
         shifted, dtype = pixels - mean, self.model.pixel_dtype
-        if dtype == shifted.dtype:
+        if dtype == torch.float32:
+            # Or fp64, in a network of that.
             return shifted / std
         # Computed as fp32, and rounded as it is written.
         return torch.div(shifted, std, out=torch.empty_like(shifted, dtype=dtype))

@@ -25,16 +25,17 @@ MAX_UNASKED = 2**24
 
 
 def read_probe(parts: RunParts) -> MicroBatch:
-    """Return the first training samples, having read the first validation samples too.
+    """Return the first training samples, and read the first validation samples too.
 
     What cannot be read at all is found now, not after an epoch.
 
     Raises:
         DataError: If they cannot be read.
     """
+    probe = parts.train[probe_keys(parts.train)]
     if parts.validate is not None:
         parts.validate[probe_keys(parts.validate)]
-    return parts.train[probe_keys(parts.train)]
+    return probe
 
 
 def enable_gradient_checkpointing(parts: RunParts) -> None:

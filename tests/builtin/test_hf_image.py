@@ -267,7 +267,7 @@ def test_text_models_and_random_patches_are_refused(device):
         "bert": "'bert' reads no images; use an image model such as ViT",
         "vit_mae": "'vit_mae' draws at random whenever it encodes (aten.rand",
         "align_text_model": "'align_text_model' reads no images",
-        "voxtral_realtime_text": "the installed transformers has no single base model for 'vox",
+        "voxtral_realtime_text": "reads no images; use an image model",
         "vilt": "'vilt' reads images only together with other inputs; use an image model",
         "grounding-dino": "'grounding-dino' reads images only together with other inputs "
         "(input_ids); use an image model such as ViT",

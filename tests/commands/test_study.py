@@ -163,7 +163,11 @@ def test_check_names_what_each_run_takes_and_what_differs(there: Path) -> None:
     rows = [line.split("\t") for line in checked.out.splitlines()]
     assert rows[1][4:6] == ["PFLOP", "time"]
     assert rows[2][:4] == ["low", "45,067", "100.0%", "4"]
-    assert "setting\tlow\thigh\noptimizer.learning_rate\t0.003\t0.01\n" in checked.out
+    assert (
+        "setting\tvalue\tvariants\n"
+        "optimizer.learning_rate\t0.003\trate = low\n"
+        "optimizer.learning_rate\t0.01\trate = high\n"
+    ) in checked.out
     assert checked.out.endswith("ok: these 2 runs can start\n")
 
 

@@ -5,9 +5,23 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 PATIENCE = 60.0
+
+
+@contextlib.contextmanager
+def not_ignored(*numbers: signal.Signals) -> Iterator[None]:
+    """Ignore no such signal, even if the tests run under nohup: children would ignore it too."""
+    ignored = [number for number in numbers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def kill_tree(process: "subprocess.Popen[bytes]") -> None:

@@ -15,6 +15,7 @@ import torch
 from support.arrow_files import rows, spec_with_files, write_arrow
 from support.command_line import renaissance
 from support.drawn_parameters import draw_parameters
+from support.killing import not_ignored
 from support.running import (
     TINY,
     environment,
@@ -284,9 +285,10 @@ def test_a_signal_saves_and_leaves_and_the_same_command_goes_on(
     spec = write_spec(tmp_path)
     command = [sys.executable, "-m", "renaissance", str(spec), f"run.output_dir={tmp_path}"]
     command += ["train.max_steps=100000", "evaluate.every_steps=100000"]
-    process = subprocess.Popen(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    with not_ignored(number):
+        process = subprocess.Popen(
+            command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
     wait_for(process, tmp_path / "tiny/metrics.jsonl")
     os.kill(process.pid, number)
     output, _ = process.communicate(timeout=60)
