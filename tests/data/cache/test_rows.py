@@ -139,6 +139,8 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 
 def write_for_ever(folder: Path, started: Connection) -> None:
+    # As in a loader's workers: the threads of the process that was forked are not there.
+    torch.set_num_threads(1)
     kept = RowCache(folder, (3, 200, 200), torch.uint8, 1 << 30)
     started.send(True)
     while True:
