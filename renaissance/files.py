@@ -55,8 +55,9 @@ def why_not_writable(folder: Path) -> str:
             return f"{nearest} is {'a file' if nearest.exists() else 'a link that leads nowhere'}"
         # Always by this name: what a process that was killed leaves is removed by the next one.
         probe = nearest / f".writable{PARTIAL}"
-        probe.mkdir(exist_ok=True)
         # Another process may be trying too.
+        with contextlib.suppress(FileExistsError):
+            probe.mkdir()
         with contextlib.suppress(FileNotFoundError):
             probe.rmdir()
         return ""

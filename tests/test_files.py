@@ -7,10 +7,11 @@ import signal
 import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from renaissance.files import locked, sha256_of, write_whole
+from renaissance.files import locked, sha256_of, why_not_writable, write_whole
 
 
 def test_text_is_written_as_utf8_and_bytes_as_they_are(tmp_path: Path) -> None:
@@ -101,3 +102,21 @@ def test_a_lock_is_awaited_as_long_as_the_patience_lasts(tmp_path: Path) -> None
         assert (tmp_path / "lock").exists()
     process.join()
     assert process.exitcode == 0
+
+
+def test_processes_that_try_a_folder_at_once_do_not_disturb_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Path.mkdir
+
+    def too_late(self: Path, *arguments: Any, **options: Any) -> None:
+        # The other process makes the folder just before, and removes it just after.
+        made(self)
+        try:
+            made(self, *arguments, **options)
+        finally:
+            self.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", too_late)
+    assert why_not_writable(tmp_path) == ""
+    assert list(tmp_path.iterdir()) == []
