@@ -13,14 +13,13 @@ import torch
 import transformers
 
 import renaissance
-from renaissance.contracts.dataset import Dataset
 from renaissance.data.collate import Collator, MicroBatch
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.run_parts import RunParts
+from renaissance.engine.sample_digest import digest_of_samples
 from renaissance.engine.tensors import first_few
-from renaissance.errors import DataError, SpecError, shortened
+from renaissance.errors import SpecError, shortened
 from renaissance.plugins.loading import Plugins
-from renaissance.randomness import keyed_generator
 from renaissance.spec.write import settings, spec_tables
 
 PIXELS = "pixels of the first samples"
@@ -79,24 +78,8 @@ def _data(parts: RunParts) -> dict[str, str]:
         for name, dataset in zip(datasets.names, datasets.datasets, strict=True):
             # Both ends of a file tell its schema as well.
             values |= {f"file {path}": _about(path) for path in dataset.files}
-            values[f"some texts and labels of {name}"] = _about_samples(dataset)
+            values[f"some texts and labels of {name}"] = digest_of_samples(dataset, seed=0)
     return values
-
-
-def _about_samples(dataset: Dataset) -> str:
-    """Return a digest of a few samples from the first to the last; of images, just how many."""
-    digest = hashlib.sha256()
-    last = len(dataset) - 1
-    for index in sorted(
-        {last * part // NUM_PROBE_SAMPLES for part in range(NUM_PROBE_SAMPLES + 1)}
-    ):
-        try:
-            sample = dataset.sample(index, keyed_generator(0, 0, index, "dataset"))
-        except DataError:
-            continue  # Left out, or an error, when it is read; on any node alike.
-        content = (sample.text, sample.text_pair, sorted(sample.labels.items()), len(sample.images))
-        digest.update(repr(content).encode())
-    return digest.hexdigest()[:16]
 
 
 def _about(path: Path) -> str:

@@ -15,7 +15,7 @@ if dist.is_available():
     import torch.distributed.nn.functional
 from torch import Tensor
 
-from renaissance.errors import EchoedError, PeerError, RenaissanceError, SpecError, describe
+from renaissance.errors import EchoedError, PeerError, SpecError, describe, exit_code_of
 from renaissance.launch import end_with_launcher, launch_of_process, name_of_process
 
 TIMEOUT = timedelta(minutes=30)
@@ -214,5 +214,4 @@ def _report(error: Exception | None) -> str:
     """Return exit code, rank and message as one text, which is empty if there is no error."""
     if error is None:
         return ""
-    exit_code = error.exit_code if isinstance(error, RenaissanceError) else 1
-    return f"{exit_code} {name_of_process()}: {describe(error)}"
+    return f"{exit_code_of(error)} {name_of_process()}: {describe(error)}"

@@ -12,17 +12,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from renaissance.contracts.samples import Sample
 from renaissance.data.concatenation import Concatenation
 from renaissance.engine.run_folder import RunFolder
+from renaissance.engine.sample_digest import digest_of_samples
 from renaissance.files import write_whole
 from renaissance.spec.sections import RunSpec
 from renaissance.spec.write import record_tables
 
 # Key of the metadata.
 DATA = "data"
-# Samples whose content goes into the digest of the data.
-NUM_DIGESTED = 16
 
 
 @attrs.frozen
@@ -94,10 +92,9 @@ def data_digest(spec: RunSpec, split: str, datasets: Concatenation) -> str:
         }
         for table in tables
     ]
-    indices = np.linspace(0, len(datasets) - 1, min(NUM_DIGESTED, len(datasets)), dtype=int)
-    content = [_content(datasets.sample(spec.run.seed, 0, index)) for index in indices.tolist()]
+    content = [digest_of_samples(dataset, spec.run.seed) for dataset in datasets.datasets]
     parts = [options, spec.run.seed, datasets.lengths, content]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _relative(value: object, root: str) -> object:
@@ -109,8 +106,3 @@ def _relative(value: object, root: str) -> object:
     if isinstance(value, dict):
         return {name: _relative(item, root) for name, item in value.items()}
     return value
-
-
-def _content(sample: Sample) -> list[object]:
-    sizes = [image.size for image in sample.images]
-    return [sample.text, sample.text_pair, sizes, dict(sample.labels)]

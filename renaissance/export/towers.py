@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedModel
 
+from renaissance.builtin.encoders.huggingface.image_input import image_form, image_states
 from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.transform import TransformContext
 from renaissance.data.preprocessor import FILE as PREPROCESSOR
@@ -100,10 +101,9 @@ def _export_image(model: Model, name: str, plain: PreTrainedModel, folder: Path)
     tower = _tower(name, plain)
     pixels = Probe.of(model).pixel_values
     with torch.no_grad():
-        output = _load(tower, folder)(pixel_values=pixels)
+        loaded = _load(tower, folder)
+        states = image_states(loaded, pixels, image_form(loaded))
         ours = model.network.model.encode_image(pixels).hidden_states
-    # A backbone returns the feature maps of its stages.
-    states = output.feature_maps[-1] if "feature_maps" in output else output.last_hidden_state
     if states.dim() == 4:
         # (images, hidden, height, width) -> (images, tokens, hidden)
         states = states.flatten(2).transpose(1, 2)

@@ -15,13 +15,18 @@ CAPTIONS = [f"photo {index}" for index in range(5)]
 
 
 def digest(
-    folder: Path, captions: list[str] = CAPTIONS, files: str = "rows.csv", seed: int = 0
+    folder: Path,
+    captions: list[str] = CAPTIONS,
+    files: str = "rows.csv",
+    seed: int = 0,
+    first_image: str = "a.png",
 ) -> str:
     """Return the digest of a table of captions, in a data folder of its own."""
     root = folder / "photos"
     root.mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(root / "a.png")
     lines = ["image,text", *(f"a.png,{caption}" for caption in captions)]
+    lines[1] = f"{first_image},{captions[0]}"
     (root / "rows.csv").write_text("\n".join(lines))
     start, end = TINY.index("[[data.validate]]"), TINY.index("[[objectives]]")
     table = f'[[data.validate]]\ntype = "table"\nfiles = "{files.format(root=root)}"\n'
@@ -44,3 +49,8 @@ def test_the_digest_of_other_samples_is_another(tmp_path: Path, captions: list[s
 
 def test_the_digest_depends_on_the_seed(tmp_path: Path) -> None:
     assert digest(tmp_path / "here") != digest(tmp_path / "there", seed=1)
+
+
+def test_a_record_that_cannot_be_read_costs_no_scores(tmp_path: Path) -> None:
+    missing = [digest(tmp_path / name, first_image="b.png") for name in ("here", "there")]
+    assert missing[0] == missing[1]
