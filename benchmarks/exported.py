@@ -5,9 +5,9 @@
 
 `--with transformers` encodes with the two towers, each of which `AutoModel` loads, and compares
 them with what was kept of the run's. `sentence-transformers` retrieves by the vectors alone, and
-`reranker` orders the 20 most similar images by the probability of a match, for which Renaissance
-must be installed. `onnx` does both with onnxruntime; it reads the pixels that were kept, since it
-has no image processor. Each needs only the packages of that program, and numpy and Pillow.
+`reranker` orders the 20 most similar images by the probability of a match. `onnx` does both with
+onnxruntime; it reads the pixels that were kept, since it has no image processor. Each needs only
+the packages of that program, and numpy and Pillow.
 """
 
 import argparse

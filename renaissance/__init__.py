@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from renaissance.contracts.tokens import compute_dtype as compute_dtype
     from renaissance.contracts.tokens import own_precision as own_precision
     from renaissance.contracts.tokens import summarize as summarize
+    from renaissance.contracts.tokens import take_rows as take_rows
     from renaissance.contracts.training_data import Classes as Classes
     from renaissance.contracts.training_data import Distribution as Distribution
     from renaissance.contracts.training_data import TrainingData as TrainingData
@@ -138,6 +139,7 @@ _LAZY = {
         "compute_dtype",
         "own_precision",
         "summarize",
+        "take_rows",
     ),
     "renaissance.contracts.transform": ("Channels", "Transform", "TransformContext"),
     "renaissance.data.images": ("to_rgb", "upright"),

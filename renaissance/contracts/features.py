@@ -7,7 +7,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from renaissance.contracts.tokens import Tokens
+from renaissance.contracts.tokens import Tokens, take_rows
 from renaissance.errors import PluginError, SpecError
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ def join_fused(parts: Sequence[Fused], order: Tensor, outputs: frozenset[str]) -
     """
 
     def join(tensors: Sequence[Tensor]) -> Tensor:
-        return torch.cat([*tensors]).index_select(0, order)
+        return take_rows(torch.cat([*tensors]), order)
 
     def join_tokens(tokens: Sequence[Tokens]) -> Tokens:
         states = join([part.hidden_states for part in tokens])

@@ -86,9 +86,7 @@ class Fusion(nn.Module, Component, ABC):
             image_rows: Row of each pair's image, (pairs,), int64.
             uses: As for `fuse`.
         """
-        return self.fuse(
-            text.map(lambda part: part[text_rows]), image.map(lambda part: part[image_rows]), uses
-        )
+        return self.fuse(text.take(text_rows), image.take(image_rows), uses)
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass.

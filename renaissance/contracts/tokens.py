@@ -60,6 +60,10 @@ class Tokens:
         mask = self._attention_mask
         return Tokens(function(self.hidden_states), None if mask is None else function(mask))
 
+    def take(self, rows: Tensor) -> "Tokens":
+        """Return some rows, (rows,) int64, of which some may repeat; see `take_rows`."""
+        return self.map(lambda part: take_rows(part, rows))
+
     def with_states(self, hidden_states: Tensor) -> "Tokens":
         """Return tokens with other states, and the same mask."""
         return Tokens(hidden_states, self._attention_mask)
@@ -68,6 +72,26 @@ class Tokens:
         """Return what is added to attention scores; see `attention_bias`. None without a mask."""
         mask = self._attention_mask
         return None if mask is None else attention_bias(mask, dtype)
+
+
+def take_rows(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Return some rows of a tensor, of which some may repeat.
+
+    The gradients of a row that is taken several times add up in the same order each time. Those of
+    `tensor[rows]` do not if a CPU uses several threads, nor those of `index_select` on a GPU: the
+    same run would then differ in the last bits.
+
+    Args:
+        tensor: (n, ...).
+        rows: Indices of rows, (m,), int64.
+
+    Returns:
+        (m, ...).
+    """
+    if not tensor.is_floating_point():
+        return tensor[rows]
+    # Looking up a table is the one operation that keeps the order on every device.
+    return F.embedding(rows, tensor.flatten(1)).view(-1, *tensor.shape[1:])
 
 
 def attention_bias(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:

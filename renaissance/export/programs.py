@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from renaissance.errors import RunError
 from renaissance.export.parts import Part, parts_of
 from renaissance.export.probe import NUM_ROWS, check_close
-from renaissance.export.towers import write_processor
+from renaissance.export.towers import write_processor, write_tokenizer
 from renaissance.inference.model import Model
 
 # What a program answers to a part's example inputs.
@@ -158,7 +158,7 @@ def _reason(error: Exception) -> str:
 
 def _write_inputs(model: Model, folder: Path) -> list[str]:
     """Write what makes the inputs: the tokenizer, and the image processor if there is one."""
-    model.tokenizer.save_pretrained(folder)
+    write_tokenizer(model, folder)
     note = write_processor(model, folder)
     return [f"images: {note}"] if note else []
 

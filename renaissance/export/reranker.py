@@ -1,141 +1,68 @@
-"""A re-ranker of pairs of a text and an image, as a module of sentence-transformers."""
+"""A model that scores pairs, as a CrossEncoder of sentence-transformers."""
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import sentence_transformers
 import torch
-import transformers
 from PIL import Image
 from sentence_transformers import CrossEncoder
-from sentence_transformers.base.modules import InputModule
-from torch import Tensor
 
-from renaissance.contracts.batches import Pairs
-from renaissance.contracts.tokens import Tokens
-from renaissance.data.collate import RowBuilder
-from renaissance.engine.run_folder import RunFolder
-from renaissance.export.huggingface import write_model
+from renaissance.export import pair_scorer_module
 from renaissance.export.probe import SEED, TEXTS, check_close
-from renaissance.inference.loading import load
+from renaissance.export.programs import export_torch
 from renaissance.inference.model import Model
-from renaissance.inference.rows import Rows
+
+PACKAGES = ("sentence-transformers", "transformers", "torch", "pillow")
 
 
-class Reranker(InputModule):  # type: ignore[misc]
-    """Scores pairs of a text and an image, in either order.
-
-    Args:
-        model: The model.
-        folder: The folder that it was loaded from.
-    """
-
-    def __init__(self, model: Model, folder: Path) -> None:
-        super().__init__()
-        self.network = model.network
-        self.tokenizer = model.tokenizer
-        self._model = model
-        self._folder = folder
-
-    @property
-    def modalities(self) -> list[Any]:
-        """Texts, images, and pairs of them."""
-        return ["text", "image", ("image", "text")]
-
-    def preprocess(
-        self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any
-    ) -> dict[str, Tensor]:
-        """Return token ids, pixels, and which of them each pair has.
-
-        Args:
-            inputs: Pairs of a text and an image.
-            prompt: Not used.
-            **kwargs: Not used.
-        """
-        reader = self._model.reader(Rows([_row(pair) for pair in inputs]))
-        builder = RowBuilder(reader)
-        samples = [reader.sample(0, index) for index in range(len(inputs))]
-        rows = {
-            "text_rows": torch.tensor([builder.text(sample) for sample in samples]),
-            "image_rows": torch.tensor([builder.image(sample) for sample in samples]),
-        }
-        batch = builder.micro_batch(samples, {}, {})
-        found = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "pixel_values": batch.pixel_values,
-        }
-        return {name: tensor for name, tensor in found.items() if tensor is not None} | rows
-
-    def forward(self, features: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
-        """Add the log-odds of a match as "scores", (pairs, 1)."""
-        model = self.network.model
-        matching = next(iter(self.network.overriding("match_score").values()))
-        text: Tokens = model.encode_text(features["input_ids"], features["attention_mask"])
-        image: Tokens = model.encode_image(self.network.normalize(features["pixel_values"]))
-        pairs = Pairs(features["text_rows"], features["image_rows"])
-        scores = matching.match_score(model.fuse(text, image, [pairs])[0].pooled)
-        return features if scores is None else features | {"scores": scores[:, None]}
-
-    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
-        """Copy the folder that the model was loaded from."""
-        shutil.copytree(self._folder, output_path, dirs_exist_ok=True)
-
-    @classmethod
-    def load(cls, model_name_or_path: str, **kwargs: Any) -> "Reranker":
-        """Load the model from its folder, or from the hub.
-
-        Args:
-            model_name_or_path: The folder, or its name on the hub.
-            **kwargs: Not used.
-        """
-        folder = Path(cls.load_dir_path(model_name_or_path) or model_name_or_path)
-        return cls(load(folder, device="cpu"), folder)
-
-
-def _row(pair: Any) -> Mapping[str, object]:
-    if isinstance(pair, Mapping):
-        return {"text": pair["text"], "image": pair["image"]}
-    first, second = pair
-    text, image = (first, second) if isinstance(first, str) else (second, first)
-    return {"text": text, "image": image}
-
-
-def export_reranker(model: Model, run: RunFolder, folder: Path) -> list[str]:
+def export_reranker(model: Model, folder: Path) -> list[str]:
     """Write the model as a CrossEncoder, and compare; return what to print.
 
+    It needs nothing of Renaissance: its parts are programs of torch.export, and the module that
+    runs them is a file of the folder.
+
     Args:
-        model: The model, on the CPU.
-        run: The run folder that it was loaded from.
+        model: The model, on the CPU, with an image processor that does what its transform does.
         folder: A folder that is not there yet.
 
     Raises:
-        RunError: If what is loaded again differs from the model.
+        RunError: If a part cannot be exported, or what is loaded again differs from the model.
     """
     folder.mkdir()
-    write_model(model, run, folder)
-    module = {"idx": 0, "name": "0", "path": "", "type": f"{__name__}.{Reranker.__name__}"}
+    export_torch(model, folder)
+    source = Path(pair_scorer_module.__file__)
+    shutil.copyfile(source, folder / source.name)
+    kind = f"{source.stem}.{pair_scorer_module.PairScorer.__name__}"
+    module = {"idx": 0, "name": "0", "path": "", "type": kind}
     (folder / "modules.json").write_text(json.dumps([module], indent=1))
-    versions = {
-        "sentence_transformers": sentence_transformers.__version__,
-        "transformers": transformers.__version__,
-        "pytorch": torch.__version__,
-    }
     config = {
         "model_type": "CrossEncoder",
-        "__version__": versions,
+        "__version__": {
+            "sentence_transformers": version("sentence-transformers"),
+            "transformers": version("transformers"),
+            "pytorch": version("torch"),
+        },
         "activation_fn": "torch.nn.modules.activation.Sigmoid",
     }
     (folder / "config_sentence_transformers.json").write_text(json.dumps(config, indent=1))
-    pixels = np.random.default_rng(SEED).integers(0, 256, (len(TEXTS), 40, 60, 3), np.uint8)
+    # Programs of one version of PyTorch are read by it and later ones.
+    needed = [f"{name}>={version(name).partition('+')[0]}\n" for name in PACKAGES]
+    (folder / "requirements.txt").write_text("".join(needed))
+    difference = _difference(model, folder)
+    return [f"reranker: differs by at most {difference:.1g}"]
+
+
+def _difference(model: Model, folder: Path) -> float:
+    """Compare what sentence-transformers loads with the model."""
+    # Of the model's own size, so that no resizing may round differently.
+    size = model.spec.data.image_size
+    pixels = np.random.default_rng(SEED).integers(0, 256, (len(TEXTS), size, size, 3), np.uint8)
     images = [Image.fromarray(picture) for picture in pixels]
     loaded = CrossEncoder(str(folder), device="cpu", trust_remote_code=True)
     actual = loaded.predict(list(zip(TEXTS, images, strict=True)))
     probability = model.match(images, TEXTS).probability
     expected = np.zeros(0) if probability is None else probability.diagonal().copy()
-    difference = check_close("reranker", torch.tensor(actual), torch.from_numpy(expected))
-    return [f"reranker: differs by at most {difference:.1g}"]
+    return check_close("reranker", torch.tensor(actual), torch.from_numpy(expected))

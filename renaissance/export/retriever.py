@@ -1,7 +1,7 @@
 """Embeddings as a model of sentence-transformers, made of its own modules alone.
 
 Texts and images each have a route: transformer, pooling, linear layer, normalization. Where the run
-scores fused pairs too, a re-ranker stands beside it, whose module is ours (see `reranker`).
+scores fused pairs too, a re-ranker stands beside it (see `reranker`).
 """
 
 import tempfile
@@ -37,9 +37,8 @@ similarity = retriever.similarity(retriever.encode(["a dog"]), retriever.encode(
 ```
 """
 RERANK = """
-`reranker/` scores pairs of a text and an image together. Its module is part of Renaissance, which
-must be installed (`pip install -r reranker/requirements.txt`); `trust_remote_code` lets it be
-imported:
+`reranker/` scores pairs of a text and an image together. Its module is the file
+`pair_scorer_module.py` in that folder, which `trust_remote_code` lets run:
 
 ```python
 from sentence_transformers import CrossEncoder
@@ -86,8 +85,9 @@ def export_retriever(
     made.save_pretrained(str(folder), create_model_card=False)
     lines = _check(model, folder, list(routes))
     use = USE.format(name=name, documents="images" if "image" in routes else "texts")
-    if model.network.overriding("match_score"):
-        lines += export_reranker(model, run, folder / RERANKER)
+    # Without an image processor, the vectors have no images either, and `_check` says so.
+    if model.network.overriding("match_score") and "image" in routes:
+        lines += export_reranker(model, folder / RERANKER)
         # The hub has no name for a folder in a repository.
         local = f'snapshot_download("{name}") + "/{RERANKER}"'
         use += RERANK.format(folder=local if "/" in name else f'"{name}/{RERANKER}"')

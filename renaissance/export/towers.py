@@ -1,19 +1,16 @@
 """Each tower of a model as a folder that transformers loads without Renaissance."""
 
 import copy
-import json
 from collections.abc import Callable, Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import attrs
-import numpy as np
 import torch
 import transformers
-from PIL import Image
 from torch import nn
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from renaissance.builtin.encoders.huggingface.image_input import image_form, image_states
 from renaissance.contracts.encoder import Encoder
@@ -21,12 +18,13 @@ from renaissance.contracts.transform import TransformContext
 from renaissance.data.preprocessor import FILE as PREPROCESSOR
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.errors import RunError
+from renaissance.export.image_processor import (
+    MAX_PIXEL_DIFFERENCE,
+    pixel_difference,
+    write_image_processor,
+)
 from renaissance.export.probe import TEXTS, Probe, check_close
 from renaissance.inference.model import Model
-
-# Largest mean difference of pixels, in levels of 255, that rounding and cropping may explain.
-MAX_PIXEL_DIFFERENCE = 2.0
-SIDE_RATIO = (4, 3)
 
 
 @attrs.frozen
@@ -75,9 +73,7 @@ def encoders(network: MultiObjective) -> dict[str, Encoder]:
 
 def _export_text(model: Model, name: str, plain: PreTrainedModel, folder: Path) -> Tower:
     plain.save_pretrained(folder)
-    tokenizer = copy.deepcopy(model.tokenizer)
-    tokenizer.model_max_length = model.spec.data.max_text_length
-    tokenizer.save_pretrained(folder)
+    write_tokenizer(model, folder)
     loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     encoded = loaded(list(TEXTS), padding=True, truncation=True, return_tensors="pt")
     mask = encoded["attention_mask"].bool()
@@ -111,6 +107,13 @@ def _export_image(model: Model, name: str, plain: PreTrainedModel, folder: Path)
     return attrs.evolve(tower, note=write_processor(model, folder))
 
 
+def write_tokenizer(model: Model, folder: Path) -> None:
+    """Write the tokenizer, which cuts texts where the model does if it is asked to truncate."""
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.model_max_length = model.spec.data.max_text_length
+    tokenizer.save_pretrained(folder)
+
+
 def write_processor(model: Model, folder: Path) -> str:
     """Write the image processor, if there is one that does the same; return what is to be said.
 
@@ -126,22 +129,9 @@ def write_processor(model: Model, folder: Path) -> str:
             f"no image processor of transformers does the same as the transform '{choice.type}', "
             f"so there is no {PREPROCESSOR}"
         )
-    content = {
-        **config,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(choice.mean),
-        "image_std": list(choice.std),
-    }
-    (folder / PREPROCESSOR).write_text(json.dumps(content, indent=1) + "\n")
-    processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-    picture = _picture(model.spec.data.image_size)
-    ours = transform.pixels(picture, np.random.default_rng())
-    theirs = processor(picture, return_tensors="pt")["pixel_values"][0]
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (choice.mean, choice.std))
-    levels = (theirs * std + mean) * 255 - torch.from_numpy(ours)
-    difference = float(levels.abs().mean())
+    write_image_processor(config, choice.mean, choice.std, folder)
+    size = model.spec.data.image_size
+    difference = pixel_difference(transform, choice.mean, choice.std, folder, size)
     if difference > MAX_PIXEL_DIFFERENCE:
         raise RunError(
             f"image_encoder: the pixels of transformers' image processor differ from those of "
@@ -149,14 +139,6 @@ def write_processor(model: Model, folder: Path) -> str:
             f"{MAX_PIXEL_DIFFERENCE}; nothing was exported"
         )
     return ""
-
-
-def _picture(side: int) -> Image.Image:
-    """Return a smooth picture that is wider than high."""
-    width, height = (side * ratio // 2 for ratio in SIDE_RATIO)
-    rows, columns = np.mgrid[0:height, 0:width]
-    channels = [np.sin(rows / 9), np.cos(columns / 11), np.sin((rows + columns) / 17)]
-    return Image.fromarray(np.uint8(127.5 + 127.5 * np.stack(channels, axis=-1)))
 
 
 def _tower(name: str, plain: PreTrainedModel) -> Tower:

@@ -58,8 +58,8 @@ class OneTower(VisionLanguageModel):
     def fuse(self, text: Tokens, image: Tokens, requests: Sequence[Pairs]) -> list[Fused]:
         """Run the joint stack over all requested pairs at once."""
         typed = add_types(text, image, self.token_type_embeddings, requests)
-        paired_text = typed.text.map(lambda part: part[typed.text_rows])
-        paired_image = typed.image.map(lambda part: part[typed.image_rows])
+        paired_text = typed.text.take(typed.text_rows)
+        paired_image = typed.image.take(typed.image_rows)
         num_text_tokens = paired_text.hidden_states.shape[1]
         fused = self.encoder.encode_joint(_side_by_side(paired_text, paired_image))
         results = []

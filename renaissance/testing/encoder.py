@@ -58,6 +58,8 @@ def check_encoder(
     with check.part("padding"), torch.no_grad():
         _check_padding(module, tiny)
     check_module(check, subject, can_be_frozen=True)
+    with check.part("transformers_model"), torch.no_grad():
+        _check_transformers_model(subject.build(), tiny)
     check_gradient_checkpointing(check, subject)
     with check.part("load_weights"):
         _check_shapes_without_weights(make, context)
@@ -193,6 +195,36 @@ def _check_padding(encoder: Encoder, tiny: _TinyInputs) -> None:
             "other states in the padding change what encode_joint makes of real tokens; let no "
             "token attend to padding",
         )
+
+
+def _check_transformers_model(encoder: Encoder, tiny: _TinyInputs) -> None:
+    model = encoder.transformers_model()
+    if model is None:
+        return
+    # Imported here because it takes seconds.
+    from renaissance.builtin.encoders.huggingface.image_input import image_form, image_states
+
+    require(
+        len(encoder.modalities) == 1,
+        "it returns a model, but no model of transformers embeds text and image as a joint encoder "
+        "does; return None",
+    )
+    model.eval()
+    if "text" in encoder.modalities:
+        input_ids, mask = tiny.texts
+        states = model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state[mask]
+    else:
+        states = image_states(model, tiny.pixels, image_form(model))
+        if states.dim() == 4:
+            # (images, hidden, height, width) -> (images, tokens, hidden)
+            states = states.flatten(2).transpose(1, 2)
+        states = states.flatten(0, 1)
+    (expected,) = tiny.run(encoder)
+    require(
+        states.shape == expected.shape and close(states, expected),
+        f"the last hidden states of the model that it returns are {shape_of(states)}, and differ "
+        "from the encoder's; return a model that computes the same, or None",
+    )
 
 
 def _check_shapes_without_weights(

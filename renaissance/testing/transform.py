@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import tempfile
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +19,8 @@ Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 MEAN = (0.4, 0.5, 0.6)
 # States of the generator to try before concluding that pixels do not depend on it.
 NUM_STATES = 16
+# A pixel more or less at the margin, from rounding, matters in a smaller image.
+PROCESSOR_SIZE = 224
 # Resizing before or after rotating differs by rounding, and by a pixel if a margin is odd.
 MAX_MEAN_DIFFERENCE = 4.0
 
@@ -58,6 +62,9 @@ def check_transform(
         if not training:
             with check.part("orientation"):
                 _check_orientation(transform)
+            with check.part("image_processor"):
+                large = TransformContext(PROCESSOR_SIZE, False, MEAN)
+                _check_image_processor(check.make(options, large))
         check.stop_if_broken()
 
 
@@ -194,3 +201,26 @@ def _check_orientation(transform: Transform) -> None:
             f"a picture of EXIF orientation {orientation} differs from the same picture stored "
             f"upright by {difference:.1f} levels on average; apply renaissance.upright",
         )
+
+
+def _check_image_processor(transform: Transform) -> None:
+    config = transform.image_processor()
+    if config is None:
+        return
+    # Imported here because it takes seconds.
+    from renaissance.export.image_processor import (
+        MAX_PIXEL_DIFFERENCE,
+        pixel_difference,
+        write_image_processor,
+    )
+
+    mean, std = transform.mean, transform.std
+    with tempfile.TemporaryDirectory() as folder:
+        write_image_processor(config, mean, std, Path(folder))
+        difference = pixel_difference(transform, mean, std, Path(folder), PROCESSOR_SIZE)
+    require(
+        difference <= MAX_PIXEL_DIFFERENCE,
+        f"the image processor of transformers that it names makes pixels that differ by "
+        f"{difference:.1f} of 255 levels on average, expected at most {MAX_PIXEL_DIFFERENCE}; "
+        "return None if none does the same",
+    )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from renaissance.contracts.objective import Objective, overrides
@@ -30,6 +31,7 @@ def check_uses(surroundings: Surroundings, objective: Objective) -> None:
                 size = sizes.text if modality == "text" else sizes.image
                 tokens = Tokens(states(NUM_ROWS, NUM_TOKENS, size), mask)
                 _check_vectors(f"embed(tokens, {modality!r})", objective.embed(tokens, modality))
+                _check_layer(objective, modality, states(NUM_ROWS, size))
         if overrides(objective, "match_score"):
             pooled = states(NUM_ROWS, sizes.pooled)
             _check_rows("match_score", objective.match_score, pooled, (NUM_ROWS,))
@@ -52,6 +54,23 @@ def _check_vectors(what: str, vectors: Tensor | None) -> None:
     require(
         bool(torch.isclose(lengths, torch.ones(()), atol=1e-4).all()),
         f"{what} has lengths {lengths.tolist()}, expected unit vectors; normalize them",
+    )
+
+
+def _check_layer(objective: Objective, modality: Modality, summaries: Tensor) -> None:
+    """Compare `embed` with the layer that it is said to be."""
+    layer = objective.embedding_layer(modality)
+    if layer is None:
+        return
+    # All tokens are the same, so that every summary of them is.
+    states = summaries[:, None].expand(-1, NUM_TOKENS, -1).contiguous()
+    mask = torch.ones(NUM_ROWS, NUM_TOKENS, dtype=torch.bool)
+    vectors = objective.embed(Tokens(states, mask), modality)
+    expected = F.normalize(layer(summaries), dim=-1)
+    require(
+        vectors is not None and bool(torch.allclose(vectors, expected, atol=1e-5)),
+        f"embed(tokens, {modality!r}) is not embedding_layer({modality!r}) of the summary, divided "
+        "by its length; return None from embedding_layer if more lies between",
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from renaissance import Tokens, attention_bias, compute_dtype, summarize
+from renaissance import Tokens, attention_bias, compute_dtype, summarize, take_rows
 
 STATES = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
 MASK = torch.tensor([[True, True, True], [True, False, False]])
@@ -62,3 +62,32 @@ def test_products_are_computed_in_autocasts_dtype(device):
     assert compute_dtype(states.to(torch.bfloat16)) == torch.bfloat16
     with torch.autocast("cpu", torch.bfloat16):
         assert compute_dtype(states) == torch.bfloat16
+
+
+def test_rows_taken_several_times_get_the_same_gradient_with_several_threads() -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(16, 50, 64, generator=generator, requires_grad=True)
+    rows = torch.randint(16, (128,), generator=generator)
+    weights = torch.randn(128, 50, 64, generator=generator)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        gradients = [
+            torch.autograd.grad((weights * take_rows(states, rows)).sum(), states)[0]
+            for _ in range(10)
+        ]
+    finally:
+        torch.set_num_threads(num_threads)
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+    expected = torch.zeros(16, 50, 64).index_add_(0, rows, weights)
+    torch.testing.assert_close(gradients[0], expected)
+    torch.testing.assert_close(take_rows(states, rows), states[rows], rtol=0, atol=0)
+
+
+def test_rows_of_masks_and_of_bf16_states_are_taken_as_well() -> None:
+    rows = torch.tensor([2, 0, 2])
+    tokens = Tokens(torch.randn(3, 4, 8).bfloat16(), torch.rand(3, 4) > 0.5)
+    taken = tokens.take(rows)
+    assert torch.equal(taken.hidden_states, tokens.hidden_states[rows])
+    assert torch.equal(taken.attention_mask, tokens.attention_mask[rows])
+    assert not Tokens(tokens.hidden_states).take(rows).has_mask

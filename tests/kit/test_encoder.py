@@ -13,6 +13,7 @@ from support.sound_components import (
     check,
 )
 from torch import Tensor, nn
+from transformers import BertConfig, BertModel
 
 from renaissance import (
     Tokens,
@@ -113,6 +114,20 @@ class UnfittedPositions(SoundText):
         return tensor
 
 
+class OtherModel(SoundText):
+    """Offers a model for export that computes something else."""
+
+    def transformers_model(self) -> BertModel:
+        config = BertConfig(
+            vocab_size=64,
+            hidden_size=self.hidden_size,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            intermediate_size=8,
+        )
+        return BertModel(config, add_pooling_layer=False)
+
+
 ENCODERS = [
     (breaking(SoundText, modalities=frozenset({"sound"})), "modalities is .* expected"),
     (breaking(SoundText, __init__=after_init(lambda s: delattr(s, "hidden_size"))), "hidden_size"),
@@ -157,6 +172,7 @@ ENCODERS = [
         r"fit_tensor turned positions\.weight of shape \(16, 8\) into \(16, 8\) float32, "
         r"expected the encoder's own shape, \(32, 8\), or None",
     ),
+    (OtherModel, r"the last hidden states of the model that it returns .* differ"),
     (OtherWithoutWeights, "with load_weights = False its parameters have other names"),
 ]
 

@@ -67,6 +67,17 @@ def hand_made(self: Any, image: Image.Image, generator: Generator) -> Any:
     return np.asarray(image.resize((self.size, self.size))).transpose(2, 0, 1).copy()
 
 
+def cropping(self: Any) -> dict[str, object]:
+    """Crops where the transform stretches."""
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": self.size},
+        "do_center_crop": True,
+        "crop_size": {"height": self.size, "width": self.size},
+    }
+
+
 def turned_wrong(self: Any, image: Image.Image, generator: Generator) -> Image.Image:
     # A copy without EXIF data.
     return Image.fromarray(np.asarray(to_rgb(image)))
@@ -112,6 +123,10 @@ TRANSFORMS: list[tuple[dict[str, Any], str]] = [
     (
         {"__getstate__": lambda self: {"size": 32, "is_deterministic": True}},
         "workers: a pickled copy, as loader workers get, gives other pixels",
+    ),
+    (
+        {"image_processor": cropping},
+        r"image_processor: the image processor .* differ by \d+\.\d of 255 levels",
     ),
     (
         first(turned_wrong),

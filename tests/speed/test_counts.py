@@ -23,8 +23,9 @@ def load(name: str) -> ModuleType:
 BOUNDS = {
     "base": {
         "gflop_per_sample": 254.0,
-        # Taking padding out and putting it back adds 104 kernels, for 11 GFLOP per sample.
-        "kernels": 2305,
+        # Taking padding out and putting it back adds 104 kernels, for 11 GFLOP per sample;
+        # adding up the gradients of repeated rows in a fixed order adds 12.
+        "kernels": 2315,
         "mb_per_sample": 1235,
         # Word embeddings, from a table in fp32.
         "activation_casts": 1,
@@ -35,7 +36,7 @@ BOUNDS = {
     },
     "small": {
         "gflop_per_sample": 25.9,
-        "kernels": 2200,
+        "kernels": 2210,
         "mb_per_sample": 375,
         "activation_casts": 1,
         "weight_casts": 0,

@@ -6,6 +6,7 @@ Both are post-norm: the layer norm of the sum of input and output (Devlin et al.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from renaissance import take_rows
 from renaissance.builtin.fusions.dropout import Dropout
 from renaissance.builtin.fusions.options import StackOptions
 from renaissance.builtin.fusions.streams import Stream
@@ -60,7 +61,7 @@ class Attention(nn.Module):
         key_value = F.linear(context.states, weight[hidden_size:], bias[hidden_size:])
         key_value = context.unpack(key_value)
         if context.rows is not None:
-            key_value = key_value.index_select(0, context.rows)
+            key_value = take_rows(key_value, context.rows)
         key, value = key_value.chunk(2, dim=-1)
         return tokens.unpack(query), key, value
 

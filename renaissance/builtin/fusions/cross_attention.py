@@ -32,7 +32,7 @@ class CrossAttention(StackedFusion):
         uses: Sequence[FusedUse],
     ) -> list[tuple[Tokens | None, Tokens | None]]:
         """Fuse pairs of rows; what depends on the image alone is computed once for each."""
-        text = text.map(lambda part: part[text_rows])
+        text = text.take(text_rows)
         mask = optional_mask(image)
         with own_precision(self._weight):
             text_stream, image_stream = self.streams(text, image)

@@ -16,6 +16,7 @@ from renaissance import (
     compute_dtype,
     initialize_linear,
     own_precision,
+    take_rows,
 )
 from renaissance.builtin.fusions.options import StackOptions
 from renaissance.builtin.fusions.streams import RealTokens, Stream, real_tokens
@@ -160,7 +161,7 @@ def optional_mask(tokens: Tokens) -> Tensor | None:
 
 
 def _of_pairs(states: Tensor | None, rows: Tensor | None) -> Tensor | None:
-    return states if states is None or rows is None else states.index_select(0, rows)
+    return states if states is None or rows is None else take_rows(states, rows)
 
 
 def _split_stream(

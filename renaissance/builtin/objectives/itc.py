@@ -29,6 +29,7 @@ from renaissance import (
     option,
     positive,
     summarize,
+    take_rows,
 )
 from renaissance.builtin.objectives.all_ranks import gather_samples
 from renaissance.builtin.objectives.contrastive_loss import (
@@ -142,8 +143,8 @@ class ITC(Objective):
         num_samples = len(rows["image_keys"])
         return {
             # (samples, projection)
-            "text": self._text_vectors(features.text)[rows["text_rows"]],
-            "image": self._image_vectors(features.image)[rows["image_rows"]],
+            "text": take_rows(self._text_vectors(features.text), rows["text_rows"]),
+            "image": take_rows(self._image_vectors(features.image), rows["image_rows"]),
             "keys": rows["image_keys"],
             "scale": scale.expand(num_samples),
             "bias": bias.expand(num_samples),

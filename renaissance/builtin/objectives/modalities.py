@@ -109,7 +109,7 @@ class Inputs:
 
 def _mean(tokens: Tokens, rows: Tensor) -> Tensor:
     """Return the mean of the real tokens of each row, (rows, hidden)."""
-    return summarize(tokens.map(lambda part: part[rows]), "mean")
+    return summarize(tokens.take(rows), "mean")
 
 
 def identify(sample: KeyedSample) -> dict[str, object]:
