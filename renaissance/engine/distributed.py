@@ -1,6 +1,7 @@
 """The ranks of a run: which one this process is, and what they exchange besides gradients."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -15,10 +16,13 @@ if dist.is_available():
     import torch.distributed.nn.functional
 from torch import Tensor
 
+from renaissance.engine.messages import saying_if_it_takes
 from renaissance.errors import EchoedError, PeerError, SpecError, describe, exit_code_of
 from renaissance.launch import end_with_launcher, launch_of_process, name_of_process
 
 TIMEOUT = timedelta(minutes=30)
+# Seconds after which a rank says that it waits for the others to start.
+WAITING = 60.0
 
 T = TypeVar("T")
 
@@ -81,7 +85,8 @@ class Ranks:
             )
         if self.world_size > 1 and not dist.is_initialized():
             backend = "cpu:gloo,cuda:nccl" if use_cuda else "gloo"
-            dist.init_process_group(backend, timeout=TIMEOUT)
+            with saying_if_it_takes(WAITING, _who_is_awaited(self.rank, self.world_size)):
+                dist.init_process_group(backend, timeout=TIMEOUT)
 
     @property
     def is_main(self) -> bool:
@@ -196,6 +201,15 @@ class Ranks:
         """Leave the process group."""
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _who_is_awaited(rank: int, world_size: int) -> str:
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    return (
+        f"rank {rank} waits for the other {world_size - 1} of {world_size} ranks at {where}, at "
+        f"most {TIMEOUT.seconds // 60} minutes. Start them, or unset RANK and WORLD_SIZE if an "
+        "earlier launch has left them in the environment"
+    )
 
 
 def _check_mps(world_size: int) -> None:
