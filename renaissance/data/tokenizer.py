@@ -19,6 +19,8 @@ DATASET = "dataset"
 TOKENIZER_FILE = "tokenizer.json"
 # SentencePiece's mark of a space, which is in some vocabularies that hold no text.
 SPACE = "\u2581"
+# Some editors write it at the beginning of a file.
+BYTE_ORDER_MARK = "\ufeff"
 
 
 def load_tokenizer(
@@ -34,7 +36,8 @@ def load_tokenizer(
 
     Raises:
         SpecError: If there is no such tokenizer, it is not fast, it does not pad, it adds no
-            special tokens to a text, or it has only special tokens.
+            special tokens to a text, it has only special tokens, or its file begins with a byte
+            order mark.
     """
     tokenizer = _from_vocabulary(datasets) if source == DATASET else _from_pretrained(source, key)
     where = f"{key}: {quoted(source)}"
@@ -56,6 +59,13 @@ def load_tokenizer(
             "every word would be unknown. Its vocabulary is missing; expected tokenizer.json, or "
             "the vocabulary file of the model. Save the tokenizer there with save_pretrained, or "
             "name another"
+        )
+    # A vocabulary may leave ids out.
+    first = tokenizer.convert_ids_to_tokens(0) or ""
+    if first.startswith(BYTE_ORDER_MARK) and first != BYTE_ORDER_MARK:
+        raise SpecError(
+            f"{where}: its first token is {first!r}: the vocabulary file begins with a byte order "
+            "mark, which is taken for a part of the token; save the file as UTF-8 without one"
         )
     # A tokenizer file may enable its own padding and truncation.
     tokenizer.backend_tokenizer.no_padding()

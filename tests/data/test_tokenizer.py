@@ -51,6 +51,16 @@ def test_a_tokenizer_that_lost_its_vocabulary_is_refused(tmp_path: Path) -> None
         load_tokenizer(str(tmp_path), 8, [])
 
 
+def test_a_vocabulary_file_with_a_byte_order_mark_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    words = "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "dog"])
+    (tmp_path / "vocab.txt").write_text(words, encoding="utf-8")
+    assert load_tokenizer(str(tmp_path), 8, []).pad_token_id == 0
+    (tmp_path / "vocab.txt").write_text(words, encoding="utf-8-sig")
+    with pytest.raises(SpecError, match=r"its first token is '\\ufeff\[PAD\]': .*without one$"):
+        load_tokenizer(str(tmp_path), 8, [])
+
+
 def test_a_run_without_texts_reads_the_tokenizer_that_it_kept(tmp_path: Path) -> None:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     BertTokenizer(vocab={word: i for i, word in enumerate(special)}).save_pretrained(tmp_path)
