@@ -125,11 +125,11 @@ def convert(
         ),
     ],
     tool: Annotated[
-        Literal["vilt", "meter", "renaissance"],
+        Literal["vilt", "meter", "lxmert", "renaissance"],
         typer.Option(
             "--from",
-            help="What it is of: vilt; meter, with an image encoder of CLIP; or renaissance, for "
-            "a two-tower model of the earlier Renaissance.",
+            help="What it is of: vilt; meter, with an image encoder of CLIP; lxmert; or "
+            "renaissance, for a two-tower model of the earlier Renaissance.",
         ),
     ],
     output: Annotated[Path, typer.Option(help="Run folder to write, new or empty.")],
@@ -140,11 +140,18 @@ def convert(
             "checkpoint's settings, or else bert-base-uncased."
         ),
     ] = None,
+    image_encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Hub id or folder of the image encoder, which LXMERT lacks: its images are "
+            "regions that a detector found."
+        ),
+    ] = None,
 ) -> None:
     """Make a run folder of a checkpoint of another tool, to evaluate or to start from."""
     from renaissance.commands.convert import convert as run_conversion
 
-    run_conversion(source, tool, output, tokenizer)
+    run_conversion(source, tool, output, tokenizer, image_encoder)
 
 
 @app.command()

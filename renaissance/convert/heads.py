@@ -1,4 +1,4 @@
-"""Heads of ViLT, METER and the earlier Renaissance as those of our objectives."""
+"""Heads of ViLT, METER, LXMERT and the earlier Renaissance as those of our objectives."""
 
 from collections.abc import Mapping
 from typing import Any

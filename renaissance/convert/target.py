@@ -16,9 +16,11 @@ class Target:
         tensors: Its tensors, by their names in the network's state dict.
         left: Tensors of the source that it has no place for.
         answers: What `classes.json` keeps, by objective.
+        notes: What to say of modules of the network, by name.
     """
 
     tables: dict[str, Any]
     tensors: Mapping[str, Tensor]
     left: Mapping[str, Tensor]
     answers: Mapping[str, dict[str, Any]] = {}
+    notes: Mapping[str, str] = {}

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
+import attrs
 from torch import Tensor
 
 from renaissance.convert.target import Target
@@ -92,7 +93,8 @@ def _load(source: str, network: MultiObjective, target: Target) -> InitReport:
         )
     taken = {f"{m.name}.{name}": tensor for m in matches for name, tensor in m.taken.items()}
     network.load_state_dict({**state, **taken})
-    rows = [row for match in matches for row in match.report()]
+    noted = [attrs.evolve(m, note=target.notes.get(m.name, "")) for m in matches]
+    rows = [row for match in noted for row in match.report()]
     return InitReport(source, (*rows, *_left_behind(target.left)))
 
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig
+from transformers import BertConfig, LxmertConfig
 from transformers.models.bert.modeling_bert import BertLMPredictionHead
+from transformers.models.lxmert.modeling_lxmert import LxmertVisualAnswerHead
 
 from renaissance.builtin.heads.linear import Linear
 from renaissance.builtin.heads.mlm import MLMHead
@@ -48,6 +49,16 @@ def test_mlp_equals_vilts_classifier():
         vilt[theirs].load_state_dict(ours.state_dict())
     states = torch.randn(3, INPUT)
     torch.testing.assert_close(head(states), vilt(states))
+
+
+def test_an_mlp_with_its_norm_after_the_gelu_equals_lxmerts_classifier():
+    head = MLP(MLP.Options(norm="after"), INPUT, OUTPUT)
+    randomize(head)
+    lxmert = LxmertVisualAnswerHead(LxmertConfig(hidden_size=INPUT), OUTPUT).logit_fc
+    for ours, theirs in ((head.dense, 0), (head.layer_norm, 2), (head.decoder, 3)):
+        lxmert[theirs].load_state_dict(ours.state_dict())
+    states = torch.randn(3, INPUT)
+    torch.testing.assert_close(head(states), lxmert(states))
 
 
 def test_the_hidden_layer_of_an_mlp_may_have_another_size():
