@@ -5,6 +5,8 @@ import pytest
 import torch
 from support.tiny_models import (
     IMAGE_MODELS,
+    ROTARY_IMAGE,
+    ROTARY_TEXT,
     TEXT_MODELS,
     TRANSFORMERS,
     context,
@@ -16,7 +18,7 @@ from support.tiny_models import (
     without_dropout,
 )
 from torch import nn
-from transformers import AutoModel
+from transformers import CONFIG_MAPPING, AutoModel
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Layer
 
 from renaissance import PluginError, SpecError, Tokens
@@ -24,8 +26,16 @@ from renaissance.builtin.encoders.hf_joint import HFJointEncoder
 from renaissance.builtin.encoders.huggingface.image_bias import ImageBias
 
 DINOV2_TAKES_A_MASK = "attention_mask" in signature(Dinov2Layer.forward).parameters
-IMAGE_FAMILIES = [name for name in TRANSFORMERS if name != "dinov2" or DINOV2_TAKES_A_MASK]
-FAMILIES = [*TEXT_MODELS, *IMAGE_FAMILIES]
+ROTARY = {n: family for n, (family, _) in (ROTARY_TEXT | ROTARY_IMAGE).items()}
+# The oldest transformers that is supported has not all of them.
+NEW = {name for name, family in ROTARY.items() if family not in CONFIG_MAPPING}
+TEXT_FAMILIES = [name for name in [*TEXT_MODELS, *ROTARY_TEXT] if name not in NEW]
+IMAGE_FAMILIES = [
+    name
+    for name in [*TRANSFORMERS, *ROTARY_IMAGE]
+    if name not in NEW and (name != "dinov2" or DINOV2_TAKES_A_MASK)
+]
+FAMILIES = [*TEXT_FAMILIES, *IMAGE_FAMILIES]
 
 
 def load(folder: Path, options: dict[str, object] | None = None, **values: object):
@@ -49,7 +59,7 @@ def both(encoder: HFJointEncoder, num_padding: int = 0) -> tuple[torch.Tensor, t
     return tokens.hidden_states[:, :num_text_tokens], tokens.hidden_states[:, num_text_tokens:]
 
 
-@pytest.mark.parametrize("family", TEXT_MODELS)
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
 def test_texts_alone_come_out_as_of_the_text_model(family, tmp_path):
     save_model(tmp_path, family)
     reference = AutoModel.from_pretrained(tmp_path).eval()
@@ -57,7 +67,10 @@ def test_texts_alone_come_out_as_of_the_text_model(family, tmp_path):
     expected = reference(input_ids=input_ids, attention_mask=attention_mask.long())
     encoder = load(tmp_path)
     tokens = encoder.encode_joint(encoder.encode_text(input_ids, attention_mask))
-    torch.testing.assert_close(tokens.hidden_states, expected.last_hidden_state, atol=1e-5, rtol=0)
+    # Padding does not count in rotary positions.
+    same = attention_mask if family in ROTARY else torch.ones_like(attention_mask)
+    states = expected.last_hidden_state[same]
+    torch.testing.assert_close(tokens.hidden_states[same], states, atol=1e-5, rtol=0)
     assert torch.equal(tokens.attention_mask, attention_mask)
 
 
@@ -260,9 +273,10 @@ def test_stacks_that_are_built_in_another_way_are_refused():
         build("albert", {**size, "embedding_size": 8})
     with pytest.raises(PluginError, match=r"layers of 'deberta-v2' have no SDPA attention in"):
         build("deberta-v2", size)
-    # Its layers need rotary position embeddings besides.
-    with pytest.raises(PluginError, match="'dinov3_vit' does not work when its layers are run"):
-        build("dinov3_vit", {**size, "patch_size": 8})
+    # Their layers rotate by what another module derives from the positions of patches.
+    for family in ("mlcd_vision_model", "pixtral"):
+        with pytest.raises(PluginError, match=f"'{family}' does not work when its layers are run"):
+            build(family, {**size, "patch_size": 8})
 
 
 @pytest.mark.skipif(DINOV2_TAKES_A_MASK, reason="this transformers has DINOv2 layers with mask")
@@ -305,3 +319,98 @@ def test_both_kinds_of_models_say_where_their_weights_come_from(tmp_path):
     assert load(tmp_path).weights_source == f"local folder {tmp_path}"
     config = {key: v for key, v in IMAGE_MODELS["deit"][1].items() if key != "image_size"}
     assert build("deit", config).weights_source == "random, architecture deit"
+
+
+def test_image_tokens_go_on_where_the_text_ends(tmp_path):
+    save_model(tmp_path, "nomic_bert")
+    reference = AutoModel.from_pretrained(tmp_path).eval()
+    encoder = load(tmp_path)
+    (input_ids, mask), image = texts(), encoder.encode_image(images()).hidden_states
+    text = encoder.encode_text(input_ids, mask)
+    _, joint = both(encoder)
+    for row, length in enumerate(mask.sum(1).tolist()):
+        # What the library makes of a text without padding, followed by more tokens.
+        one = torch.cat([text.hidden_states[row, :length], image[row]])[None]
+        states = one
+        angles = reference.rotary_emb(one, torch.arange(one.shape[1])[None])
+        for layer in reference.layers:
+            states = layer(states, attention_mask=None, position_embeddings=angles)
+        torch.testing.assert_close(joint[row], states[0, length:], atol=1e-5, rtol=0)
+
+
+def test_patches_rotate_in_two_dimensions_beside_a_text(tmp_path):
+    save_model(tmp_path, "dinov3")
+    reference = AutoModel.from_pretrained(tmp_path).eval()
+    encoder = load(tmp_path)
+    input_ids, mask = texts()
+    text = encoder.encode_text(input_ids, mask).hidden_states[:1]
+    states = torch.cat([text, encoder.encode_image(images()).hidden_states[:1]], dim=1)
+    angles = reference.rope_embeddings(images())
+    for layer in reference.model.layer:
+        states = layer(states, attention_mask=None, position_embeddings=angles)
+    expected = reference.norm(states)
+    fused_text, fused_image = both(encoder)
+    torch.testing.assert_close(fused_image[:1], expected[:, 9:], atol=1e-5, rtol=0)
+    torch.testing.assert_close(fused_text[:1], expected[:, :9], atol=1e-5, rtol=0)
+
+
+def test_text_without_an_image_does_not_rotate_in_an_image_model(tmp_path):
+    save_model(tmp_path, "dinov3")
+    encoder = load(tmp_path)
+    tokens = encoder.encode_text(*texts())
+    angles = encoder.stack.rotary(tokens)
+    assert [part.shape for pair in angles for part in pair] == [(0, 8), (0, 8)]
+    assert encoder.encode_joint(tokens).hidden_states.shape == (3, 9, 16)
+
+
+@pytest.mark.parametrize("num_padding", [0, 4])
+def test_local_attention_is_between_texts_alone(num_padding, tmp_path):
+    # Layer 0 is global; from layer 1 on, text tokens attend to those at most 2 away.
+    save_model(tmp_path, "modernbert", local_attention=4)
+    encoder = load(tmp_path, {"patch_size": 8})
+    reference = AutoModel.from_pretrained(tmp_path).eval()
+    input_ids, mask = texts()
+    input_ids = nn.functional.pad(input_ids, (0, num_padding), value=7)
+    mask = nn.functional.pad(mask, (0, num_padding), value=False)
+    expected = reference(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
+    found = encoder.encode_joint(encoder.encode_text(input_ids, mask)).hidden_states
+    torch.testing.assert_close(found[mask], expected[mask], atol=1e-5, rtol=0)
+    assert found.isfinite().all()
+    text = Tokens(torch.zeros(1, 6, 16), torch.tensor([[True] * 5 + [False]]))
+    bias = encoder.stack.window.bias(text, torch.float32)
+    near = (torch.arange(6)[:, None] - torch.arange(6)).abs() <= 2
+    near[5] = True  # Padding.
+    near[:, 5] = False
+    assert torch.equal(bias[0, 0] == 0, near)
+    # With an image of 17 tokens: all see them, and they see all.
+    pair = Tokens(torch.zeros(1, 6 + 17, 16))
+    seen = encoder.stack.window.bias(pair, torch.float32)[0, 0] == 0
+    assert seen[6:].all()
+    assert seen[:, 6:].all()
+    assert torch.equal(seen[:6, :6], (torch.arange(6)[:, None] - torch.arange(6)).abs() <= 2)
+    # No text is longer than the window.
+    assert encoder.stack.window.bias(Tokens(torch.zeros(1, 3 + 17, 16)), torch.float32) is None
+
+
+@pytest.mark.parametrize(
+    ("family", "values", "reason"),
+    [
+        ("dinov3", {"max_text_length": 20}, "with rotary positions texts must be shorter than an"),
+        ("modernbert", {}, r"with local attention \('modernbert'\) texts must be shorter than an"),
+    ],
+)
+def test_where_lengths_tell_modalities_apart_texts_are_shorter(family, values, reason, tmp_path):
+    save_model(tmp_path, family, **({"local_attention": 4} if family == "modernbert" else {}))
+    with pytest.raises(SpecError, match=reason):
+        load(tmp_path, **values)
+
+
+@pytest.mark.parametrize("family", [name for name in ROTARY if name not in NEW])
+def test_rotary_stacks_run_in_bfloat16(family, tmp_path):
+    save_model(tmp_path, family)
+    encoder = load(tmp_path)
+    expected = torch.cat(both(encoder), dim=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.cat(both(encoder), dim=1)
+    difference = (found.float() - expected).abs().detach()
+    assert float(difference.mean()) < 0.03 * float(expected.detach().abs().mean()) + 0.02

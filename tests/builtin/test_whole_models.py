@@ -10,6 +10,7 @@ from support.running import metrics, run_here, write_spec
 from support.tiny_models import context, images, save, texts
 from support.whole_models import WHOLE_MODELS, image_states, make_whole, text_states
 from transformers import (
+    CONFIG_MAPPING,
     BlipForConditionalGeneration,
     BridgeTowerForMaskedLM,
     CLIPForImageClassification,
@@ -166,6 +167,7 @@ def families() -> ModuleType:
     return module
 
 
-def test_the_table_of_families_is_up_to_date() -> None:
+@pytest.mark.skipif("gte" not in CONFIG_MAPPING, reason="this transformers has fewer families")
+def test_the_tables_of_families_are_up_to_date() -> None:
     page = (DOCS / "encoders.md").read_text()
-    assert families().with_table(page) == page, "run python docs/families.py"
+    assert families().with_tables(page) == page, "run python docs/families.py"

@@ -90,6 +90,28 @@ STAGES: dict[str, tuple[str, dict[str, object]]] = {
     ),
 }
 IMAGE_MODELS = TRANSFORMERS | STAGES
+_SPECIAL = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+_NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+ROTARY_TEXT: dict[str, tuple[str, dict[str, object]]] = {
+    "modernbert": (
+        "modernbert",
+        {
+            "hidden_size": 16,
+            **LAYERS,
+            **TEXT,
+            **_SPECIAL,
+            "num_hidden_layers": 3,
+            "cls_token_id": 2,
+            "sep_token_id": 3,
+        },
+    ),
+    "eurobert": ("eurobert", {"hidden_size": 16, **LAYERS, **TEXT, **_SPECIAL}),
+    "nomic_bert": ("nomic_bert", {"hidden_size": 16, **LAYERS, **TEXT}),
+    "gte": ("gte", {"hidden_size": 16, **LAYERS, **TEXT, **_NO_DROPOUT}),
+}
+ROTARY_IMAGE: dict[str, tuple[str, dict[str, object]]] = {
+    "dinov3": ("dinov3_vit", {"hidden_size": 16, "num_register_tokens": 3, **LAYERS, **IMAGE}),
+}
 
 
 def save_model(folder: Path, name: str, **overrides: object) -> PreTrainedModel:
@@ -98,7 +120,8 @@ def save_model(folder: Path, name: str, **overrides: object) -> PreTrainedModel:
     Every weight is drawn anew: many of the library's own initial weights are zeros, which would
     hide a forgotten bias or position.
     """
-    model_type, config = (TEXT_MODELS | IMAGE_MODELS)[name]
+    known = TEXT_MODELS | IMAGE_MODELS | ROTARY_TEXT | ROTARY_IMAGE
+    model_type, config = known[name]
     torch.manual_seed(0)
     model = AutoModel.from_config(CONFIG_MAPPING[model_type](**{**config, **overrides}))
     return save(folder, model)

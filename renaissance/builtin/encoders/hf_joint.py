@@ -17,6 +17,7 @@ from renaissance import (
     positive,
 )
 from renaissance.builtin.encoders.huggingface.dry_run import (
+    NUM_EXAMPLE_TOKENS,
     Modality,
     dry_run,
     example_image,
@@ -43,6 +44,7 @@ from renaissance.builtin.encoders.huggingface.pretrained import (
     reads_images,
     save_config,
 )
+from renaissance.builtin.encoders.huggingface.rotary import Window, local_layers
 from renaissance.builtin.encoders.huggingface.segments import segment_argument
 from renaissance.builtin.encoders.huggingface.sizes import check_patch_size, patch_grid
 from renaissance.builtin.encoders.huggingface.vilt import FAMILY, Vilt, load_vilt
@@ -107,8 +109,13 @@ class HFJointEncoder(Encoder):
         self._options = options
         self.follows_dtype = config.model_type in FOLLOWING_FAMILIES
 
+        local = local_layers(model)
+        # A text that is longer than the window of local attention, where texts are.
+        self._example_length = NUM_EXAMPLE_TOKENS if local is None else local[0] + 2
+
         def run() -> Tensor:
-            return dry_run(WHERE, model, modality, context, loaded.mask_form)
+            mask_form = loaded.mask_form
+            return dry_run(WHERE, model, modality, context, mask_form, self._example_length)
 
         self.stack, expected = take_stack(WHERE, model, run)
         self.hidden_size = loaded.hidden_size
@@ -136,6 +143,9 @@ class HFJointEncoder(Encoder):
             patch_size = options.patch_size or DEFAULT_PATCH_SIZE
             check_patch_size(WHERE, patch_size, context.image_size)
             self.image_embeddings = ImageEmbeddings(new, context.image_size, patch_size)
+            if local is not None:
+                self.stack.window = Window(*local, self.image_embeddings.num_tokens)
+                _check_window(self.stack.window, config.model_type, context)
         self.eval()
         self._check_equal(config.model_type, expected, modality, context)
 
@@ -200,10 +210,11 @@ class HFJointEncoder(Encoder):
         This rejects families whose layers need more than states and a mask, and catches changes in
         future releases of the library.
         """
+        num = self._example_length
         try:
             with torch.no_grad(), torch.device("cpu"):
                 if modality == "text":
-                    tokens = self.encode_text(*example_text(context, expected.device))
+                    tokens = self.encode_text(*example_text(context, expected.device, num))
                 else:
                     tokens = self.encode_image(example_image(context, expected.device))
                 actual = self.encode_joint(tokens).hidden_states
@@ -234,13 +245,24 @@ def _check_image_model(
             f"{WHERE}: patch_size: got {options.patch_size}, but an image model has its own patch "
             "embeddings; leave it out, or with random weights set config.patch_size"
         )
-    bias = stack.image_bias
     # The stack tells text alone from text with an image by the length of the sequence.
-    if bias is not None and context.max_text_length >= bias.num_image_tokens:
-        faults.append(
-            f"{WHERE}: data.max_text_length is {context.max_text_length}, but with relative "
-            f"position biases texts must be shorter than an image, {bias.num_image_tokens} tokens; "
-            "lower data.max_text_length or raise data.image_size"
-        )
+    forms = {"relative position biases": stack.image_bias, "rotary positions": stack.rotary}
+    for name, form in forms.items():
+        if form is not None and context.max_text_length >= form.num_image_tokens:
+            faults.append(_too_long(name, form.num_image_tokens, context))
     if faults:
         raise SpecError(*faults)
+
+
+def _check_window(window: Window, family: str, context: EncoderContext) -> None:
+    length, num_tokens = context.max_text_length, window.num_image_tokens
+    if length > window.size + 1 and length >= num_tokens:
+        raise SpecError(_too_long(f"local attention ({family!r})", num_tokens, context))
+
+
+def _too_long(what: str, num_image_tokens: int, context: EncoderContext) -> str:
+    return (
+        f"{WHERE}: data.max_text_length is {context.max_text_length}, but with {what} texts must "
+        f"be shorter than an image, {num_image_tokens} tokens; lower data.max_text_length or raise "
+        "data.image_size"
+    )

@@ -28,10 +28,12 @@ _RANDOM_REMEDIES = {
 }
 
 
-def example_text(context: EncoderContext, device: torch.device) -> tuple[Tensor, Tensor]:
+def example_text(
+    context: EncoderContext, device: torch.device, num_tokens: int = NUM_EXAMPLE_TOKENS
+) -> tuple[Tensor, Tensor]:
     """Return the input ids, (1, tokens) int64, and attention mask, bool, of a short text."""
-    num_tokens = min(NUM_EXAMPLE_TOKENS, context.max_text_length)
-    input_ids = torch.arange(num_tokens, device=device).unsqueeze(0)
+    num_tokens = min(num_tokens, context.max_text_length)
+    input_ids = torch.arange(num_tokens, device=device).unsqueeze(0) % context.vocab_size
     return input_ids, torch.ones_like(input_ids, dtype=torch.bool)
 
 
@@ -47,6 +49,7 @@ def dry_run(
     modality: Modality,
     context: EncoderContext,
     mask_form: MaskForm = "plain",
+    num_tokens: int = NUM_EXAMPLE_TOKENS,
 ) -> Tensor:
     """Return the model's last hidden states for an example, with their autograd graph.
 
@@ -64,7 +67,7 @@ def dry_run(
     try:
         with torch.enable_grad(), torch.device("cpu"), draws:
             if modality == "text":
-                input_ids, attention_mask = example_text(context, model.device)
+                input_ids, attention_mask = example_text(context, model.device, num_tokens)
                 mask = mask_argument(attention_mask, mask_form, torch.float32)
                 segments = segment_argument(
                     model.config, input_ids, attention_mask, context.separator_id

@@ -38,15 +38,16 @@ class ImageEmbeddings(nn.Module):
 
     Attributes:
         grid: Height and width of an image in patches.
+        num_tokens: Patches and the class token.
     """
 
     def __init__(self, new: NewWeights, image_size: int, patch_size: int) -> None:
         super().__init__()
         self.grid = image_size // patch_size, image_size // patch_size
-        num_tokens = self.grid[0] * self.grid[1] + 1
+        self.num_tokens = self.grid[0] * self.grid[1] + 1
         self.projection = nn.Conv2d(3, new.hidden_size, kernel_size=patch_size, stride=patch_size)
         self.class_token = nn.Parameter(torch.empty(1, 1, new.hidden_size))
-        self.position_embeddings = nn.Parameter(torch.empty(1, num_tokens, new.hidden_size))
+        self.position_embeddings = nn.Parameter(torch.empty(1, self.num_tokens, new.hidden_size))
         self.norm = nn.LayerNorm(new.hidden_size)
         self.dropout = nn.Dropout(new.dropout)
         for weight in (self.projection.weight, self.class_token, self.position_embeddings):

@@ -7,12 +7,13 @@ from importlib.metadata import version
 from inspect import signature
 from typing import TYPE_CHECKING
 
-import attrs
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from renaissance import PluginError, Tokens, compute_dtype
+from renaissance.builtin.encoders.huggingface.calls import Calls
 from renaissance.builtin.encoders.huggingface.image_bias import ImageBias
+from renaissance.builtin.encoders.huggingface.rotary import ANGLES, Angles, Rotary, Window
 
 if TYPE_CHECKING:
     # Importing it takes two seconds, and only building a model needs it.
@@ -32,38 +33,65 @@ class JointStack(nn.Module):
             its scores, or None.
         final_norm: Applied after the last layer.
         image_bias: Relative position bias between image tokens, if the model has one.
+        rotary: Rotary positions, if the model has them.
+
+    Attributes:
+        window: Local attention of some layers between text tokens; None if there is none.
     """
 
     def __init__(
-        self, layers: nn.ModuleList, final_norm: nn.Module, image_bias: ImageBias | None
+        self,
+        layers: nn.ModuleList,
+        final_norm: nn.Module,
+        image_bias: ImageBias | None,
+        rotary: Rotary | None,
     ) -> None:
         super().__init__()
         self.layers = layers
         self.final_norm = final_norm
         self.image_bias = image_bias
+        self.rotary = rotary
+        self.window: Window | None = None
         self.gradient_checkpointing = False
 
     def forward(self, tokens: Tokens) -> Tokens:
         """Run the stack; every layer gets the mask, if there is one."""
         states = tokens.hidden_states
-        mask: Tensor | None
-        if self.image_bias is None:
-            mask = tokens.bias(compute_dtype(states))
-        else:
-            # Without padding, one row of biases serves all.
-            mask = (tokens if tokens.has_mask else tokens.map(lambda part: part[:1])).attention_mask
-            mask = mask[:, None, None, :]
+        masks, angles = self._masks(tokens), self._angles(tokens)
         for index in range(len(self.layers)):
+            arguments = (index, states, masks[index], angles[index])
             if self.gradient_checkpointing and self.training:
-                states = checkpoint(self._run_layer, index, states, mask, use_reentrant=False)
+                states = checkpoint(self._run_layer, *arguments, use_reentrant=False)
             else:
-                states = self._run_layer(index, states, mask)
+                states = self._run_layer(*arguments)
         return tokens.with_states(self.final_norm(states))
 
-    def _run_layer(self, index: int, states: Tensor, mask: Tensor | None) -> Tensor:
+    def _masks(self, tokens: Tokens) -> list[Tensor | None]:
+        """Return the mask of each layer; `image_bias` makes its own of a plain one."""
+        if self.image_bias is not None:
+            # Without padding, one row of biases serves all.
+            one = tokens if tokens.has_mask else tokens.map(lambda part: part[:1])
+            return [one.attention_mask[:, None, None, :]] * len(self.layers)
+        dtype = compute_dtype(tokens.hidden_states)
+        mask = tokens.bias(dtype)
+        local = None if self.window is None else self.window.bias(tokens, dtype)
+        if self.window is None or local is None:
+            return [mask] * len(self.layers)
+        return [local if is_local else mask for is_local in self.window.is_local]
+
+    def _angles(self, tokens: Tokens) -> list[Angles | None]:
+        if self.rotary is None:
+            return [None] * len(self.layers)
+        angles: list[Angles] = self.rotary(tokens)
+        return [angles[kind] for kind in self.rotary.kind_of]
+
+    def _run_layer(
+        self, index: int, states: Tensor, mask: Tensor | None, angles: Angles | None
+    ) -> Tensor:
         if self.image_bias is not None:
             mask = self.image_bias(index, mask)
-        output: Tensor = self.layers[index](states, attention_mask=mask)
+        more = {} if angles is None else {ANGLES: angles}
+        output: Tensor = self.layers[index](states, attention_mask=mask, **more)
         return output
 
 
@@ -89,12 +117,15 @@ def take_stack(
     """
     layers_name, layers = _find_layers(where, model)
     _check_layer(where, model, layers[0])
-    norm_name, output = _find_final_norm(where, model, layers[-1], run)
+    calls = Calls(model, run)
+    norm_name = _find_final_norm(where, model, layers[-1], calls)
+    rotary = Rotary.take_from(model, layers, calls)
     final_norm = model.get_submodule(norm_name) if norm_name else nn.Identity()
     model.set_submodule(layers_name, nn.ModuleList())
     if norm_name:
         model.set_submodule(norm_name, nn.Identity())
-    return JointStack(layers, final_norm, ImageBias.take_from(model, layers)), output.detach()
+    image_bias = ImageBias.take_from(model, layers)
+    return JointStack(layers, final_norm, image_bias, rotary), calls.output.detach()
 
 
 def _find_layers(where: str, model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -131,36 +162,17 @@ def _check_layer(where: str, model: PreTrainedModel, layer: nn.Module) -> None:
         )
 
 
-@attrs.frozen
-class _Call:
-    argument: object
-    output: object
-
-
 def _find_final_norm(
-    where: str, model: PreTrainedModel, last_layer: nn.Module, run: Callable[[], Tensor]
-) -> tuple[str | None, Tensor]:
-    calls: dict[str, _Call] = {}
-
-    def recorder(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
-        def record(module: nn.Module, arguments: tuple[object, ...], output: object) -> None:
-            calls[name] = _Call(arguments[0] if arguments else None, output)
-
-        return record
-
-    names = {module: name for name, module in model.named_modules()}
-    hooks = [module.register_forward_hook(recorder(name)) for module, name in names.items()]
-    try:
-        output = run()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    last_states = calls[names[last_layer]].output
+    where: str, model: PreTrainedModel, last_layer: nn.Module, calls: Calls
+) -> str | None:
+    """Return the name of the module that turns the last layer's output into the model's."""
+    last_states, output = calls.of(last_layer)[-1].output, calls.output
     if output is last_states:
-        return None, output
-    for name, call in calls.items():
-        if call.argument is last_states and call.output is output:
-            return name, output
+        return None
+    name: str
+    for name, module in model.named_modules():
+        if any(call.first is last_states and call.output is output for call in calls.of(module)):
+            return name
     raise PluginError(
         f"{where}: {model.config.model_type!r} does more than one thing between its last layer "
         f"and its output; {REMEDY}"
