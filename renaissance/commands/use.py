@@ -129,7 +129,7 @@ def convert(
         typer.Option(
             "--from",
             help="What it is of: vilt; meter, with an image encoder of CLIP; lxmert; or "
-            "renaissance, for a two-tower model of the earlier Renaissance.",
+            "renaissance, for a model of the earlier Renaissance.",
         ),
     ],
     output: Annotated[Path, typer.Option(help="Run folder to write, new or empty.")],

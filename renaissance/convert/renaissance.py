@@ -1,4 +1,4 @@
-"""The earlier Renaissance (github.com/bsu-slim/renaissance): checkpoints of two-tower models."""
+"""The earlier Renaissance (github.com/bsu-slim/renaissance): checkpoints of its models."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +11,15 @@ from renaissance.builtin.encoders.huggingface.vilt import three_types
 from renaissance.contracts.encoder import EncoderContext
 from renaissance.convert.fusion_layers import LXMERT, convert_layers, count_layers
 from renaissance.convert.heads import Heads, take
+from renaissance.convert.renaissance_one_tower import convert_one_tower, is_one_tower
 from renaissance.convert.target import Target
-from renaissance.convert.towers import check_settings, load_tower, transform_of
+from renaissance.convert.towers import (
+    SIZES,
+    check_settings,
+    load_tower,
+    sizes_of,
+    transform_of,
+)
 from renaissance.convert.weights import Weights
 from renaissance.errors import CheckpointError
 
@@ -34,21 +41,18 @@ NEEDED: Mapping[str, type] = {
     "max_text_len": int,
     "image_size": int,
 }
-SIZES: Mapping[str, type | tuple[type, ...]] = {
-    "hidden_size": int,
-    "num_layers": int,
-    "num_heads": int,
-    "mlp_ratio": int,
-    "drop_rate": (int, float),
-}
 
 
 def convert_renaissance(weights: Weights) -> Target:
-    """Return the two-tower run that a checkpoint of the earlier Renaissance is.
+    """Return the run that a checkpoint of the earlier Renaissance is.
 
     Raises:
-        CheckpointError: If it is none, or is a one-tower model, or lacks weights or settings.
+        CheckpointError: If it is none, or lacks weights or settings.
     """
+    return convert_one_tower(weights) if is_one_tower(weights) else _two_tower(weights)
+
+
+def _two_tower(weights: Weights) -> Target:
     tensors, settings = weights.tensors, weights.settings
     _check(weights)
     context = EncoderContext(
@@ -100,7 +104,8 @@ def _check(weights: Weights) -> None:
     if missing:
         raise CheckpointError(
             f"{weights.source}: no two-tower checkpoint of the earlier Renaissance: it has no "
-            f"{', '.join(missing)}; its one-tower checkpoints cannot be converted"
+            f"{', '.join(missing)}, nor has it the embeddings of a one-tower one; take it as "
+            "Lightning wrote it"
         )
     check_settings(weights, NEEDED)
 
@@ -131,12 +136,4 @@ def _tower(table: str, weights: Weights, context: EncoderContext) -> _Tower:
 
 def _sizes(table: str, weights: Weights) -> dict[str, Any]:
     check_settings(weights, {f"{table}_{name}": kind for name, kind in SIZES.items()})
-    sizes = {name: weights.settings[f"{table}_{name}"] for name in SIZES}
-    return {
-        "hidden_size": sizes["hidden_size"],
-        "num_hidden_layers": sizes["num_layers"],
-        "num_attention_heads": sizes["num_heads"],
-        "intermediate_size": sizes["hidden_size"] * sizes["mlp_ratio"],
-        "hidden_dropout_prob": sizes["drop_rate"],
-        "attention_probs_dropout_prob": sizes["drop_rate"],
-    }
+    return sizes_of({name: weights.settings[f"{table}_{name}"] for name in SIZES})

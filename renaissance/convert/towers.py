@@ -15,6 +15,14 @@ from renaissance.contracts.encoder import Encoder, EncoderContext
 from renaissance.convert.weights import WEIGHTS, Weights
 from renaissance.errors import CheckpointError, quoted
 
+# Settings of dimensions, where a model of the earlier Renaissance has its own.
+SIZES: Mapping[str, type | tuple[type, ...]] = {
+    "hidden_size": int,
+    "num_layers": int,
+    "num_heads": int,
+    "mlp_ratio": int,
+    "drop_rate": (int, float),
+}
 TRANSFORMS = ("imagenet", "vit", "clip", "pixelbert")
 
 
@@ -64,3 +72,15 @@ def transform_of(settings: Mapping[str, Any]) -> str:
     keys = settings.get("val_transform_keys") or [TRANSFORMS[0]]
     name = str(keys[0]).removesuffix("_randaug")
     return name if name in TRANSFORMS else TRANSFORMS[0]
+
+
+def sizes_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a config of transformers that settings of dimensions stand for."""
+    return {
+        "hidden_size": settings["hidden_size"],
+        "num_hidden_layers": settings["num_layers"],
+        "num_attention_heads": settings["num_heads"],
+        "intermediate_size": settings["hidden_size"] * settings["mlp_ratio"],
+        "hidden_dropout_prob": settings["drop_rate"],
+        "attention_probs_dropout_prob": settings["drop_rate"],
+    }

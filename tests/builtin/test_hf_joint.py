@@ -414,3 +414,16 @@ def test_rotary_stacks_run_in_bfloat16(family, tmp_path):
         found = torch.cat(both(encoder), dim=1)
     difference = (found.float() - expected).abs().detach()
     assert float(difference.mean()) < 0.03 * float(expected.detach().abs().mean()) + 0.02
+
+
+def test_patches_of_a_text_model_may_stay_as_they_are(tmp_path):
+    save_model(tmp_path / "bert", "bert")
+    encoder = load(tmp_path / "bert", {"image_norm": False})
+    parts = encoder.image_embeddings
+    patches = parts.projection(images()).flatten(2).transpose(1, 2)
+    expected = torch.cat([parts.class_token.expand(3, -1, -1), patches], dim=1)
+    embedded = encoder.encode_image(images()).hidden_states
+    torch.testing.assert_close(embedded, expected + parts.position_embeddings)
+    save_model(tmp_path / "vit", "vit")
+    with pytest.raises(SpecError, match="image_norm: got false, but an image model has its own"):
+        load(tmp_path / "vit", {"image_norm": False})

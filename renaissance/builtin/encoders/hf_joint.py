@@ -86,6 +86,11 @@ class HFJointEncoder(Encoder):
             "model has its own patch size.",
             validator=positive,
         )
+        image_norm: bool = option(
+            True,
+            help="Whether embedded patches are normalized for a text model, as its own embeddings "
+            "are; ViLT's are not. An image model has its own embeddings.",
+        )
 
     @classmethod
     def checkpoint_of(cls, options: Options) -> str | None:
@@ -142,7 +147,9 @@ class HFJointEncoder(Encoder):
         else:
             patch_size = options.patch_size or DEFAULT_PATCH_SIZE
             check_patch_size(WHERE, patch_size, context.image_size)
-            self.image_embeddings = ImageEmbeddings(new, context.image_size, patch_size)
+            self.image_embeddings = ImageEmbeddings(
+                new, context.image_size, patch_size, options.image_norm
+            )
             if local is not None:
                 self.stack.window = Window(*local, self.image_embeddings.num_tokens)
                 _check_window(self.stack.window, config.model_type, context)
@@ -244,6 +251,11 @@ def _check_image_model(
         faults.append(
             f"{WHERE}: patch_size: got {options.patch_size}, but an image model has its own patch "
             "embeddings; leave it out, or with random weights set config.patch_size"
+        )
+    if not options.image_norm:
+        faults.append(
+            f"{WHERE}: image_norm: got false, but an image model has its own patch embeddings; "
+            "leave it out"
         )
     # The stack tells text alone from text with an image by the length of the sequence.
     forms = {"relative position biases": stack.image_bias, "rotary positions": stack.rotary}

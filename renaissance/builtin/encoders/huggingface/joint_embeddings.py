@@ -28,27 +28,30 @@ class NewWeights:
 class ImageEmbeddings(nn.Module):
     """Patches, class token and learned positions, for a stack made from a text model.
 
-    As in ViLT (Kim et al., 2021), followed by a layer norm as in text models, so that both
-    modalities enter the stack at the same scale.
+    As in ViLT (Kim et al., 2021), by default followed by a layer norm as in text models, so that
+    both modalities enter the stack at the same scale.
 
     Args:
         new: Width, dropout and initialization.
         image_size: Side of the images, pixels; a multiple of the patch size.
         patch_size: Side of the patches, pixels.
+        has_norm: Whether there is a layer norm.
 
     Attributes:
         grid: Height and width of an image in patches.
         num_tokens: Patches and the class token.
     """
 
-    def __init__(self, new: NewWeights, image_size: int, patch_size: int) -> None:
+    def __init__(
+        self, new: NewWeights, image_size: int, patch_size: int, has_norm: bool = True
+    ) -> None:
         super().__init__()
         self.grid = image_size // patch_size, image_size // patch_size
         self.num_tokens = self.grid[0] * self.grid[1] + 1
         self.projection = nn.Conv2d(3, new.hidden_size, kernel_size=patch_size, stride=patch_size)
         self.class_token = nn.Parameter(torch.empty(1, 1, new.hidden_size))
         self.position_embeddings = nn.Parameter(torch.empty(1, self.num_tokens, new.hidden_size))
-        self.norm = nn.LayerNorm(new.hidden_size)
+        self.norm = nn.LayerNorm(new.hidden_size) if has_norm else nn.Identity()
         self.dropout = nn.Dropout(new.dropout)
         for weight in (self.projection.weight, self.class_token, self.position_embeddings):
             nn.init.trunc_normal_(weight, std=new.std)
