@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -15,6 +16,8 @@ from typing import Any
 PARTIAL = ".partial"
 # The first words of the text file that stands for a large file in a git repository.
 LFS_POINTER = b"version https://git-lfs"
+# ORGANIZATION/NAME
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 # Seconds between two attempts at a lock.
 LOCK_POLL = 0.05
 
@@ -128,6 +131,11 @@ def cache_home() -> Path:
 def with_home(path: str) -> str:
     """Return a path with `~` at its start, alone or before a slash, as the home folder."""
     return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
+
+
+def is_hub_name(path: str | Path) -> bool:
+    """Return whether a path is the name of a model on a hub rather than something that exists."""
+    return not Path(with_home(str(path))).exists() and HUB_NAME.fullmatch(str(path)) is not None
 
 
 def flush_to_disk(path: Path) -> None:

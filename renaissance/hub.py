@@ -7,8 +7,20 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, get_session, snapshot_download
 
 from renaissance.errors import CheckpointError, RunError
+from renaissance.files import is_hub_name, with_home
 
 PROBE_SECONDS = 3.0
+# What is loaded of an exported folder; the rest is for other programs.
+EXPORTED_FILES = (
+    "*.json",
+    "*.toml",
+    "model.safetensors",
+    "tokenizer.sha256",
+    "requirements.txt",
+    "tokenizer/*",
+    "encoders/*",
+    "plugins/*",
+)
 
 
 def use_cache_if_unreachable(checkpoints: Iterable[str]) -> None:
@@ -52,6 +64,20 @@ def download(name: str, patterns: Iterable[str]) -> Path:
             f"{name}: there is no such folder, and it could not be fetched from the hub: {cause}; "
             "expected a run folder (runs/NAME), an exported folder, or ORGANIZATION/NAME on the hub"
         ) from error
+
+
+def local_folder(path: str | Path) -> Path:
+    """Return the folder of a run, or of an exported model, which may be a name on the hub.
+
+    Args:
+        path: The folder, or ORGANIZATION/NAME on the hub, which is then downloaded once.
+
+    Raises:
+        CheckpointError: If it could be such a name, and there is neither a folder nor a model.
+    """
+    if is_hub_name(path):
+        return download(str(path), EXPORTED_FILES)
+    return Path(with_home(str(path)))
 
 
 def upload(folder: Path, name: str) -> str:

@@ -1,7 +1,6 @@
 """`renaissance check`: validate a run and estimate its cost, before it starts."""
 
 import warnings
-from pathlib import Path
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -247,7 +246,7 @@ def _weights_lines(parts: RunParts, probe: MicroBatch) -> list[str]:
                 *(f"changed since: {change}" for change in changes),
             ]
         if spec.model.init_from is not None:
-            return initialize(network, Path(spec.model.init_from), spec).lines()
+            return initialize(network, spec.model.init_from, spec).lines()
     lines = []
     for name, part in network.model.parts().items():
         if isinstance(part, Encoder):

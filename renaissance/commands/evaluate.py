@@ -170,7 +170,7 @@ def _load(request: EvaluationRequest, spec: RunSpec, network: MultiObjective) ->
         checkpoint = run.find(prefer_best=request.checkpoint == "best")
     elif spec.model.init_from is not None:
         # Some runs need no training, such as retrieval with a pretrained matching head.
-        return _initialize(network, Path(spec.model.init_from), spec)
+        return _initialize(network, spec.model.init_from, spec)
     else:
         raise CheckpointError(
             f"{run.path}: no checkpoint there; train the run first, or set model.init_from to a "
@@ -181,7 +181,7 @@ def _load(request: EvaluationRequest, spec: RunSpec, network: MultiObjective) ->
     return str(checkpoint)
 
 
-def _initialize(network: MultiObjective, source: Path, spec: RunSpec) -> str:
+def _initialize(network: MultiObjective, source: str, spec: RunSpec) -> str:
     report = initialize(network, source, spec)
     new = [row.module for row in report.modules if row.status == "newly initialized"]
     if new:

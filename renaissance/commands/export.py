@@ -11,8 +11,9 @@ from renaissance.engine.run_folder import RunFolder, run_of
 from renaissance.errors import RunError, SpecError
 from renaissance.export.folder import check_new, new_folder
 from renaissance.export.quiet import quiet
+from renaissance.files import HUB_NAME
 from renaissance.hub import upload
-from renaissance.inference.loading import HUB_NAME, load
+from renaissance.inference.loading import load
 from renaissance.inference.model import Model
 
 Form = Literal["hf", "sentence-transformers", "torch", "onnx"]

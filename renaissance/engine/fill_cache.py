@@ -1,7 +1,6 @@
 """Filling the cache of a run's images before it starts."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import attrs
 import torch
@@ -55,7 +54,7 @@ def build_with_parameters(spec: RunSpec, device: torch.device) -> RunParts:
     if spec.data.cache == "tokens" and last is not None:
         load_checkpoint(last, parts.network, optimizer=None)
     elif needs_weights and init_from is not None:
-        initialize(parts.network, Path(init_from), spec)
+        initialize(parts.network, init_from, spec)
     return parts
 
 

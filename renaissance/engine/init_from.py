@@ -25,6 +25,7 @@ from renaissance.engine.run_folder import find_checkpoint, run_of
 from renaissance.engine.tensors import first_few, without_aliases
 from renaissance.engine.training_data import read_records
 from renaissance.errors import CheckpointError, SpecError, did_you_mean
+from renaissance.hub import local_folder
 from renaissance.model.lora import merged, plain_names
 from renaissance.spec.choice import EncoderChoice
 from renaissance.spec.sections import ModelSection, RunSpec
@@ -58,7 +59,7 @@ class InitReport:
         ]
 
 
-def initialize(network: MultiObjective, source: Path, spec: RunSpec) -> InitReport:
+def initialize(network: MultiObjective, source: str | Path, spec: RunSpec) -> InitReport:
     """Load a new run's model and objectives from a checkpoint of another run.
 
     The tensors of the model and those of the checkpoint must match one to one. A module named in
@@ -69,14 +70,15 @@ def initialize(network: MultiObjective, source: Path, spec: RunSpec) -> InitRepo
 
     Args:
         network: The new run's model and objectives.
-        source: The checkpoint, or a run folder: its best checkpoint, or else its last.
+        source: The checkpoint, or a run folder: its best checkpoint, or else its last; or the name
+            of an exported model on the hub, which is downloaded once.
         spec: The new run's spec.
 
     Raises:
         CheckpointError: If the checkpoint is missing or damaged, or does not match.
         SpecError: If `model.init_allow` names a module that neither side has.
     """
-    folder = find_checkpoint(source, prefer_best=True)
+    folder = _find(source)
     tables = load_spec_tables(folder)
     tensors = merged(averaged(load_model_tensors(folder)), tables["model"])
     checkpoint = Side(
@@ -110,6 +112,14 @@ def initialize(network: MultiObjective, source: Path, spec: RunSpec) -> InitRepo
     if network.average is not None:
         network.average.restart(network)
     return InitReport(str(folder), tuple(row for match in matches for row in match.report()))
+
+
+def _find(source: str | Path) -> Path:
+    try:
+        folder = local_folder(source)
+    except CheckpointError as error:
+        raise CheckpointError(f"model.init_from: {error}") from error
+    return find_checkpoint(folder, prefer_best=True)
 
 
 def may_keep_encoder(model: ModelSection) -> bool:

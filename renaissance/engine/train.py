@@ -74,9 +74,7 @@ def _train(spec: RunSpec, kept: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     parts = attrs.evolve(parts, spec=attrs.evolve(parts.spec, run=spec.run))
     network = parts.network.to(ranks.device)
     if last is None and init_from is not None:
-        ranks.on_all_ranks(
-            lambda: _initialize(network, Path(init_from), spec) if ranks.is_main else None
-        )
+        ranks.on_all_ranks(lambda: _initialize(network, init_from, spec) if ranks.is_main else None)
     probe = ranks.on_all_ranks(lambda: read_probe(parts))
     check_agreement(parts, probe, plugins, ranks)
     ranks.on_all_ranks(lambda: check_rank_memory(parts, probe) if ranks.is_main else None)
@@ -123,7 +121,7 @@ def _train(spec: RunSpec, kept: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     return _loop(parts, ranks, info, observers, optimizer, scaler, state)
 
 
-def _initialize(network: MultiObjective, source: Path, spec: RunSpec) -> None:
+def _initialize(network: MultiObjective, source: str, spec: RunSpec) -> None:
     say("\n".join(initialize(network, source, spec).lines()))
 
 

@@ -1,6 +1,5 @@
 """From a run folder to a model that answers."""
 
-import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,26 +13,13 @@ from renaissance.engine.run_folder import RunFolder, find_checkpoint
 from renaissance.engine.run_parts import build_network, build_tokenizer, resolve_spec
 from renaissance.engine.training_data import TrainingAnswers, read_records
 from renaissance.errors import PluginError, RunError, SpecError
-from renaissance.files import with_home
-from renaissance.hub import download
+from renaissance.hub import local_folder
 from renaissance.inference.model import Model
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
 
 # Of an exported folder: the distributions that it needs, as pip takes them.
 REQUIREMENTS = "requirements.txt"
-HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-# What is loaded of an exported folder; the rest is for other programs.
-HUB_FILES = (
-    "*.json",
-    "*.toml",
-    "model.safetensors",
-    "tokenizer.sha256",
-    REQUIREMENTS,
-    "tokenizer/*",
-    "encoders/*",
-    "plugins/*",
-)
 
 
 def load(
@@ -62,7 +48,7 @@ def load(
         PluginError: If a plugin that an exported folder needs is not installed.
         RenaissanceError: If a plugin that the run used is not installed.
     """
-    folder = RunFolder(_local(path))
+    folder = RunFolder(local_folder(path).resolve())
     if not folder.spec.is_file():
         raise SpecError(f"{path}: no spec.toml there; expected a run folder (runs/NAME)")
     _check_installed(folder.path / REQUIREMENTS)
@@ -82,14 +68,6 @@ def load(
     network.finish()
     network.requires_grad_(False)
     return Model(spec, network.to(_device(device)).eval(), tokenizer, chosen)
-
-
-def _local(path: str | Path) -> Path:
-    """Return the folder of a model, which is downloaded if it is only on the hub."""
-    folder = Path(with_home(str(path)))
-    if not folder.exists() and HUB_NAME.fullmatch(str(path)):
-        folder = download(str(path), HUB_FILES)
-    return folder.resolve()
 
 
 def _check_installed(requirements: Path) -> None:

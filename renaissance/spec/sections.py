@@ -86,7 +86,8 @@ class ModelSection:
     )
     init_from: str | None = option(
         None,
-        help="Start a new run, from step 0, with the parameters of this checkpoint or run folder.",
+        help="Start a new run, from step 0, with the parameters of this checkpoint, run folder or "
+        "exported folder, or of an exported model on the Hugging Face hub (ORGANIZATION/NAME).",
     )
     init_allow: tuple[str, ...] = option(
         (),

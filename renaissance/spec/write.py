@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import tomli_w
 
+from renaissance.files import is_hub_name
 from renaissance.spec.choice import Choice, shared_keys
 from renaissance.spec.describe import Table
 from renaissance.spec.sections import RunSpec
@@ -55,7 +56,9 @@ def record_tables(spec: RunSpec) -> dict[str, Any]:
     tables = spec_tables(spec)
     run, model, data = tables["run"], tables["model"], tables["data"]
     folders = [(data, "root"), (data, "cache_folder")]
-    for table, key in ((run, "output_dir"), *folders, (model, "init_from")):
+    if "init_from" in model and not is_hub_name(model["init_from"]):
+        folders.append((model, "init_from"))
+    for table, key in ((run, "output_dir"), *folders):
         if key in table:
             table[key] = str(Path(table[key]).absolute())
     parts = [part for part in model.values() if isinstance(part, dict)]

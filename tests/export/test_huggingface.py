@@ -20,13 +20,19 @@ from renaissance import CheckpointError, PluginError, RunError, SpecError
 from renaissance.builtin.encoders.hf_text import HFTextEncoder
 from renaissance.data.collate import RowBuilder
 from renaissance.engine.checkpoint import model_sha256
+from renaissance.engine.init_from import InitReport, initialize
+from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_folder import RunFolder
+from renaissance.engine.run_parts import build
 from renaissance.export.card import Exported, card
 from renaissance.export.huggingface import requirements, use
 from renaissance.export.towers import Tower
 from renaissance.inference.loading import load
 from renaissance.inference.rows import Rows
+from renaissance.plugins.loading import load_plugins
 from renaissance.spec.choice import Lora
+from renaissance.spec.read import load_spec
+from renaissance.spec.write import record_tables
 
 ITC = '[[objectives]]\ntype = "itc"\nprojection_size = 8\n\n[[objectives]]\ntype = "mlm"'
 TEXTS = ["a red circle", "a small blue square above a large red circle", "green"]
@@ -80,6 +86,14 @@ def test_an_exported_folder_answers_as_its_run_does(
     assert model_sha256(moved) == model_sha256(RunFolder(run).find(prefer_best=True))
 
 
+def _started(spec: Path, folder: Path, source: Path | str) -> tuple[InitReport, MultiObjective]:
+    """Return what a new run starts with."""
+    settings = [str(spec), f"run.output_dir={folder}", f"model.init_from={source}"]
+    read = load_spec(settings, load_plugins())
+    network = build(read, 1, load_weights=False).network
+    return initialize(network, str(read.model.init_from), read), network
+
+
 def test_an_exported_folder_can_be_evaluated_and_started_from(
     run: Path, exported: Path, tmp_path: Path
 ) -> None:
@@ -93,6 +107,11 @@ def test_an_exported_folder_can_be_evaluated_and_started_from(
     run_here(spec, tmp_path, "train.max_steps=1", f"model.init_from={exported}")
     started = load(tmp_path / "tiny", checkpoint="last")
     assert started.objectives == load(exported).objectives
+    # With the same parameters, before any step.
+    _, before = _started(spec, tmp_path / "before", exported)
+    expected = load(exported).network.state_dict()
+    assert before.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[n]) for n, tensor in before.state_dict().items())
     arguments = (f"run.output_dir={exported.parent}", 'run.name="exported"')
     with pytest.raises(SpecError, match=r"exported is an exported model.*model.init_from"):
         run_here(spec, exported.parent, *arguments[1:])
@@ -303,12 +322,21 @@ def test_a_folder_is_pushed_and_loaded_from_the_hub(
     expected = load(run).embed(texts=TEXTS)
     assert (load("me/mine").embed(texts=TEXTS) == expected).all()
     assert not (tmp_path / "cache/text_encoder").exists()
+    report, network = _started(run.parent / "run.toml", tmp_path, "me/mine")
+    assert report.source == str(tmp_path / "cache")
+    assert {row.status for row in report.modules} == {"loaded"}
+    kept = load(run).network.state_dict()
+    assert all(torch.equal(tensor, kept[n]) for n, tensor in network.state_dict().items())
+    read = load_spec([str(run.parent / "run.toml"), "model.init_from=me/mine"], load_plugins())
+    assert record_tables(read)["model"]["init_from"] == "me/mine"
     monkeypatch.setattr("renaissance.hub.constants.HF_HUB_OFFLINE", False)
     missing = (
         r"you/none: there is no such folder, .* fetched from the hub: 404: no such repository;"
     )
     with pytest.raises(CheckpointError, match=missing):
         load("you/none")
+    with pytest.raises(CheckpointError, match=rf"^model\.init_from: {missing}"):
+        _started(run.parent / "run.toml", tmp_path, "you/none")
     monkeypatch.setattr("renaissance.hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match=r"it cannot be reached, and the model is not in the"):
         load("you/none")
