@@ -19,7 +19,7 @@ from support.tiny_models import (
 )
 from support.whole_models import WHOLE_MODELS, make_whole
 
-from renaissance import PluginError
+from renaissance import PluginError, PretrainedContrast
 from renaissance.builtin.encoders.hf_image import HFImageEncoder
 from renaissance.builtin.encoders.hf_joint import HFJointEncoder
 from renaissance.builtin.encoders.hf_text import HFTextEncoder
@@ -49,21 +49,47 @@ STACKS = {
 }
 
 
-def _text(checkpoint: str) -> str:
+def _text(checkpoint: str) -> HFTextEncoder | str:
+    """Return the text encoder, or why it is refused."""
     try:
-        encoder = HFTextEncoder(HFTextEncoder.Options(checkpoint=checkpoint), context())
+        return HFTextEncoder(HFTextEncoder.Options(checkpoint=checkpoint), context())
     except PluginError as error:
         return _refused(error)
-    # Of others, it depends on the tokenizer.
-    return "works; last token" if encoder.text_summary == "eos" else "works"
 
 
-def _image(checkpoint: str) -> str:
+def _image(checkpoint: str) -> HFImageEncoder | str:
     try:
-        encoder = HFImageEncoder(HFImageEncoder.Options(checkpoint=checkpoint), context())
+        return HFImageEncoder(HFImageEncoder.Options(checkpoint=checkpoint), context())
     except PluginError as error:
         return _refused(error)
-    return "works; class token" if encoder.image_summary == "first" else "works; mean"
+
+
+def _cells(checkpoint: str) -> list[str]:
+    text, image = _text(checkpoint), _image(checkpoint)
+    cells = []
+    if isinstance(text, str):
+        cells.append(text)
+    else:
+        # Of others, it depends on the tokenizer.
+        cells.append("works; last token" if text.text_summary == "eos" else "works")
+    if isinstance(image, str):
+        cells.append(image)
+    else:
+        is_first = image.image_summary == "first"
+        cells.append("works; class token" if is_first else "works; mean")
+    both = not isinstance(text, str) and not isinstance(image, str)
+    return [*cells, _compared(text.contrast, image.contrast) if both else ""]
+
+
+def _compared(text: PretrainedContrast | None, image: PretrainedContrast | None) -> str:
+    """Return what `itc` starts from with both towers of a model."""
+    if text is None or image is None:
+        return ""
+    names = ["size"]
+    if text.weights and image.weights:
+        names.append("projections")
+    names += [name for name in ("scale", "bias") if getattr(text, name) is not None]
+    return ", ".join(names)
 
 
 def _joint(checkpoint: str) -> str:
@@ -86,11 +112,11 @@ def _refused(error: PluginError) -> str:
 
 
 def _rows() -> list[str]:
-    rows = ["| model | `model_type` | `hf-text` | `hf-image` |", "|-|-|-|-|"]
+    rows = ["| model | `model_type` | `hf-text` | `hf-image` | `itc` |", "|-|-|-|-|-|"]
     for family, made in WHOLE_MODELS.items():
         with TemporaryDirectory() as folder:
             make_whole(family).save_pretrained(folder)
-            rows.append(f"| {made.title} | `{family}` | {_text(folder)} | {_image(folder)} |")
+            rows.append(f"| {made.title} | `{family}` | {' | '.join(_cells(folder))} |")
     return rows
 
 

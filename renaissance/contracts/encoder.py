@@ -1,6 +1,7 @@
 """The contract of encoders."""
 
 from abc import ABC
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -49,11 +50,19 @@ class PretrainedContrast:
         projection_size: Size of the compared vectors.
         scale: What their cosines are multiplied by; None if it is not known.
         bias: What is then added; None if the model adds nothing.
+        checkpoint: Hub id or folder that its weights come from; None if they are random.
+        norm_eps: Constant of the layer norm of a summary before it is projected; None if there is
+            no such norm.
+        weights: `projection.weight`, and `norm.weight` and `norm.bias` if there is a norm; empty if
+            they are not read, or if the model projects in another way.
     """
 
     projection_size: int
     scale: float | None = None
     bias: float | None = None
+    checkpoint: str | None = None
+    norm_eps: float | None = attrs.field(default=None, eq=False)
+    weights: Mapping[str, Tensor] = attrs.field(factory=dict, eq=False)
 
 
 class Encoder(nn.Module, Component, ABC):

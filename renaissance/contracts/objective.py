@@ -146,7 +146,16 @@ class Objective(nn.Module, Component, ABC):
     def embedding_layer(self, modality: Modality) -> nn.Linear | None:
         """Return the layer of `embed`, if that is one linear layer between summary and unit vector.
 
-        `renaissance export` writes it for programs with such layers. By default, there is none.
+        Before it, there may be `embedding_norm`. `renaissance export` writes it for programs with
+        such layers. By default, there is none.
+
+        Args:
+            modality: Which of the two.
+        """
+        return None
+
+    def embedding_norm(self, modality: Modality) -> nn.LayerNorm | None:
+        """Return the norm between summary and `embedding_layer`. By default, there is none.
 
         Args:
             modality: Which of the two.

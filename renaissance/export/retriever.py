@@ -14,7 +14,7 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
 from sentence_transformers.base.modules.module import Module
-from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 from torch import nn
 
 from renaissance.contracts.tokens import Modality, Summary
@@ -72,8 +72,8 @@ def export_retriever(
     with tempfile.TemporaryDirectory() as temporary:
         towers = {tower.name: tower for tower in export_towers(model, Path(temporary))}
         routes = {
-            modality: _route(Path(temporary), towers[f"{modality}_encoder"], model, modality, layer)
-            for modality, layer in layers.items()
+            modality: _route(Path(temporary), towers[f"{modality}_encoder"], model, modality, last)
+            for modality, last in layers.items()
             if modality == "text" or (Path(temporary) / "image_encoder" / PREPROCESSOR).is_file()
         }
     router = Router(
@@ -96,8 +96,8 @@ def export_retriever(
     return lines
 
 
-def _layers(model: Model) -> Mapping[Modality, nn.Linear]:
-    """Return the last layer of each modality."""
+def _layers(model: Model) -> Mapping[Modality, tuple[nn.LayerNorm | None, nn.Linear]]:
+    """Return the last layer of each modality, and the norm before it, if there is one."""
     tables = encoders(model.network)
     missing = [name for name, encoder in tables.items() if encoder.transformers_model() is None]
     if missing or "text_encoder" not in tables:
@@ -108,7 +108,10 @@ def _layers(model: Model) -> Mapping[Modality, nn.Linear]:
     for objective in model.network.overriding("embed").values():
         text, image = objective.embedding_layer("text"), objective.embedding_layer("image")
         if text is not None and image is not None:
-            return {"text": text, "image": image}
+            return {
+                "text": (objective.embedding_norm("text"), text),
+                "image": (objective.embedding_norm("image"), image),
+            }
     raise SpecError(
         f"--to sentence-transformers: none of the objectives ({', '.join(model.objectives)}) "
         "learns embeddings by a linear layer; train with itc"
@@ -116,8 +119,13 @@ def _layers(model: Model) -> Mapping[Modality, nn.Linear]:
 
 
 def _route(
-    folder: Path, tower: Tower, model: Model, modality: Modality, layer: nn.Linear
+    folder: Path,
+    tower: Tower,
+    model: Model,
+    modality: Modality,
+    last: tuple[nn.LayerNorm | None, nn.Linear],
 ) -> list[Module]:
+    norm, layer = last
     network = model.network.model
     summary = network.text_summary if modality == "text" else network.image_summary
     transformer = Transformer(str(folder / tower.name), model_kwargs=dict(tower.arguments))
@@ -129,7 +137,11 @@ def _route(
     )
     dense.linear.load_state_dict(layer.state_dict())
     pooling = Pooling(layer.in_features, pooling_mode=POOLING_MODES[summary])
-    return [transformer, pooling, dense, Normalize()]
+    if norm is None:
+        return [transformer, pooling, dense, Normalize()]
+    normalizing = LayerNorm(layer.in_features)
+    normalizing.norm.load_state_dict(norm.state_dict())
+    return [transformer, pooling, normalizing, dense, Normalize()]
 
 
 def _check(model: Model, folder: Path, modalities: Sequence[Modality]) -> list[str]:

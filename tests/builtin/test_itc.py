@@ -43,6 +43,7 @@ from renaissance import (
 )
 from renaissance.builtin.encoders.hf_image import HFImageEncoder
 from renaissance.builtin.encoders.hf_text import HFTextEncoder
+from renaissance.builtin.encoders.huggingface.contrast import LINEAR_FAMILIES
 from renaissance.builtin.objectives.contrastive_loss import LOSSES, losses_and_accuracies
 from renaissance.builtin.objectives.itc import ACCURACIES, ITC
 from renaissance.builtin.objectives.itm import ITM
@@ -311,6 +312,69 @@ def test_it_starts_from_the_size_and_scale_of_the_pretrained_model(
     # A loss of the other kind starts as usual.
     other = pretrained(text, image, loss="softmax" if family == "siglip" else "sigmoid")
     assert float(other.log_scale.exp()) == pytest.approx(LOSSES[other.loss].scale)
+
+
+def towers_and_objective(folder: Path, **values: Any) -> tuple[Any, Any, ITC]:
+    """Return the towers of a checkpoint, and an objective of them."""
+    options = {"checkpoint": str(folder)}
+    text = HFTextEncoder(HFTextEncoder.Options(**options), context(**values)).eval()
+    image = HFImageEncoder(HFImageEncoder.Options(**options), context(**values)).eval()
+    sizes = ModelSizes(text.hidden_size, image.hidden_size, HIDDEN, HIDDEN)
+    given = ObjectiveContext(
+        sizes,
+        None,  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        text_summary=text.text_summary,
+        image_summary=image.image_summary,
+        text_contrast=text.contrast,
+        image_contrast=image.contrast,
+    )
+    return text, image, ITC(ITC.Options(), given).eval()
+
+
+def whole_texts(family: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return texts that end as the text part of a tiny model wants them to."""
+    end = 2 if family == "metaclip_2" else 59
+    input_ids = torch.tensor([[9, 7, 8, 5, end], [6, 9, end, 1, 1], [7, 5, 8, end, 1]])
+    return input_ids, input_ids != 1
+
+
+@pytest.mark.parametrize("family", sorted(LINEAR_FAMILIES))
+@torch.no_grad()
+def test_towers_of_one_model_compare_as_it_does(family: str, tmp_path: Path) -> None:
+    model = save(tmp_path, make_whole(family))
+    text, image, objective = towers_and_objective(tmp_path)
+    input_ids, mask = whole_texts(family)
+    found = objective.similarity(text.encode_text(input_ids, mask), image.encode_image(images()))
+    expected = model(
+        input_ids=input_ids, attention_mask=mask.long(), pixel_values=images()
+    ).logits_per_text
+    scale = objective.log_scale.exp()
+    torch.testing.assert_close(found * scale, expected, atol=1e-5, rtol=1e-5)
+    assert objective.embedding_norm("text") is None
+    norm = objective.embedding_norm("image")
+    assert norm is not None
+    assert norm.weight.requires_grad
+    # Where no weights are read, there are the same parameters.
+    _, _, empty = towers_and_objective(tmp_path, load_weights=False)
+    shapes = {name: tensor.shape for name, tensor in objective.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in empty.state_dict().items()} == shapes
+
+
+@torch.no_grad()
+def test_projections_of_other_models_are_new(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        save(tmp_path / name, make_whole("clip"))
+    text, image, _ = towers_and_objective(tmp_path / "one")
+    objective = pretrained(text.contrast, towers_and_objective(tmp_path / "other")[1].contrast)
+    assert objective.embedding_norm("image") is None
+    other = pretrained(text.contrast, image.contrast, projection_size=8)
+    assert other.embedding_norm("image") is None
+    assert other.image_projection.out_features == 8
+    # SigLIP pools its states in a way of its own before it projects them.
+    save(tmp_path / "siglip", make_whole("siglip"))
+    _, _, objective = towers_and_objective(tmp_path / "siglip")
+    assert objective.embedding_norm("image") is None
 
 
 def test_one_tower_of_a_pretrained_model_gives_its_size_alone() -> None:

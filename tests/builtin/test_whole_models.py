@@ -8,13 +8,18 @@ import pytest
 import torch
 from support.running import metrics, run_here, write_spec
 from support.tiny_models import context, images, save, texts
-from support.whole_models import WHOLE_MODELS, image_states, make_whole, text_states
+from support.whole_models import (
+    WHOLE_MODELS,
+    dual_encoder_of_a_clip,
+    image_states,
+    make_whole,
+    text_states,
+)
 from transformers import (
     CONFIG_MAPPING,
     BlipForConditionalGeneration,
     BridgeTowerForMaskedLM,
     CLIPForImageClassification,
-    CLIPTokenizer,
     PreTrainedModel,
 )
 
@@ -142,16 +147,7 @@ def test_a_checkpoint_without_the_part_says_what_it_was_saved_as(
 
 
 def test_a_dual_encoder_of_both_towers_of_a_clip_trains(tmp_path: Path) -> None:
-    words = ["<|startoftext|>", "<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz"]
-    words += [f"{letter}</w>" for letter in words[2:]]
-    vocabulary = {word: index for index, word in enumerate(words)}
-    CLIPTokenizer(vocab=vocabulary, merges=[]).save_pretrained(tmp_path / "clip")
-    saved(tmp_path / "clip", "clip")
-    folder = f'checkpoint = "{tmp_path}/clip"'
-    settings = [f'model.text_encoder={{type = "hf-text", {folder}}}']
-    settings += [f'model.image_encoder={{type = "hf-image", {folder}}}', "data.image_size=32"]
-    settings += [f'data.tokenizer="{tmp_path}/clip"', "train.max_steps=2"]
-    settings += ['objectives=[{type = "itc"}]', 'model.fusion={type = "none"}']
+    settings = [*dual_encoder_of_a_clip(tmp_path / "clip"), "train.max_steps=2"]
     settings += ["evaluate.every_steps=2"]
     assert run_here(write_spec(tmp_path), tmp_path, *settings) == 0
     (last,) = [line for line in metrics(tmp_path / "tiny") if line["split"] == "validate"]

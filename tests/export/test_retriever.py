@@ -11,6 +11,7 @@ from PIL import Image
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from support.command_line import renaissance
 from support.running import TINY, one_tower_spec, run_here, write_spec
+from support.whole_models import dual_encoder_of_a_clip
 
 from renaissance.inference.loading import load
 
@@ -122,6 +123,27 @@ def test_without_an_image_processor_only_texts_are_embedded(family: str, tmp_pat
     expected = load(run).embed(texts=TEXTS)
     np.testing.assert_allclose(retriever.encode(TEXTS), expected, atol=1e-5)
     assert not (output / "reranker").exists()
+
+
+def test_a_norm_before_the_projection_is_exported(tmp_path: Path) -> None:
+    # In words of letters, texts would be cut.
+    settings = [*dual_encoder_of_a_clip(tmp_path / "clip"), "data.tokenizer=dataset"]
+    settings += ["train.max_steps=1"]
+    run_here(write_spec(tmp_path), tmp_path, *settings)
+    run, output = tmp_path / "tiny", tmp_path / "out"
+    arguments = ("export", str(run), "--to", "sentence-transformers", "--output", str(output))
+    finished = renaissance(*arguments)
+    assert (finished.code, finished.err) == (0, "")
+    assert "images: differ by at most" in finished.out
+    model, retriever = load(run), SentenceTransformer(str(output), device="cpu")
+    assert [type(module).__name__ for module in retriever[0].sub_modules["image"]] == [
+        "Transformer",
+        "Pooling",
+        "LayerNorm",
+        "Dense",
+        "Normalize",
+    ]
+    np.testing.assert_allclose(retriever.encode(TEXTS), model.embed(texts=TEXTS), atol=1e-5)
 
 
 def test_models_that_other_modules_cannot_express_are_refused(tmp_path: Path) -> None:

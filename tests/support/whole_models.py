@@ -1,14 +1,15 @@
 """Tiny models of texts and images, and what the library encodes with their parts."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import attrs
 import torch
 import transformers
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AutoModel, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModel, CLIPTokenizer, PreTrainedModel
 
-from support.tiny_models import IMAGE, LAYERS, TEXT
+from support.tiny_models import IMAGE, LAYERS, TEXT, save
 
 SPECIAL = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
 TEXT_PART = {"hidden_size": 16, **LAYERS, **TEXT, **SPECIAL}
@@ -107,6 +108,24 @@ def make_whole(family: str) -> PreTrainedModel:
         parts["vision_config"] = {"model_type": "vit", **IMAGE_PART}
     torch.manual_seed(0)
     return AutoModel.from_config(CONFIG_MAPPING[family](**parts, **made.other))
+
+
+def dual_encoder_of_a_clip(folder: Path) -> list[str]:
+    """Write a tiny CLIP with a tokenizer, and return settings of a run with both its towers."""
+    words = ["<|startoftext|>", "<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz"]
+    words += [f"{letter}</w>" for letter in words[2:]]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    CLIPTokenizer(vocab=vocabulary, merges=[]).save_pretrained(folder)
+    save(folder, make_whole("clip"))
+    checkpoint = f'checkpoint = "{folder}"'
+    return [
+        f'model.text_encoder={{type = "hf-text", {checkpoint}}}',
+        f'model.image_encoder={{type = "hf-image", {checkpoint}}}',
+        'model.fusion={type = "none"}',
+        'objectives=[{type = "itc"}]',
+        f'data.tokenizer="{folder}"',
+        "data.image_size=32",
+    ]
 
 
 def text_states(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from renaissance import (
     ObjectiveBatch,
     ObjectiveContext,
     ObjectiveOutput,
+    PretrainedContrast,
     SpecError,
     SplitEvaluator,
     Tokens,
@@ -93,6 +94,10 @@ class ITC(Objective):
         self.text_projection = nn.Linear(sizes.text, size, bias=False)
         self.image_projection = nn.Linear(sizes.image, size, bias=False)
         self.apply(initialize_linear)
+        self.text_norm: nn.Module = nn.Identity()
+        self.image_norm: nn.Module = nn.Identity()
+        for modality, contrast in _comparison(context, size).items():
+            self._take(modality, contrast)
         self.recall_in_training = options.recall_in_training
         self.compares_with = "global batch" if options.candidates == "global" else "all ranks"
         self.loss = options.loss
@@ -124,6 +129,11 @@ class ITC(Objective):
     def embedding_layer(self, modality: Modality) -> nn.Linear:
         """Return the projection of texts or images."""
         return self.text_projection if modality == "text" else self.image_projection
+
+    def embedding_norm(self, modality: Modality) -> nn.LayerNorm | None:
+        """Return the pretrained norm before the projection of texts or images, if there is one."""
+        norm = self.text_norm if modality == "text" else self.image_norm
+        return norm if isinstance(norm, nn.LayerNorm) else None
 
     def similarity(self, text: Tokens, image: Tokens) -> Tensor:
         """Return the cosine of every text and every image, (texts, images), float32, detached."""
@@ -216,10 +226,23 @@ class ITC(Objective):
         return recall(cosines_of(split, self.embed, self.text_projection.out_features), split)
 
     def _text_vectors(self, text: Tokens) -> Tensor:
-        return _project(self.text_projection, summarize(text, self.text_summary))
+        summaries = summarize(text, self.text_summary)
+        return _project(self.text_norm, self.text_projection, summaries)
 
     def _image_vectors(self, image: Tokens) -> Tensor:
-        return _project(self.image_projection, summarize(image, self.image_summary))
+        summaries = summarize(image, self.image_summary)
+        return _project(self.image_norm, self.image_projection, summaries)
+
+    def _take(self, modality: Modality, contrast: PretrainedContrast) -> None:
+        """Project as the pretrained model does, with its weights if they were read."""
+        projection = self.embedding_layer(modality)
+        norm: nn.Module = nn.Identity()
+        if contrast.norm_eps is not None:
+            norm = nn.LayerNorm(projection.in_features, eps=contrast.norm_eps)
+            self.add_module(f"{modality}_norm", norm)
+        weights = contrast.weights
+        if weights and weights["projection.weight"].shape == projection.weight.shape:
+            nn.ModuleDict({"projection": projection, "norm": norm}).load_state_dict(weights)
 
 
 def _pretrained_size(context: ObjectiveContext) -> int:
@@ -250,10 +273,19 @@ def _start(loss: LossName, context: ObjectiveContext) -> ContrastiveLoss:
     return attrs.evolve(start, scale=min(text.scale, start.max_scale), bias=text.bias)
 
 
-def _project(projection: nn.Linear, summaries: Tensor) -> Tensor:
+def _comparison(context: ObjectiveContext, size: int) -> Mapping[Modality, PretrainedContrast]:
+    """Return how the one pretrained model of both encoders compares vectors of a size, if so."""
+    text, image = context.text_contrast, context.image_contrast
+    if text is None or image is None or text.checkpoint is None:
+        return {}
+    is_one = text.checkpoint == image.checkpoint and text.projection_size == size
+    return {"text": text, "image": image} if is_one else {}
+
+
+def _project(norm: nn.Module, projection: nn.Linear, summaries: Tensor) -> Tensor:
     """Project the summary of each row to a unit vector, (rows, projection)."""
     with _full_precision(summaries):
-        return F.normalize(projection(summaries.float()), dim=-1)
+        return F.normalize(projection(norm(summaries.float())), dim=-1)
 
 
 def _full_precision(tensor: Tensor) -> AbstractContextManager[object]:

@@ -182,7 +182,7 @@ def load_text_model(
     check_text_size(where, model, context)
     states = dry_run(where, model, "text", context, found.mask_form)
     _freeze_unused(where, model, states, missing, whole)
-    contrast = contrast_of(whole, _weights(options, context))
+    contrast = contrast_of(whole, "text", _source(options), context.load_weights)
     return LoadedModel(model, states.shape[-1], found.mask_form, found.is_causal, contrast=contrast)
 
 
@@ -231,15 +231,17 @@ def load_image_model(
         hidden_size,
         image_form=image_form(model),
         image_summary=summary,
-        contrast=contrast_of(whole, _weights(options, context)),
+        contrast=contrast_of(whole, "image", _source(options), context.load_weights),
     )
 
 
-def _weights(options: PretrainedOptions, context: EncoderContext) -> str | None:
-    """Return the checkpoint whose weights are read; None if none are."""
-    if options.has_random_weights or not context.load_weights:
+def _source(options: PretrainedOptions) -> str | None:
+    """Return the checkpoint that weights come from; None if they are random."""
+    if options.has_random_weights or options.checkpoint is None:
         return None
-    return options.checkpoint
+    # As a run records it, so that both encoders name it alike.
+    is_folder = is_local(options.checkpoint)
+    return str(Path(options.checkpoint).absolute()) if is_folder else options.checkpoint
 
 
 def enable_checkpointing(model: PreTrainedModel) -> None:
