@@ -50,13 +50,12 @@ def check_run(spec: RunSpec, num_ranks: int, cluster: ClusterOptions | None = No
     parameter_groups(parts.network, parts.spec.optimizer)
     for monitor in parts.spec.monitors:
         monitor.build()
+    enable_gradient_checkpointing(parts)
     # First, since a checkpoint that does not fit is an error.
     weights = _weights_lines(parts, read_probe(parts))
     costs = estimate_run(parts)
     if costs is not None:
         check_memory(spec, costs.memory)
-    # It would change the estimate, which is that of a run without.
-    enable_gradient_checkpointing(parts)
     _print_parts(parts, costs)
     needs = cache_needs(parts)
     data = _data_lines(parts)

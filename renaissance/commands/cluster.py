@@ -2,7 +2,7 @@
 
 import attrs
 
-from renaissance.engine.estimate import Estimate, training_flops
+from renaissance.engine.estimate import Estimate, recomputed_flops, training_flops
 from renaissance.engine.run_parts import RunParts
 from renaissance.engine.scaling import Cluster, step_time
 from renaissance.spec.sections import RunSpec
@@ -45,6 +45,7 @@ def cluster_lines(
     cluster = Cluster(
         options.nodes, options.gpus, speed, GBIT * options.link, GBIT * options.network
     )
+    flops += recomputed_flops(parts, costs.flops)
     plan = parts.plan
     samples = plan.micro_batch_size * plan.grad_accum_steps
     time = step_time(cluster, flops * samples, plan.grad_accum_steps, costs.memory.gradients)

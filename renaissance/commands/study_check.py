@@ -12,6 +12,7 @@ from renaissance.contracts.objective import overrides
 from renaissance.engine.estimate import part_sizes, training_flops
 from renaissance.engine.optim import parameter_groups
 from renaissance.engine.run_parts import RunParts
+from renaissance.engine.starting import enable_gradient_checkpointing
 from renaissance.errors import RenaissanceError, SpecError
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.sections import RunSpec
@@ -124,6 +125,7 @@ def _check(spec: RunSpec) -> _Checked:
         for part in parts.network.model.parts().values():
             if isinstance(part, Encoder):
                 part.check_weights()
+    enable_gradient_checkpointing(parts)
     objectives = parts.network.named_objectives()
     metrics = {"loss", *(f"{name}/loss" for name in objectives)}
     for name, objective in objectives.items():

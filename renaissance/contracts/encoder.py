@@ -180,8 +180,12 @@ class Encoder(nn.Module, Component, ABC):
         """
         return None
 
-    def enable_gradient_checkpointing(self) -> None:
+    def enable_gradient_checkpointing(self, every_n_layers: int = 1) -> None:
         """Recompute activations in the backward pass.
+
+        Args:
+            every_n_layers: 1 for those of all layers, 2 for those of every second one, and so on.
+                What is not made of layers recomputes all or nothing.
 
         Raises:
             ValueError: If the encoder cannot.

@@ -88,8 +88,12 @@ class Fusion(nn.Module, Component, ABC):
         """
         return self.fuse(text.take(text_rows), image.take(image_rows), uses)
 
-    def enable_gradient_checkpointing(self) -> None:
+    def enable_gradient_checkpointing(self, every_n_layers: int = 1) -> None:
         """Recompute activations in the backward pass.
+
+        Args:
+            every_n_layers: 1 for those of all layers, 2 for those of every second one, and so on.
+                What is not made of layers recomputes all or nothing.
 
         Raises:
             ValueError: If the fusion cannot.

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from renaissance.contracts.encoder import Encoder
+from renaissance.contracts.fusion import Fusion
 from renaissance.data.collate import MicroBatch
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_parts import RunParts
@@ -119,13 +120,25 @@ def estimate(parts: RunParts, batch: MicroBatch, states_per_parameter: int) -> E
 
 
 def training_flops(network: MultiObjective, flops: Mapping[str, int]) -> int:
-    """Return the operations of a forward and a backward pass, per sample.
+    """Return the operations of a forward and a backward pass, per sample, nothing recomputed.
 
     Args:
         network: The network.
         flops: Those of a forward pass, by part of the network.
     """
     return sum(flops[name] * _num_passes(part) for name, part in _parts(network).items())
+
+
+def recomputed_flops(parts: RunParts, flops: Mapping[str, int]) -> int:
+    """Return the operations that `train.gradient_checkpointing` adds to these, per sample."""
+    share = {"none": 0.0, "half": 0.5, "all": 1.0}[parts.spec.train.gradient_checkpointing]
+    recomputing = {
+        name: part
+        for name, part in _parts(parts.network).items()
+        if isinstance(part, Encoder | Fusion)
+    }
+    # What is frozen keeps no activations in the first place.
+    return int(share * sum(flops[n] for n, part in recomputing.items() if _num_passes(part) == 3))
 
 
 def _num_passes(part: nn.Module) -> int:
@@ -142,7 +155,11 @@ def _parts(network: MultiObjective) -> dict[str, nn.Module]:
 
 
 def _saved_bytes(network: MultiObjective, batch: MicroBatch) -> int:
-    """Run forward; return the size of what is saved for backward, without the parameters."""
+    """Run forward; return the size of what is saved for backward, without the parameters.
+
+    Of layers that are recomputed, that is their input. What one of them computes again is not
+    counted, but all gradients are: they are not all there before the last layer is recomputed.
+    """
     parameters = {p.untyped_storage()._cdata for p in network.parameters()}
     # By storage: views of one tensor, and tensors saved twice, take memory once.
     sizes: dict[int, int] = {}

@@ -44,12 +44,13 @@ def enable_gradient_checkpointing(parts: RunParts) -> None:
     Raises:
         SpecError: If an encoder or the fusion does not support it.
     """
-    if not parts.spec.train.gradient_checkpointing:
+    every_n_layers = {"none": 0, "all": 1, "half": 2}[parts.spec.train.gradient_checkpointing]
+    if not every_n_layers:
         return
     for name, part in parts.network.model.parts().items():
         if isinstance(part, Encoder | Fusion):
             try:
-                part.enable_gradient_checkpointing()
+                part.enable_gradient_checkpointing(every_n_layers)
             except ValueError as error:
                 raise SpecError(f"train.gradient_checkpointing: model.{name}: {error}") from error
 
@@ -70,7 +71,8 @@ def check_memory(spec: RunSpec, memory: Memory) -> None:
         raise SpecError(
             f"train.micro_batch_size: a rank would take about {memory.total / 2**30:,.0f} GiB, far "
             f"more than the {available / 2**30:,.0f} GiB that it could have; lower it (and "
-            "train.global_batch_size, or add accumulation steps)"
+            "train.global_batch_size, or add accumulation steps), or recompute activations "
+            "(train.gradient_checkpointing)"
         )
 
 

@@ -77,8 +77,8 @@ def _train(spec: RunSpec, kept: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
         ranks.on_all_ranks(lambda: _initialize(network, init_from, spec) if ranks.is_main else None)
     probe = ranks.on_all_ranks(lambda: read_probe(parts))
     check_agreement(parts, probe, plugins, ranks)
-    ranks.on_all_ranks(lambda: check_rank_memory(parts, probe) if ranks.is_main else None)
     enable_gradient_checkpointing(parts)
+    ranks.on_all_ranks(lambda: check_rank_memory(parts, probe) if ranks.is_main else None)
     with autocast(parts.spec.train.precision, ranks.device):
         unused = freeze_unused_parameters(network, probe, ranks)
     optimizer = make_optimizer(network, spec.optimizer)

@@ -265,8 +265,10 @@ class TrainSection:
     gradient_clip: float | None = option(
         None, help="Norm that gradients are clipped to.", validator=positive
     )
-    gradient_checkpointing: bool = option(
-        False, help="Recompute activations in backward: less memory, more time."
+    gradient_checkpointing: Literal["none", "half", "all"] = option(
+        "none",
+        help="Layers of encoders and fusion whose activations are recomputed in backward, for less "
+        "memory and more time: none, every second one (half), or all.",
     )
     compile: bool = option(
         False, help="Compile the layers of encoders and fusion with torch.compile."

@@ -410,6 +410,20 @@ def test_gradient_checkpointing_changes_no_number(fusion_class):
 
 
 @each_fusion
+@pytest.mark.parametrize(("every_n_layers", "recomputed"), [(1, [0, 1, 2]), (2, [0, 2])])
+def test_every_nth_layer_is_recomputed(fusion_class, every_n_layers, recomputed):
+    fusion = make(fusion_class, num_layers=3).train()
+    fusion.enable_gradient_checkpointing(every_n_layers)
+    calls: list[int] = []
+    for index, layer in enumerate(fusion.layers):
+        layer.register_forward_pre_hook(lambda *_, index=index: calls.append(index))
+    results = fusion.fuse(*make_pairs(), [FusedUse(4, "all", "first")])
+    assert calls == [0, 1, 2]
+    torch.cat([t.hidden_states.flatten() for t in results[0]]).square().sum().backward()
+    assert sorted(calls[3:]) == recomputed
+
+
+@each_fusion
 def test_gradients_reach_every_parameter(fusion_class):
     fusion = make(fusion_class).train()
     text, image = fusion(*make_pairs())

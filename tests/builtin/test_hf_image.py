@@ -144,21 +144,23 @@ def test_every_trained_parameter_gets_a_gradient(family, tmp_path):
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f not in NO_CHECKPOINTING])
 def test_gradient_checkpointing_changes_no_number(family, tmp_path):
     save_model(tmp_path, family)
-    results = []
-    for checkpointing in (False, True):
+    results, num_recomputed = [], []
+    for every_n_layers in (None, 2, 1):
         encoder = load(tmp_path, without_dropout(family)).train()
-        if checkpointing:
-            encoder.enable_gradient_checkpointing()
+        if every_n_layers:
+            encoder.enable_gradient_checkpointing(every_n_layers)
         calls = count_linear_calls(encoder)
         states = encoder.encode_image(images()).hidden_states
         num_forward = len(calls)
         states.square().sum().backward()
-        assert (len(calls) > num_forward) == checkpointing
+        num_recomputed.append(len(calls) - num_forward)
         gradients = [p.grad for p in encoder.parameters() if p.requires_grad]
         results.append([states.detach(), *gradients])
     assert len(results[0]) > 10
-    for plain, recomputed in zip(*results, strict=True):
-        torch.testing.assert_close(recomputed, plain)
+    assert 0 == num_recomputed[0] < num_recomputed[1] < num_recomputed[2]
+    for plain, half, whole in zip(*results, strict=True):
+        torch.testing.assert_close(half, plain)
+        torch.testing.assert_close(whole, plain)
 
 
 @pytest.mark.parametrize("family", NO_CHECKPOINTING)

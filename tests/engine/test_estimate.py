@@ -8,8 +8,9 @@ from support.running import TINY, one_tower_spec, write_spec
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from renaissance.engine.estimate import estimate, training_flops
+from renaissance.engine.estimate import estimate, recomputed_flops, training_flops
 from renaissance.engine.run_parts import RunParts, build
+from renaissance.engine.starting import enable_gradient_checkpointing
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
 
@@ -17,10 +18,10 @@ from renaissance.spec.read import load_spec
 HARD = "objectives=[{type='itc'}, {type='itm', negatives='hard'}, {type='mlm'}]"
 
 
-def build_on_meta(spec: Path) -> RunParts:
+def build_on_meta(spec: Path, *settings: str) -> RunParts:
     plugins = load_plugins()
     with torch.device("meta"):
-        return build(load_spec([str(spec), HARD], plugins), 1, load_weights=False)
+        return build(load_spec([str(spec), HARD, *settings], plugins), 1, load_weights=False)
 
 
 @pytest.mark.parametrize("text", [TINY, one_tower_spec()], ids=["two-tower", "one-tower"])
@@ -78,3 +79,46 @@ def test_what_is_frozen_saves_the_operations_that_a_backward_pass_skips(
     saved = counted(*settings) / counted()
     assert saved < 0.85
     assert estimated(*settings) / estimated() == pytest.approx(saved, rel=0.05)
+
+
+def test_a_recomputed_layer_keeps_its_input_alone(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path)
+
+    def activations(recomputed: str, image_layers: int, fusion_layers: int = 2) -> int:
+        layers = f"model.image_encoder.config.num_hidden_layers={image_layers}"
+        settings = (layers, f"model.fusion.num_layers={fusion_layers}")
+        parts = build_on_meta(spec, f"train.gradient_checkpointing={recomputed}", *settings)
+        enable_gradient_checkpointing(parts)
+        batch = parts.train[[(0, index) for index in range(8)]]
+        with torch.device("meta"):
+            return estimate(parts, batch, 2).memory.activations
+
+    parts = build_on_meta(spec)
+    num_images = len(parts.train[[(0, index) for index in range(8)]].pixel_values)
+    # Of 2 x 2 patches and a class token, 16 units wide.
+    states = num_images * 5 * 16 * 4
+    assert activations("all", 5) - activations("all", 4) == states
+    plain = activations("none", 5) - activations("none", 4)
+    assert plain > 8 * states
+    # Of two layers more, one is recomputed.
+    assert activations("half", 6) - activations("half", 4) == plain + states
+    # Of a fusion layer, the states of both streams: of all image tokens of 8 pairs with masked
+    # words and 16 to be matched, and of some text tokens.
+    added = activations("all", 1, fusion_layers=3) - activations("all", 1)
+    num_text_tokens, rest = divmod(added - 24 * 5 * 16 * 4, 16 * 4)
+    assert rest == 0
+    assert 24 < num_text_tokens <= 24 * 24
+
+
+def test_recomputing_adds_a_forward_pass_of_what_is_trained(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path)
+
+    def added(recomputed: str) -> int:
+        parts = build_on_meta(
+            spec, f"train.gradient_checkpointing={recomputed}", "model.image_encoder.frozen=true"
+        )
+        return recomputed_flops(parts, flops)
+
+    flops = dict.fromkeys(("text_encoder", "image_encoder", "fusion", "pooler"), 1000)
+    flops |= {f"objective {name}": 1000 for name in ("itc", "itm", "mlm")}
+    assert [added(value) for value in ("none", "half", "all")] == [0, 1000, 2000]

@@ -243,6 +243,10 @@ def test_a_batch_beyond_all_bounds_is_reported_at_once(plugins: Plugins) -> None
             "whether the lowest or the highest value is the best: 'min' or 'max'",
         ),
         (
+            "train.gradient_checkpointing=true",
+            'train.gradient_checkpointing: got true, expected "none" | "half" | "all"',
+        ),
+        (
             "train.max_step=5",
             "train.max_step: unknown key; known: max_steps, max_epochs, global_batch_size, "
             "micro_batch_size, patience, precision, tf32, residual, ema, gradient_clip, "

@@ -188,11 +188,12 @@ def test_gradient_clip_bounds_the_update(tmp_path: Path) -> None:
 
 def test_gradient_checkpointing_changes_no_weight(tmp_path: Path) -> None:
     spec = write_spec(tmp_path)
-    run_here(spec, tmp_path / "plain")
-    run_here(spec, tmp_path / "checkpointed", "train.gradient_checkpointing=true")
-    plain, checkpointed = (weights(tmp_path / n / "tiny", 10) for n in ("plain", "checkpointed"))
+    for value in ("none", "half", "all"):
+        run_here(spec, tmp_path / value, f"train.gradient_checkpointing={value}")
+    plain, half, whole = (weights(tmp_path / n / "tiny", 10) for n in ("none", "half", "all"))
     for name, tensor in plain.items():
-        torch.testing.assert_close(tensor, checkpointed[name], atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(tensor, half[name], atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(tensor, whole[name], atol=1e-6, rtol=1e-6)
 
 
 def test_evaluation_is_the_same_on_any_number_of_ranks(tmp_path: Path) -> None:

@@ -205,9 +205,9 @@ class HFJointEncoder(Encoder):
         """Check the checkpoint's weight files by their headers and sizes."""
         self._options.check_weights(WHERE)
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Recompute activations in the backward pass."""
-        self.stack.gradient_checkpointing = True
+    def enable_gradient_checkpointing(self, every_n_layers: int = 1) -> None:
+        """Recompute activations of layers in the backward pass."""
+        self.stack.recomputed = range(0, len(self.stack.layers), every_n_layers)
 
     def _check_equal(
         self, family: str, expected: Tensor, modality: Modality, context: EncoderContext

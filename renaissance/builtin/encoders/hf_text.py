@@ -114,6 +114,6 @@ class HFTextEncoder(Encoder):
         """Check the checkpoint's weight files by their headers and sizes."""
         self._options.check_weights("hf-text")
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Recompute activations in the backward pass."""
-        enable_checkpointing(self.model)
+    def enable_gradient_checkpointing(self, every_n_layers: int = 1) -> None:
+        """Recompute activations of layers in the backward pass."""
+        enable_checkpointing(self.model, every_n_layers)

@@ -23,7 +23,13 @@ from renaissance.builtin.fusions.streams import RealTokens, Stream, real_tokens
 
 
 class FusionLayer(nn.Module, ABC):
-    """One layer of a stack: text and image in, text and image out."""
+    """One layer of a stack: text and image in, text and image out.
+
+    Attributes:
+        is_recomputed: Whether its activations are recomputed in the backward pass.
+    """
+
+    is_recomputed = False
 
     @abstractmethod
     def forward(
@@ -55,7 +61,6 @@ class StackedFusion(Fusion):
         self.hidden_size = options.hidden_size
         self.layers = nn.ModuleList(layers)
         self.apply(initialize_linear)
-        self._checkpointing = False
 
     def forward(self, text: Tokens, image: Tokens) -> tuple[Tokens, Tokens]:
         """Run all layers, each on all tokens."""
@@ -124,9 +129,10 @@ class StackedFusion(Fusion):
             Stream(image.hidden_states, image.bias(dtype)),
         )
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Keep only each layer's input for the backward pass, and recompute the rest there."""
-        self._checkpointing = True
+    def enable_gradient_checkpointing(self, every_n_layers: int = 1) -> None:
+        """Keep only the layers' input for the backward pass, and recompute the rest there."""
+        for layer in self.layers[::every_n_layers]:
+            layer.is_recomputed = True  # type: ignore[assignment]
 
     def _run_whole(self, layer: nn.Module, text: Stream, image: Stream) -> tuple[Stream, Stream]:
         states = cast(tuple[Tensor, Tensor], self._run(layer, text, image, "all", "all"))
@@ -135,12 +141,17 @@ class StackedFusion(Fusion):
     def _run(
         self, layer: nn.Module, text: Stream, image: Stream, text_use: TokenUse, image_use: TokenUse
     ) -> tuple[Tensor | None, Tensor | None]:
-        arguments = (text, image, text_use, image_use)
-        states: tuple[Tensor | None, Tensor | None]
-        if self._checkpointing and torch.is_grad_enabled():
-            states = checkpoint(layer, *arguments, use_reentrant=False)
-        else:
-            states = layer(*arguments)
+        def run(text_states: Tensor, image_states: Tensor) -> tuple[Tensor | None, Tensor | None]:
+            streams = text._replace(states=text_states), image._replace(states=image_states)
+            states: tuple[Tensor | None, Tensor | None] = layer(*streams, text_use, image_use)
+            return states
+
+        if not (layer.is_recomputed and torch.is_grad_enabled()):
+            return run(text.states, image.states)
+        # Tensors are arguments, so that autograd knows of them as saved.
+        states: tuple[Tensor | None, Tensor | None] = checkpoint(
+            run, text.states, image.states, use_reentrant=False
+        )
         return states
 
 

@@ -37,6 +37,7 @@ class JointStack(nn.Module):
 
     Attributes:
         window: Local attention of some layers between text tokens; None if there is none.
+        recomputed: Indices of layers whose activations are recomputed in the backward pass.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class JointStack(nn.Module):
         self.image_bias = image_bias
         self.rotary = rotary
         self.window: Window | None = None
-        self.gradient_checkpointing = False
+        self.recomputed = range(0)
 
     def forward(self, tokens: Tokens) -> Tokens:
         """Run the stack; every layer gets the mask, if there is one."""
@@ -60,7 +61,7 @@ class JointStack(nn.Module):
         masks, angles = self._masks(tokens), self._angles(tokens)
         for index in range(len(self.layers)):
             arguments = (index, states, masks[index], angles[index])
-            if self.gradient_checkpointing and self.training:
+            if index in self.recomputed and self.training:
                 states = checkpoint(self._run_layer, *arguments, use_reentrant=False)
             else:
                 states = self._run_layer(*arguments)

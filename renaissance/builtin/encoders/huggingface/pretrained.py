@@ -244,21 +244,27 @@ def _source(options: PretrainedOptions) -> str | None:
     return str(Path(options.checkpoint).absolute()) if is_folder else options.checkpoint
 
 
-def enable_checkpointing(model: PreTrainedModel) -> None:
-    """Recompute the activations of each layer in the backward pass.
+def enable_checkpointing(model: PreTrainedModel, every_n_layers: int) -> None:
+    """Recompute the activations of every n-th layer in the backward pass.
 
     Raises:
         ValueError: If the family does not support it.
     """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
     if not model.supports_gradient_checkpointing:
         raise ValueError(
             f"{model.config.model_type!r} models have no gradient checkpointing; set "
-            "train.gradient_checkpointing = false"
+            'train.gradient_checkpointing = "none"'
         )
     # The library renamed this method within version 5.
     name = "activation_checkpointing_enable"
     enable = getattr(model, name, None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    # Not the library's own every_n_layers, which its older versions lack.
+    for index, layer in enumerate(layers):
+        layer.gradient_checkpointing = index % every_n_layers == 0
 
 
 def _freeze_unused(
