@@ -3,13 +3,14 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import SupportsFloat
 
 from renaissance.contracts.monitor import Evaluation, RunInfo, StepReport
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.distributed import Ranks
-from renaissance.engine.evaluate import evaluate
+from renaissance.engine.evaluate import SplitResult, evaluate
 from renaissance.engine.memory import peak_memory
 from renaissance.engine.messages import say
 from renaissance.engine.metrics import MetricBook
@@ -18,9 +19,12 @@ from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts
 from renaissance.engine.saving import Saving, tried
 from renaissance.engine.signals import StopRequest
-from renaissance.engine.watch import StepWatch
+from renaissance.engine.watch import Pulse, StepWatch
 from renaissance.engine.window import gather_window, restore_window
 from renaissance.errors import DataError, SpecError
+
+# Bytes per second at which a checkpoint is written at least.
+SLOWEST_STORAGE = 10_000_000
 
 
 class AfterStep:
@@ -52,7 +56,6 @@ class AfterStep:
         self.gives_up = False
         self._without_targets: set[str] = set()
         self.saving = saving
-        # Of a step and what is due after it, but not of evaluations and of waiting for the disk.
         self.watch = StepWatch(parts.spec.train.step_timeout)
         self._begin_window()
 
@@ -88,8 +91,7 @@ class AfterStep:
         self.saving.begin(state)
         is_last = state.step == self.parts.total_steps
         if evaluate_now:
-            with self.watch.paused():
-                self._evaluate(state, request.is_made)
+            self._evaluate(state, request.is_made)
         if evaluate_now or is_last:
             self._settle()
         if is_last and not self.saving.is_saved(state.step):
@@ -97,9 +99,30 @@ class AfterStep:
             self._settle(must=True)
         self._begin_window()
 
+    def close(self) -> None:
+        """Wait for the checkpoint that this rank is writing; the other ranks may be gone."""
+        with self._writing() as pulse:
+            self.saving.finish_writing()
+            pulse.rest()
+            self.saving.close()
+
     def _settle(self, must: bool = False) -> None:
-        with self.watch.paused():
-            self.saving.settle(must)
+        with self._writing() as pulse:
+            self.saving.end(must)
+            # Observers may take any time.
+            pulse.rest()
+            self.saving.settle()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Pulse]:
+        """Watch a checkpoint that is awaited: its storage may be gone."""
+        fault = "the checkpoint has not been written"
+        # Parameters, and about as much of an optimizer's state as AdamW has.
+        num_bytes = 3 * sum(p.nbytes for p in self.parts.network.parameters())
+        with self.watch.going_on(fault, "checkpoint", num_bytes / SLOWEST_STORAGE) as pulse:
+            if not self.saving.is_under_way:
+                pulse.rest()
+            yield pulse
 
     def is_due(self, step: int) -> bool:
         """Return whether a step is logged, evaluated or saved."""
@@ -197,10 +220,20 @@ class AfterStep:
         """Evaluate a step; mark its checkpoint, if it is saved, if it is the best so far."""
         validate = self.parts.require_validate()
         network = self.parts.network
-        with network.averaged():
-            result = evaluate(network, validate, self.spec, self.ranks, is_stopping=is_stopping)
+        fault = f"the evaluation of step {state.step} has not gone on"
+        # At rest from the end of `evaluate` on.
+        with self.watch.going_on(fault) as pulse:
+            with network.averaged():
+                result = evaluate(
+                    network, validate, self.spec, self.ranks, is_stopping=is_stopping, pulse=pulse
+                )
+            self._take(state, result)
+
+    def _take(self, state: TrainState, result: SplitResult) -> None:
+        """Take what an evaluation has found: log it, and mark the best."""
         self.last_evaluation = result.metrics
-        self.saving.end()
+        with self._writing():
+            self.saving.end()
         is_saved = self.saving.is_saved(state.step)
         best_before = state.best
         improved = self._is_best(state, result.metrics)

@@ -21,6 +21,7 @@ from renaissance.engine.panel_images import PanelImages
 from renaissance.engine.precision import autocast
 from renaissance.engine.predictions import Prediction, predictions_of
 from renaissance.engine.progress import progress
+from renaissance.engine.watch import Pulse
 from renaissance.engine.whole_split import STOPPED, WholeSplit
 from renaissance.errors import DataError
 from renaissance.spec.sections import ResolvedSpec
@@ -81,6 +82,7 @@ def evaluate(
     is_final: bool = False,
     predict: bool = False,
     is_stopping: Callable[[], bool] = lambda: False,
+    pulse: Pulse | None = None,
 ) -> SplitResult:
     """Evaluate; every rank must call it, and every rank gets the same figures.
 
@@ -93,6 +95,7 @@ def evaluate(
         predict: Collect predictions.
         is_stopping: Asked between micro-batches, and while metrics of the whole split are
             computed: whether to give up.
+        pulse: Beats with each of these, and rests where ranks wait for each other.
 
     Raises:
         DataError: If more records cannot be read than `data.max_bad_samples` allows.
@@ -101,12 +104,15 @@ def evaluate(
     was_training = network.training
     network.eval()
     book = MetricBook(network.learning_objectives(), spec.loss_weights, ranks.device)
+    pulse = pulse or Pulse()
 
     def run() -> _Outputs | None:
         try:
-            return _run(network, collator, spec, ranks, book, predict, is_final, is_stopping)
+            return _run(network, collator, spec, ranks, book, predict, is_final, is_stopping, pulse)
         except StoppedWaitingError:
             return None
+        finally:
+            pulse.rest()
 
     # Ranks have different samples, so one may fail alone.
     outputs = ranks.on_all_ranks(run)
@@ -117,7 +123,7 @@ def evaluate(
     num_bad = _count_bad_samples(outputs.bad_samples, spec.data.max_bad_samples, ranks)
     try:
         metrics = book.compute() | _split_metrics(
-            network, collator, spec, ranks, is_final, is_stopping
+            network, collator, spec, ranks, is_final, is_stopping, pulse
         )
     finally:
         network.train(was_training)
@@ -142,6 +148,7 @@ def _run(
     predict: bool,
     is_final: bool,
     is_stopping: Callable[[], bool],
+    pulse: Pulse,
 ) -> _Outputs:
     """Run this rank's share of the split, and add it to the metrics."""
     order = evaluation_order(
@@ -174,6 +181,7 @@ def _run(
             if ranks.is_main:
                 panel.add(batch, outputs)
             advance(len(keys))
+            pulse.beat()
     return collected
 
 
@@ -219,11 +227,12 @@ def _split_metrics(
     ranks: Ranks,
     is_final: bool,
     is_stopping: Callable[[], bool],
+    pulse: Pulse,
 ) -> dict[str, float]:
     """Return the metrics that objectives compute over the whole split."""
     metrics: dict[str, float] = {}
     for name, objective in network.named_objectives().items():
-        split = WholeSplit(network, collator, name, spec, ranks, is_final, is_stopping)
+        split = WholeSplit(network, collator, name, spec, ranks, is_final, is_stopping, pulse)
         values = split.metrics(objective)
         metrics |= {f"{name}/{metric}": value for metric, value in values.items()}
     return metrics

@@ -85,11 +85,10 @@ class Loop:
         with (
             StopRequest() as request,
             closing(self._micro_batches(request)) as micro_batches,
-            self.after_step.watch as watch,
         ):
             self._lay_out_buckets()
             while self.state.step < self.parts.total_steps and not self.after_step.gives_up:
-                with watch.step(self.state.step + 1):
+                with self.after_step.watch.step(self.state.step + 1):
                     stop = self._iterate(micro_batches, request)
                 if stop:
                     return stop

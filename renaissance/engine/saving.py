@@ -62,6 +62,11 @@ class Saving:
         """Whether a checkpoint that this rank has been writing is there, or has failed."""
         return self._writing is not None and self._writing.done()
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether this rank writes a checkpoint, or has written one that is not settled."""
+        return self._writing is not None
+
     def is_saved(self, step: int) -> bool:
         """Return whether a step is the last one with a checkpoint, or the first of the run."""
         return step == self._saved_step
@@ -119,9 +124,13 @@ class Saving:
             self.prune()
             self.report(step)
 
+    def finish_writing(self) -> None:
+        """Wait for the checkpoint that this rank is writing, and write no other."""
+        self._thread.shutdown()
+
     def close(self) -> None:
         """Wait for the checkpoint that this rank is writing; the other ranks may be gone."""
-        self._thread.shutdown()
+        self.finish_writing()
         if self._writing is None or self._saving is None:
             return
         try:

@@ -182,18 +182,19 @@ def _loop(
     after_step = AfterStep(parts, ranks, info, observers, saving)
     reason = "failed"
     stopped_by = 0
-    try:
-        after_step.resume(state)
-        stopped_by = Loop(parts, ranks, optimizer, scaler, state, after_step).run()
-        reason = f"stopped by {signal.Signals(stopped_by).name}" if stopped_by else "finished"
-    except RenaissanceError as error:
-        error.exit_code = 1  # A run was under way.
-        raise
-    finally:
-        after_step.saving.close()
-        if ranks.is_main:
-            summary = {"step": state.step, "metrics": dict(after_step.last_evaluation)}
-            observers.run_finished(info, reason, summary)
+    with after_step.watch:
+        try:
+            after_step.resume(state)
+            stopped_by = Loop(parts, ranks, optimizer, scaler, state, after_step).run()
+            reason = f"stopped by {signal.Signals(stopped_by).name}" if stopped_by else "finished"
+        except RenaissanceError as error:
+            error.exit_code = 1  # A run was under way.
+            raise
+        finally:
+            after_step.close()
+            if ranks.is_main:
+                summary = {"step": state.step, "metrics": dict(after_step.last_evaluation)}
+                observers.run_finished(info, reason, summary)
     return 128 + stopped_by if stopped_by else 0
 
 

@@ -1,8 +1,9 @@
-"""Ends a rank whose step never ends: a peer is gone without a word, or a call hangs.
+"""Ends a rank whose work never ends: a peer is gone without a word, or a call hangs.
 
 Each rank watches itself, from a thread, and so needs no other rank to be told.
 """
 
+import math
 import os
 import statistics
 import sys
@@ -15,11 +16,14 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import NoReturn
 
+import attrs
+
 from renaissance.engine.distributed import TIMEOUT
 from renaissance.launch import name_of_process, tell_launcher
 
 # Without a train.step_timeout: this many times the median of the last steps, but at least 10
-# minutes, which a storage that is slow for a while may take.
+# minutes, which a storage that is slow for a while may take. So long may a part of an evaluation
+# take in any case.
 MULTIPLE = 50
 LEAST_SECONDS = 600.0
 NUM_STEPS = 100
@@ -29,8 +33,38 @@ NUM_FRAMES = 10
 GRACE_SECONDS = 3.0
 
 
+@attrs.define
+class Pulse:
+    """Work of this rank, which must go on.
+
+    Attributes:
+        fault: What to say if it does not.
+        limit: Seconds that may pass between two beats.
+        thread: How the name of the thread begins that does the work.
+        since: When it last went on; infinite while it waits for other ranks.
+    """
+
+    fault: str = ""
+    limit: float = math.inf
+    thread: str = "MainThread"
+    since: float = math.inf
+
+    def beat(self) -> None:
+        """Say that the work goes on."""
+        self.since = time.monotonic()
+
+    def rest(self) -> None:
+        """Say that other ranks are awaited, until the next beat."""
+        self.since = math.inf
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the work does not go on."""
+        return time.monotonic() - self.since > self.limit
+
+
 class StepWatch:
-    """Ends this process when a training step takes too long.
+    """Ends this process when a training step, or what is due after it, does not go on.
 
     The first step may take as long as the start, since it may compile.
 
@@ -41,8 +75,7 @@ class StepWatch:
     def __init__(self, timeout: float | None) -> None:
         self._timeout = timeout
         self._seconds: deque[float] = deque(maxlen=NUM_STEPS)
-        # The step that is under way, and when it is to be over.
-        self._step: tuple[int, float, float] | None = None
+        self._pulse: Pulse | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
 
@@ -59,22 +92,37 @@ class StepWatch:
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
         """Watch one step, counted from 1, and what is due after it."""
-        self._step = (step, time.monotonic(), self.limit())
-        try:
+        with self._watched(Pulse(f"step {step} has not ended", self.limit())) as pulse:
             yield
-            self._seconds.append(time.monotonic() - self._step[1])
-        finally:
-            self._step = None
+            self._seconds.append(time.monotonic() - pulse.since)
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Do what may take any time; the step's own time begins anew after it."""
-        step, self._step = self._step, None
+    def going_on(
+        self, fault: str, thread: str = "MainThread", more_seconds: float = 0.0
+    ) -> Iterator[Pulse]:
+        """Watch what may take any time as long as it goes on, which whoever does it must say.
+
+        The time of the step that it belongs to begins anew after it.
+
+        Args:
+            fault: What to say if it does not go on.
+            thread: How the name of the thread begins that does it.
+            more_seconds: To add to those that a step, or a slow storage, may take.
+        """
+        limit = max(LEAST_SECONDS, self.limit()) + more_seconds
+        with self._watched(Pulse(fault, limit, thread)) as pulse:
+            yield pulse
+
+    @contextmanager
+    def _watched(self, pulse: Pulse) -> Iterator[Pulse]:
+        outer, self._pulse = self._pulse, pulse
+        pulse.beat()
         try:
-            yield
+            yield pulse
         finally:
-            if step is not None:
-                self._step = (step[0], time.monotonic(), step[2])
+            self._pulse = outer
+            if outer is not None and outer.since < math.inf:
+                outer.beat()
 
     def limit(self) -> float:
         """Return how many seconds the next step may take."""
@@ -86,19 +134,20 @@ class StepWatch:
 
     def _watch(self) -> None:
         while not self._closed.wait(POLL_SECONDS):
-            step = self._step
-            if step is not None and time.monotonic() - step[1] > step[2]:
-                _leave(step[0], step[2])
+            pulse = self._pulse
+            if pulse is not None and pulse.is_late:
+                _leave(pulse)
 
 
-def _leave(step: int, limit: float) -> NoReturn:
-    main = threading.main_thread().ident
-    frame = None if main is None else sys._current_frames().get(main)
+def _leave(pulse: Pulse) -> NoReturn:
+    frames = sys._current_frames()
+    found = [t.ident for t in threading.enumerate() if t.name.startswith(pulse.thread)]
+    frame = next((frames[ident] for ident in found if ident in frames), None)
     stack = "".join(traceback.format_stack(frame)[-NUM_FRAMES:])
     message = (
-        f"{name_of_process()}: step {step} has not ended in {limit:.0f} s; another rank or the "
-        "network may be gone, or the storage hangs. The same command resumes from the last "
-        "checkpoint; if such a step is normal, raise train.step_timeout"
+        f"{name_of_process()}: {pulse.fault} in {pulse.limit:.0f} s; another rank or the network "
+        "may be gone, or the storage hangs. The same command resumes from the last checkpoint; if "
+        "that is normal, raise train.step_timeout"
     )
     print(f"error: {message}\nIt waits here:\n{stack}", file=sys.stderr, end="", flush=True)
     tell_launcher(message)

@@ -19,6 +19,7 @@ from renaissance.engine.encode_rows import encode_rows, encode_samples
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
 from renaissance.engine.progress import progress
+from renaissance.engine.watch import Pulse
 from renaissance.spec.sections import ResolvedSpec
 
 STOPPED = "stopped during an evaluation"
@@ -35,6 +36,7 @@ class WholeSplit:
         ranks: The processes of the run.
         is_final: True in `renaissance evaluate`.
         is_stopping: Asked between any two calls: whether to give up.
+        pulse: Beats with each call, and rests where ranks wait for each other.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class WholeSplit:
         ranks: Ranks,
         is_final: bool,
         is_stopping: Callable[[], bool] = lambda: False,
+        pulse: Pulse | None = None,
     ) -> None:
         self.rank = ranks.rank
         self.world_size = ranks.world_size
@@ -58,6 +61,7 @@ class WholeSplit:
         self._precision = spec.train.precision
         self._ranks = ranks
         self._is_stopping = is_stopping
+        self._pulse = pulse or Pulse()
         self._has_ended = False
 
     def metrics(self, objective: Objective) -> dict[str, float]:
@@ -67,6 +71,7 @@ class WholeSplit:
             StoppedWaitingError: On every rank, if any rank was asked to stop.
             RenaissanceError: On every rank, if the objective raised on any rank.
         """
+        self._pulse.beat()
         try:
             with torch.no_grad():
                 values = objective.evaluate_split(self)
@@ -84,6 +89,7 @@ class WholeSplit:
 
         A rank that stops or fails between two exchanges takes part in just one more.
         """
+        self._pulse.rest()
         stops = isinstance(error, StoppedWaitingError) or self._is_stopping()
         fails = error is not None and not isinstance(error, StoppedWaitingError)
         num_stopped, num_failed = self._ranks.sum([float(stops), float(fails)])
@@ -94,6 +100,7 @@ class WholeSplit:
             raise StoppedWaitingError(STOPPED)
 
     def _go_on(self) -> None:
+        self._pulse.beat()
         if self._is_stopping():
             raise StoppedWaitingError(STOPPED)
 

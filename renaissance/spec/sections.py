@@ -281,7 +281,9 @@ class TrainSection:
         None,
         help="Seconds that a step may take, from waiting for data to the update, before every rank "
         "ends and says what it waits for; if absent, 50 times the median of the last 100 steps, at "
-        "least 600. The first step may take 30 minutes.",
+        "least 600. The first step may take 30 minutes. A micro-batch of an evaluation may take as "
+        "long as a step, but at least 600 seconds, and so may a checkpoint, and a second more for "
+        "each 10 MB.",
         validator=positive,
     )
 
