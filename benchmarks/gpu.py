@@ -40,13 +40,14 @@ from renaissance.data.collate import MicroBatch
 from renaissance.data.loader import MicroBatchLoader
 from renaissance.data.order import TrainingOrder
 from renaissance.data.workers import count_workers
-from renaissance.engine.checkpoint import TrainState, take_snapshot, write_snapshot
+from renaissance.engine.checkpoint import TrainState, take_snapshot
 from renaissance.engine.compiling import layers_of
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.optim import make_optimizer
 from renaissance.engine.precision import autocast
 from renaissance.engine.run_parts import RunParts, build
 from renaissance.engine.unused import freeze_unused_parameters
+from renaissance.engine.writing import write_snapshot
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.batch_plan import BatchPlan
 from renaissance.spec.read import load_spec

@@ -19,9 +19,11 @@ from renaissance.engine.distributed import choose_device
 from renaissance.engine.estimate import Estimate, estimate, part_sizes
 from renaissance.engine.init_from import initialize
 from renaissance.engine.optim import parameter_groups, warmup_steps
+from renaissance.engine.parallelism import Choice, choose_parallel
 from renaissance.engine.resume import resume
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
+from renaissance.engine.sharding import check_sharding
 from renaissance.engine.starting import check_memory, enable_gradient_checkpointing, read_probe
 from renaissance.errors import RenaissanceError, SpecError
 from renaissance.spec.resolve import encoder_for
@@ -54,15 +56,19 @@ def check_run(spec: RunSpec, num_ranks: int, cluster: ClusterOptions | None = No
     # First, since a checkpoint that does not fit is an error.
     weights = _weights_lines(parts, read_probe(parts))
     costs = estimate_run(parts)
-    if costs is not None:
-        check_memory(spec, costs.memory)
+    if parts.spec.train.parallel == "fsdp":
+        check_sharding(parts)
+    num_shards = cluster.gpus if cluster else num_ranks
+    choice = None if costs is None else choose_parallel(parts, costs.memory, num_shards)
+    if choice is not None:
+        check_memory(spec, choice.memory)
     _print_parts(parts, costs)
     needs = cache_needs(parts)
     data = _data_lines(parts)
     data += [] if needs is None else cache_lines(parts, needs, costs)
     data += lost_area_lines(parts.train.reader, parts.spec.data.transform.type)
     times = cluster_lines(spec, parts, costs, cluster) if cluster and costs else []
-    for line in [*data, *_step_lines(parts), *_memory_lines(costs), *times, *weights]:
+    for line in [*data, *_step_lines(parts), *_memory_lines(choice, num_ranks), *times, *weights]:
         print_line(line)
     too_large = () if needs is None else needs.warnings
     if run.is_busy:
@@ -211,18 +217,20 @@ def _warnings(spec: ResolvedSpec) -> list[str]:
     ]
 
 
-def _memory_lines(costs: Estimate | None) -> list[str]:
-    if costs is None:
+def _memory_lines(choice: Choice | None, num_ranks: int) -> list[str]:
+    if choice is None:
         return []
-    memory = costs.memory
 
     def mib(size: int) -> str:
         return f"{size / 2**20:,.1f} MiB"
 
+    memory = choice.memory
+    in_evaluation = f"; in an evaluation, {mib(memory.evaluation)}" if memory.evaluation else ""
     return [
-        f"memory per rank, estimated: {mib(memory.total)} = parameters {mib(memory.parameters)} + "
+        *([f"parallel: {choice.parallel}: {choice.reason}"] if num_ranks > 1 else []),
+        f"memory per rank, estimated: {mib(memory.step)} = parameters {mib(memory.parameters)} + "
         f"gradients {mib(memory.gradients)} + optimizer {mib(memory.optimizer)} + "
-        f"activations {mib(memory.activations)}",
+        f"activations {mib(memory.activations)}{in_evaluation}",
         "operations are those of the forward pass; the backward pass takes about twice as many",
     ]
 

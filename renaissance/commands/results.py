@@ -9,8 +9,8 @@ from pathlib import Path
 import typer
 
 from renaissance.commands.output import print_figures
-from renaissance.engine.checkpoint import model_sha256
 from renaissance.engine.evaluate import SplitResult
+from renaissance.engine.manifest import model_sha256
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.recorded import Changes
 from renaissance.engine.run_folder import RunFolder

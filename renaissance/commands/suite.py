@@ -9,7 +9,7 @@ import typer
 
 from renaissance.commands.output import print_figures
 from renaissance.commands.results import write_record
-from renaissance.engine.checkpoint import model_sha256
+from renaissance.engine.manifest import model_sha256
 from renaissance.engine.run_folder import RunFolder
 from renaissance.errors import SpecError, did_you_mean
 from renaissance.inference.loading import load

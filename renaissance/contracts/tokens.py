@@ -1,7 +1,8 @@
 """Token states, and the vocabulary for how they are used."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Literal
 
 import attrs
@@ -20,6 +21,7 @@ Role = Literal["encoder", "fusion", "head"]
 
 # Kernels of attention read a bias whose rows begin at multiples of so many elements as it is.
 BIAS_ALIGNMENT = 8
+_keeps_autocast = ContextVar("keeps_autocast", default=False)
 
 
 # Not frozen: torch.compile cannot trace how attrs sets the attributes of a frozen class.
@@ -135,9 +137,19 @@ def own_precision(weight: Tensor) -> AbstractContextManager[object]:
     Args:
         weight: One of the module's parameters, other than an embedding table.
     """
-    if weight.dtype == torch.float32:
+    if weight.dtype == torch.float32 or _keeps_autocast.get():
         return nullcontext()
     return torch.autocast(_autocast_device(weight), enabled=False)
+
+
+@contextmanager
+def autocast_kept() -> Iterator[None]:
+    """Let `own_precision` change nothing, as where only some parameters of a module are bf16."""
+    token = _keeps_autocast.set(True)
+    try:
+        yield
+    finally:
+        _keeps_autocast.reset(token)
 
 
 def summarize(tokens: Tokens, summary: Summary) -> Tensor:

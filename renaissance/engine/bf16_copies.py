@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.fusion import Fusion
@@ -102,8 +103,12 @@ class Bf16Copies:
 
 
 def bf16_copies(network: MultiObjective, section: TrainSection) -> Bf16Copies:
-    """Return the copies that `train.precision` and `train.residual` ask for."""
-    has_copies = section.precision == "bf16" and section.residual == "bf16"
+    """Return the copies that `train.precision` and `train.residual` ask for.
+
+    A sharded network needs none: it is gathered in bf16.
+    """
+    is_sharded = isinstance(network, FSDPModule)
+    has_copies = section.precision == "bf16" and section.residual == "bf16" and not is_sharded
     return Bf16Copies(following_modules(network) if has_copies else [])
 
 

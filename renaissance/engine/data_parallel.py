@@ -1,16 +1,21 @@
-"""DistributedDataParallel around the network, for every supported version of torch."""
+"""How ranks share a step: DistributedDataParallel around the network, or the network sharded."""
 
 import inspect
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+
+from renaissance.engine.sharding import is_sharded
 
 
 def wrap(network: nn.Module, world_size: int) -> nn.Module:
-    """Return the network, wrapped where there is more than one rank."""
-    if world_size == 1:
+    """Return the network, wrapped where there is more than one rank and it is not sharded."""
+    if world_size == 1 or is_sharded(network):
         return network
     # Only batch norm has buffers that change, and they must be the same on every rank.
     has_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
@@ -22,8 +27,35 @@ def wrap(network: nn.Module, world_size: int) -> nn.Module:
 
 
 def exchange(module: nn.Module, is_last: bool) -> AbstractContextManager[None]:
-    """Return a context in which backward exchanges gradients only for the last micro-batch."""
+    """Return a context in which backward exchanges gradients only for the last micro-batch.
+
+    A sharded network exchanges those of each micro-batch: to keep them until the last would take as
+    much memory as whole parameters.
+    """
     if isinstance(module, DistributedDataParallel) and not is_last:
         context: AbstractContextManager[None] = module.no_sync()
         return context
     return nullcontext()
+
+
+def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Return the norm of all gradients, the same on every rank."""
+    norms = []
+    for group in _by_kind(parameters):
+        norm = nn.utils.get_total_norm([p.grad for p in group if p.grad is not None])
+        norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+
+
+def clip(parameters: Sequence[nn.Parameter], limit: float, norm: Tensor) -> None:
+    """Scale gradients down, if their norm is above a limit."""
+    for group in _by_kind(parameters):
+        nn.utils.clip_grads_with_norm_(group, limit, norm)
+
+
+def _by_kind(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Return the parameters that are sharded, and the others, which torch does not mix."""
+    groups: list[list[nn.Parameter]] = [[], []]
+    for parameter in parameters:
+        groups[isinstance(parameter, DTensor)].append(parameter)
+    return [group for group in groups if group]

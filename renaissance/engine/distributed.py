@@ -1,5 +1,6 @@
 """The ranks of a run: which one this process is, and what they exchange besides gradients."""
 
+import gc
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +15,7 @@ import torch.distributed as dist
 # that still frees a tensor while the process exits aborts the interpreter.
 if dist.is_available():
     import torch.distributed.nn.functional
+    from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch import Tensor
 
 from renaissance.engine.messages import saying_if_it_takes
@@ -23,6 +25,8 @@ from renaissance.launch import end_with_launcher, launch_of_process, name_of_pro
 TIMEOUT = timedelta(minutes=30)
 # Seconds after which a rank says that it waits for the others to start.
 WAITING = 60.0
+# torch's caches keep meshes as long as the process lives, and meshes keep their groups.
+_meshes: list["DeviceMesh"] = []
 
 T = TypeVar("T")
 
@@ -92,6 +96,24 @@ class Ranks:
     def is_main(self) -> bool:
         """Whether this is rank 0, which writes files and messages."""
         return self.rank == 0
+
+    def mesh_shape(self) -> tuple[int, ...]:
+        """Return (ranks,), or (nodes, ranks per node) on several nodes; every rank must call it."""
+        here = launch_of_process().local_rank
+        local_ranks = [int(text) for text in self.gather_text(str(here))]
+        num_nodes = local_ranks.count(0)
+        size = self.world_size // num_nodes
+        # Nodes with different numbers of ranks are no rectangle.
+        is_even = size > 1 and local_ranks == [*range(size)] * num_nodes
+        return (num_nodes, size) if num_nodes > 1 and is_even else (self.world_size,)
+
+    def mesh(self) -> "DeviceMesh":
+        """Return the ranks as a mesh of `mesh_shape`; every rank must call it."""
+        shape = self.mesh_shape()
+        names = ("nodes", "ranks")[-len(shape) :]
+        mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=names)
+        _meshes.append(mesh)
+        return mesh
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Add up values over all ranks (exact for integers below 2**53)."""
@@ -200,6 +222,11 @@ class Ranks:
     def close(self) -> None:
         """Leave the process group."""
         if dist.is_available() and dist.is_initialized():
+            if _meshes:
+                # What was sharded refers to itself in circles, and to the groups.
+                gc.collect()
+            while _meshes:
+                _meshes.pop()._pg_registry.clear()
             dist.destroy_process_group()
 
 

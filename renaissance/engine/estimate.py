@@ -53,17 +53,31 @@ class PartSize:
 
 @attrs.frozen
 class Memory:
-    """Memory of one rank, in bytes, by what it holds."""
+    """Memory of one rank, in bytes, by what it holds.
+
+    Attributes:
+        parameters: The parameters, and their average if one is kept.
+        gradients: Their gradients.
+        optimizer: The optimizer's state.
+        activations: What a micro-batch keeps for the backward pass.
+        evaluation: What an evaluation takes, if that may be more than a step.
+    """
 
     parameters: int
     gradients: int
     optimizer: int
     activations: int
+    evaluation: int = 0
+
+    @property
+    def step(self) -> int:
+        """What a step takes."""
+        return self.parameters + self.gradients + self.optimizer + self.activations
 
     @property
     def total(self) -> int:
-        """The sum."""
-        return self.parameters + self.gradients + self.optimizer + self.activations
+        """The most that it takes at once."""
+        return max(self.step, self.evaluation)
 
 
 @attrs.frozen

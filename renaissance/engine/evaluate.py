@@ -21,6 +21,7 @@ from renaissance.engine.panel_images import PanelImages
 from renaissance.engine.precision import autocast
 from renaissance.engine.predictions import Prediction, predictions_of
 from renaissance.engine.progress import progress
+from renaissance.engine.sharding import gathered
 from renaissance.engine.watch import Pulse
 from renaissance.engine.whole_split import STOPPED, WholeSplit
 from renaissance.errors import DataError
@@ -101,10 +102,25 @@ def evaluate(
         DataError: If more records cannot be read than `data.max_bad_samples` allows.
         StoppedWaitingError: On every rank, if any rank was asked to stop.
     """
+    with gathered(network):
+        return _evaluate(
+            network, collator, spec, ranks, is_final, predict, is_stopping, pulse or Pulse()
+        )
+
+
+def _evaluate(
+    network: MultiObjective,
+    collator: Collator,
+    spec: ResolvedSpec,
+    ranks: Ranks,
+    is_final: bool,
+    predict: bool,
+    is_stopping: Callable[[], bool],
+    pulse: Pulse,
+) -> SplitResult:
     was_training = network.training
     network.eval()
     book = MetricBook(network.learning_objectives(), spec.loss_weights, ranks.device)
-    pulse = pulse or Pulse()
 
     def run() -> _Outputs | None:
         try:

@@ -6,7 +6,8 @@ from contextlib import closing
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from renaissance.contracts.objective import ObjectiveOutput
 from renaissance.data.collate import MicroBatch
@@ -17,7 +18,7 @@ from renaissance.engine.after_step import AfterStep
 from renaissance.engine.agreement import probe_keys
 from renaissance.engine.bf16_copies import bf16_copies
 from renaissance.engine.checkpoint import TrainState
-from renaissance.engine.data_parallel import exchange, wrap
+from renaissance.engine.data_parallel import clip, exchange, gradient_norm, wrap
 from renaissance.engine.device_copies import copier
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.guard import NUM_UNREAD, GuardedStep, StepGuard
@@ -101,7 +102,7 @@ class Loop:
         which more than two ranks add up, and so the rounding, depends on the layout: a run that
         resumes must not begin with another one than it would have had.
         """
-        if self.ranks.world_size < 3:
+        if self.ranks.world_size < 3 or not isinstance(self.module, DistributedDataParallel):
             return
         train, device = self.parts.train, self.ranks.device
         probe = self.ranks.on_all_ranks(lambda: train[probe_keys(train)]).to(device)
@@ -169,7 +170,7 @@ class Loop:
                 with autocast(spec.train.precision, device):
                     output = self.module(batch)
                 loss = weighted_loss(output, num_targets, spec.loss_weights)
-                # DDP divides by the number of ranks; num_targets counts those of all ranks.
+                # Exchanging divides by the number of ranks; num_targets counts those of all ranks.
                 scaled = self.scaler.scale(self.ranks.world_size * loss)
                 # A loss that is not finite may have a gradient that is. This makes it NaN, so that
                 # all ranks see it in the norm, without reading or exchanging any loss.
@@ -179,9 +180,9 @@ class Loop:
             outputs.append(_detached(output))
         # Unscaled first, so that the norm that is logged and clipped is the true gradient's.
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        norm = gradient_norm(self.parameters)
         if spec.train.gradient_clip is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, spec.train.gradient_clip, norm)
+            clip(self.parameters, spec.train.gradient_clip, norm)
         done = GuardedStep(attrs.evolve(self.state), micro_batches, outputs)
         # All ranks have the same gradient and norm, so each decides as the others do.
         if self.guard is not None:
@@ -228,7 +229,7 @@ class Loop:
         if num_errors or num_bad or stop:
             # What follows may save, and a step that was not finite was before it.
             self._check_steps()
-        if num_written:
+        if num_written == self.after_step.saving.num_writers:
             self.after_step.saving.settle()
         if num_errors:
             self.after_step.save(self.state, self.book, must=False)

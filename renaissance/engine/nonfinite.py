@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from renaissance.contracts.objective import ObjectiveOutput
 from renaissance.data.collate import MicroBatch
-from renaissance.engine.checkpoint import TrainState, save_checkpoint
+from renaissance.engine.checkpoint import TrainState, save_checkpoint, save_together
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.messages import say
-from renaissance.engine.tensors import first_few
-from renaissance.errors import CheckpointError, RunError
+from renaissance.engine.sharding import is_sharded
+from renaissance.engine.tensors import first_few, local_of
+from renaissance.errors import RenaissanceError, RunError
 from renaissance.files import write_whole
 
 MAX_SHOWN_INDICES = 20
@@ -33,7 +34,8 @@ def check_finite(network: nn.Module, step: int) -> None:
     """
     trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
     # Read all at once: the host waits for the device only once.
-    finite = torch.stack([value.isfinite().all() for value in trained.values()]).tolist()
+    own = (local_of(value) for value in trained.values())
+    finite = torch.stack([value.isfinite().all() for value in own]).tolist()
     names = [name for name, is_finite in zip(trained, finite, strict=True) if not is_finite]
     # Before the first step, they are what the run was given.
     if step and names:
@@ -71,9 +73,12 @@ def stop_not_finite(
     """
     check_finite(network, state.step)
     saved = folder / f"nonfinite-step-{state.step:08d}"
-    is_kept = not ranks.is_main or _kept(
-        lambda: save_checkpoint(saved, network, None, state, spec_text)
-    )
+    if is_sharded(network):
+        is_kept = _kept(lambda: save_together(saved, network, state, spec_text, ranks))
+    else:
+        is_kept = not ranks.is_main or _kept(
+            lambda: save_checkpoint(saved, network, None, state, spec_text)
+        )
     ranks.barrier()
     # On this machine's own disk, if the run folder is not shared.
     is_kept &= _kept(lambda: saved.mkdir(parents=True, exist_ok=True))
@@ -102,7 +107,7 @@ def _kept(write: Callable[[], object]) -> bool:
     """Write some of the evidence; a full disk must not hide what it is evidence of."""
     try:
         write()
-    except (OSError, SafetensorError, CheckpointError) as error:
+    except (OSError, SafetensorError, RenaissanceError) as error:
         say(f"warning: {error}")
         return False
     return True

@@ -10,6 +10,7 @@ from torch import nn
 from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.tokens import Role
 from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.sharding import fit_optimizer, is_sharded
 from renaissance.errors import SpecError
 from renaissance.model.depth import NORM, UnknownDepthError, depths_of
 from renaissance.spec.choice import OptimizerChoice
@@ -39,7 +40,10 @@ def make_optimizer(network: MultiObjective, choice: OptimizerChoice) -> torch.op
 
     Each group carries "name" and "multiplier"; the learning rate is set before every step.
     """
-    return choice.build(parameter_groups(network, choice))
+    optimizer = choice.build(parameter_groups(network, choice))
+    if is_sharded(network):
+        fit_optimizer(optimizer)
+    return optimizer
 
 
 def parameter_groups(network: MultiObjective, choice: OptimizerChoice) -> list[dict[str, Any]]:

@@ -16,11 +16,14 @@ import attrs
 import torch
 from torch import nn
 
-from renaissance.engine.checkpoint import MANIFEST, SPEC, TrainState
+from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.distributed import Ranks
+from renaissance.engine.manifest import MANIFEST, SPEC
 from renaissance.engine.messages import say
+from renaissance.engine.optimizer_state import optimizer_tensors, set_optimizer_tensors
 from renaissance.engine.run_folder import RunFolder, step_of
-from renaissance.engine.tensors import optimizer_tensors, set_optimizer_tensors, without_aliases
+from renaissance.engine.sharding import is_sharded
+from renaissance.engine.tensors import without_aliases
 from renaissance.errors import SpecError
 from renaissance.files import remove
 from renaissance.spec.sections import RunSpec
@@ -38,11 +41,20 @@ def kept_spec(spec: RunSpec, ranks: Ranks, stack: contextlib.ExitStack) -> RunSp
         stack: The temporary folder is deleted when it is closed.
 
     Raises:
-        SpecError: On every rank, if another node has a later checkpoint in a folder of its own.
+        SpecError: On every rank, if another node has a later checkpoint in a folder of its own, or
+            has a folder of its own and checkpoints are in shards.
     """
     if ranks.world_size == 1:
         return spec
-    _check_others(RunFolder(spec.folder), ranks)
+    apart = _check_others(RunFolder(spec.folder), ranks)
+    if apart and spec.train.parallel == "fsdp":
+        raise SpecError(
+            f"train.parallel: 'fsdp', but {spec.folder} on rank 0 is not shared with {apart}, and "
+            "each rank writes a part of a checkpoint; choose a run.output_dir on a disk that all "
+            "nodes share, or use 'ddp'"
+        )
+    if apart and spec.train.parallel == "auto":
+        spec = attrs.evolve(spec, train=attrs.evolve(spec.train, parallel="ddp"))
     sent = ranks.from_main(lambda: json.dumps(dict(_small_files(RunFolder(spec.folder)))))
     return ranks.on_all_ranks(lambda: spec if ranks.is_main else _copied(spec, sent, stack))
 
@@ -69,6 +81,8 @@ def give_state(
     state = TrainState(**json.loads(ranks.from_main(lambda: json.dumps(attrs.asdict(state)))))
     if scaler.is_enabled() and state.scaler:
         scaler.load_state_dict(state.scaler)
+    if is_sharded(network):
+        return state
     ranks.copy_from_main(without_aliases(network.state_dict()).values())
     tensors = optimizer_tensors(network, optimizer)
     forms = {name: (list(t.shape), str(t.dtype)) for name, t in tensors.items()}
@@ -96,8 +110,11 @@ def _copied(spec: RunSpec, sent: str, stack: contextlib.ExitStack) -> RunSpec:
     return copied
 
 
-def _check_others(folder: RunFolder, ranks: Ranks) -> None:
-    """Find who shares rank 0's run folder; those who do not must not be further than rank 0."""
+def _check_others(folder: RunFolder, ranks: Ranks) -> str:
+    """Return the nodes that do not share rank 0's run folder.
+
+    They must not be further than rank 0.
+    """
     path = folder.path / ranks.from_main(lambda: _leave_token(folder))
     mine = ranks.on_all_ranks(
         lambda: json.dumps([platform.node(), path.exists(), _last_step(folder)])
@@ -115,12 +132,13 @@ def _check_others(folder: RunFolder, ranks: Ranks) -> None:
                 f"share that folder. Start with {node} as the first node, copy the checkpoint to "
                 f"{main_node}, or delete it"
             )
+    nodes = ", ".join(dict.fromkeys(node for _, node, *_ in apart))
     if apart and ranks.is_main:
-        nodes = ", ".join(dict.fromkeys(node for _, node, *_ in apart))
         say(
             f"{folder.path} is not shared with {nodes}: checkpoints and figures are written by "
             f"rank 0 ({main_node}) alone, which must be the first node again when the run resumes"
         )
+    return nodes
 
 
 def _leave_token(folder: RunFolder) -> str:

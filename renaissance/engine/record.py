@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from renaissance.data.tokenizer import tokenizer_sha256
-from renaissance.engine.checkpoint import SPEC
+from renaissance.engine.manifest import SPEC
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts
 from renaissance.engine.training_data import TrainingAnswers

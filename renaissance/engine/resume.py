@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from renaissance.engine.agreement import ABSENT, shown
-from renaissance.engine.checkpoint import TrainState, load_checkpoint, load_spec_tables
+from renaissance.engine.checkpoint import TrainState, load_spec_tables, load_verified
 from renaissance.engine.run_parts import RunParts
 from renaissance.errors import CheckpointError
 from renaissance.spec.sections import ResolvedSpec
@@ -16,7 +16,7 @@ from renaissance.spec.write import record_tables, settings
 # difference to what it computes.
 FREE = (
     *("run.name", "run.output_dir", "run.resume", "monitors", "model.init_", "data.cache"),
-    "train.step_timeout",
+    *("train.step_timeout", "train.parallel"),
 )
 # A component of another type gives other meanings to the same parameters or state.
 FIXED = ("model.", "objectives.", "optimizer.")
@@ -36,7 +36,7 @@ def resume(
     scaler: torch.amp.GradScaler | None,
     surroundings: Mapping[str, str],
 ) -> tuple[TrainState, list[str]]:
-    """Load a checkpoint of the same run.
+    """Load a checkpoint of the same run, whose files have been compared with its manifest.
 
     Args:
         checkpoint: The checkpoint.
@@ -53,7 +53,7 @@ def resume(
     """
     changes = _changes_since(checkpoint, parts.spec)
     _refuse_other_types(checkpoint, changes)
-    state = load_checkpoint(checkpoint, parts.network, optimizer)
+    state = load_verified(checkpoint, parts.network, optimizer)
     _refuse_other_samples(checkpoint, state, parts, surroundings)
     changes |= _changes(state.surroundings, surroundings) if state.surroundings else {}
     state.surroundings = dict(surroundings)

@@ -27,8 +27,9 @@ from typing import Any
 
 import attrs
 
-from renaissance.engine.checkpoint import MANIFEST, SHA256, is_checkpoint, restore_replaced, verify
+from renaissance.engine.manifest import MANIFEST, SHA256, is_checkpoint, verify
 from renaissance.engine.tensors import first_few
+from renaissance.engine.writing import restore_replaced
 from renaissance.errors import CheckpointError, SpecError, quoted
 from renaissance.files import PARTIAL, flush_to_disk, locked, remove, why_not_writable, write_whole
 

@@ -1,5 +1,6 @@
 """Checkpoints of a run, written beside training."""
 
+import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from renaissance.contracts.monitor import RunInfo
-from renaissance.engine.checkpoint import TrainState, take_snapshot, write_snapshot
+from renaissance.engine.checkpoint import TrainState, take_snapshot
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.messages import say
 from renaissance.engine.nonfinite import check_finite
@@ -17,6 +18,15 @@ from renaissance.engine.observers import Observers
 from renaissance.engine.record import record_parts
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts
+from renaissance.engine.shards import position_of
+from renaissance.engine.snapshot import Snapshot
+from renaissance.engine.writing import (
+    abandon,
+    begin_writing,
+    finish_writing,
+    write_part,
+    write_snapshot,
+)
 from renaissance.errors import CheckpointError, SpecError
 
 NO_WINDOW: Mapping[str, Tensor] = MappingProxyType({})
@@ -24,6 +34,8 @@ NO_WINDOW: Mapping[str, Tensor] = MappingProxyType({})
 
 class Saving:
     """Writes one checkpoint at a time, on a thread of rank 0, and tells the observers.
+
+    Of a sharded network, each rank writes its part on a thread, and rank 0 puts them together.
 
     Args:
         parts: The parts of the run.
@@ -55,11 +67,18 @@ class Saving:
         self._saving: int | None = None
         self._untold: int | None = None
         self._thread = ThreadPoolExecutor(1, "checkpoint")
-        self._writing: Future[Path] | None = None
+        self._writing: Future[Mapping[str, str]] | None = None
+        self._position = position_of(parts.network)
+        self._snapshot: Snapshot | None = None
+
+    @property
+    def num_writers(self) -> int:
+        """How many ranks write a checkpoint."""
+        return 1 if self._position is None else self._position.count
 
     @property
     def is_written(self) -> bool:
-        """Whether a checkpoint that this rank has been writing is there, or has failed."""
+        """Whether what this rank has been writing of a checkpoint is there, or has failed."""
         return self._writing is not None and self._writing.done()
 
     @property
@@ -77,15 +96,33 @@ class Saving:
         folder = self._folder.checkpoint(state.step)
         network, spec_text = self._parts.network, self._info.spec_text
 
-        def begin() -> None:
+        def prepare() -> None:
             check_finite(network, state.step)
-            if not self._folder.spec.exists():
+            if self._ranks.is_main and not self._folder.spec.exists():
                 self._record_again()
-            snapshot = take_snapshot(network, self._optimizer, state, spec_text, window)
-            self._writing = self._thread.submit(write_snapshot, folder, snapshot)
+            if self._ranks.is_main and self._position is not None:
+                begin_writing(folder)
 
-        # A failure on rank 0 must stop the other ranks too.
-        self._on_main(begin)
+        def begin() -> None:
+            snapshot = take_snapshot(network, self._optimizer, state, spec_text, window)
+            if snapshot.position is None:
+                self._writing = self._thread.submit(_write_whole, folder, snapshot)
+                return
+            if snapshot.position.is_first:
+                self._writing = self._thread.submit(write_part, folder, snapshot)
+            # Rank 0 still needs the rest of it.
+            self._snapshot = snapshot
+
+        def prepare_and_begin() -> None:
+            prepare()
+            begin()
+
+        # A failure on any rank must stop the others too.
+        if self._position is None:
+            self._on_main(prepare_and_begin)
+        else:
+            self._ranks.on_all_ranks(prepare)
+            self._ranks.on_all_ranks(begin)
         self._saving = state.step
 
     def end(self, must: bool = False) -> None:
@@ -93,11 +130,46 @@ class Saving:
         if self._saving is None:
             return
         writing, self._writing = self._writing, None
+        digests: dict[str, str] = {}
 
-        def end() -> float:
+        def end() -> None:
+            digests.update({} if writing is None else writing.result())
+
+        is_there = self._is_done(end, must)
+        if self._snapshot is not None:
+            folder = self._folder.checkpoint(self._saving)
+            is_there = self._finish(folder, self._snapshot, digests, is_there, must)
+        if is_there:
+            self._saved_step = self._untold = self._saving
+        self._saving = self._snapshot = None
+
+    def _finish(
+        self,
+        folder: Path,
+        snapshot: Snapshot,
+        digests: Mapping[str, str],
+        is_there: bool,
+        must: bool,
+    ) -> bool:
+        """Let rank 0 make a checkpoint of what all ranks have written."""
+        texts = self._ranks.gather_text(json.dumps(digests))
+
+        def finish() -> None:
+            together = {n: d for text in texts for n, d in json.loads(text).items()}
+            if self._ranks.is_main and is_there:
+                finish_writing(folder, snapshot, together)
+
+        is_there &= self._is_done(finish, must)
+        if self._ranks.is_main and not is_there:
+            abandon(folder)
+        return is_there
+
+    def _is_done(self, work: Callable[[], object], must: bool) -> bool:
+        """Do some of the writing; return whether it worked on all ranks, which all call it."""
+
+        def tried() -> float:
             try:
-                if writing is not None:
-                    writing.result()
+                work()
             except CheckpointError as error:
                 if must:
                     raise
@@ -105,10 +177,8 @@ class Saving:
                 return 0
             return 1
 
-        num_written = self._ranks.sum([self._ranks.on_all_ranks(end)])[0]
-        if num_written == self._ranks.world_size:
-            self._saved_step = self._untold = self._saving
-        self._saving = None
+        num_done = self._ranks.sum([self._ranks.on_all_ranks(tried)])[0]
+        return num_done == self._ranks.world_size
 
     def settle(self, must: bool = False) -> None:
         """Wait for the checkpoint that is being written, delete old ones, and tell the observers.
@@ -133,8 +203,13 @@ class Saving:
         self.finish_writing()
         if self._writing is None or self._saving is None:
             return
+        folder = self._folder.checkpoint(self._saving)
+        if self._position is not None:
+            # Without the other ranks, nothing can be made of what this one has written.
+            abandon(folder)
+            return
         try:
-            folder = self._writing.result()
+            self._writing.result()
         except CheckpointError as error:
             say(f"warning: {error}")
             return
@@ -167,6 +242,11 @@ class Saving:
     @property
     def _folder(self) -> RunFolder:
         return RunFolder(self._info.folder)
+
+
+def _write_whole(folder: Path, snapshot: Snapshot) -> Mapping[str, str]:
+    write_snapshot(folder, snapshot)
+    return {}
 
 
 def tried(change: Callable[[], object]) -> bool:

@@ -19,8 +19,8 @@ from renaissance.spec.sections import RunSpec
 
 # Of the largest GPU today. A run is often checked on another machine than it runs on.
 LARGEST_GPU = 288 * 2**30
-# Bytes of a micro-batch's pixels up to which training does not ask whether it fits: to estimate it
-# takes a second, and that it does not fit shows at once.
+# Bytes of a micro-batch's pixels, and number of parameters, up to which training does not ask
+# whether it fits: to estimate it takes a second, and that it does not fit shows at once.
 MAX_UNASKED = 2**24
 
 
@@ -76,26 +76,27 @@ def check_memory(spec: RunSpec, memory: Memory) -> None:
         )
 
 
-def check_rank_memory(parts: RunParts, probe: MicroBatch) -> None:
-    """Check that a micro-batch can fit, before it is read.
+def estimated_memory(parts: RunParts, probe: MicroBatch) -> Memory | None:
+    """Estimate the memory of one rank that has the whole network, before a micro-batch is read.
 
     Args:
         parts: The parts of the run, with their parameters.
         probe: A few training samples.
 
-    Raises:
-        SpecError: If it cannot, by far.
+    Returns:
+        The memory; None if it is too little to ask, or cannot be estimated.
     """
-    if parts.plan.micro_batch_size * 3 * parts.spec.data.image_size**2 <= MAX_UNASKED:
-        return
+    num_parameters = sum(parameter.numel() for parameter in parts.network.parameters())
+    num_bytes = parts.plan.micro_batch_size * 3 * parts.spec.data.image_size**2
+    if num_bytes <= MAX_UNASKED and num_parameters <= MAX_UNASKED:
+        return None
     shapes = attrs.evolve(parts, network=_on_meta(parts.network))
     try:
         with torch.device("meta"):
-            memory = estimate(shapes, probe, parts.spec.optimizer.states_per_parameter).memory
+            return estimate(shapes, probe, parts.spec.optimizer.states_per_parameter).memory
     # A component may compute what the meta device cannot; the run itself still can.
     except Exception:
-        return
-    check_memory(parts.spec, memory)
+        return None
 
 
 def _on_meta(network: MultiObjective) -> MultiObjective:

@@ -1,4 +1,4 @@
-"""Tensors by name, as a checkpoint stores them: tied ones once, optimizer state by parameter."""
+"""Tensors by name, as a checkpoint stores them: tied ones once."""
 
 import hashlib
 import json
@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from renaissance.errors import CheckpointError
 
@@ -49,6 +50,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def local_of(tensor: Tensor) -> Tensor:
+    """Return what this rank has of a tensor: its rows, if it is sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def aliases(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Find tied tensors: several names of the same memory.
 
@@ -59,8 +65,9 @@ def aliases(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     first_name_of = {}
     for name, tensor in tensors.items():
         # Not the address of the data, which is the same for all tensors on the meta device.
-        storage = tensor.untyped_storage()._cdata
-        key = (storage, int(tensor.storage_offset()), tensor.numel())
+        local = local_of(tensor)
+        storage = local.untyped_storage()._cdata
+        key = (storage, int(local.storage_offset()), tensor.numel())
         if tensor.numel() and key in first_names:
             first_name_of[name] = first_names[key]
         else:
@@ -119,27 +126,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     return digest.hexdigest()
 
 
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return an optimizer's state by "<parameter>/<entry>", independent of its groups' order."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {
-        f"{names[id(parameter)]}/{entry}": torch.as_tensor(value)
-        for parameter, entries in optimizer.state.items()
-        for entry, value in entries.items()
-        if value is not None
-    }
-
-
-def save_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write an optimizer's state.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    tensors = {n: to_host(t) for n, t in optimizer_tensors(model, optimizer).items()}
-    write_tensors(path, tensors, {"optimizer": type(optimizer).__name__})
-
-
 def to_host(tensor: Tensor) -> Tensor:
     """Return a contiguous copy in the host's memory.
 
@@ -151,55 +137,6 @@ def to_host(tensor: Tensor) -> Tensor:
     # Into pinned memory, so that the host need not wait.
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     return host.copy_(tensor, non_blocking=True)
-
-
-def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Load what `save_optimizer` wrote.
-
-    Args:
-        path: The file.
-        model: The model whose parameters the optimizer trains.
-        optimizer: The optimizer.
-
-    Raises:
-        CheckpointError: If the state is not of this optimizer, or not of exactly the parameters
-            that it trains.
-    """
-    states = read_tensors(path)
-    with safe_open(path, "pt") as file:
-        saved_type = (file.metadata() or {}).get("optimizer", "an unknown optimizer")
-    if saved_type != type(optimizer).__name__:
-        raise CheckpointError(
-            f"{path}: this is the state of {saved_type}, but the run now trains with "
-            f"{type(optimizer).__name__}; restore optimizer.type, or choose another run.name and "
-            f"model.init_from = '{path.parent}'"
-        )
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    trained = {names[id(p)] for group in optimizer.param_groups for p in group["params"]}
-    saved = {key.rpartition("/")[0] for key in states}
-    # An optimizer without any state (SGD without momentum) has none to restore.
-    differing = sorted(trained ^ saved) if saved else []
-    if differing:
-        raise CheckpointError(
-            f"{path}: the parameters with optimizer state are not those that are trained now: "
-            f"{first_few(differing)}; freeze the same modules and train the same objectives as the "
-            "run that is resumed"
-        )
-    set_optimizer_tensors(model, optimizer, states)
-
-
-def set_optimizer_tensors(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
-) -> None:
-    """Replace an optimizer's state by what `optimizer_tensors` returned."""
-    parameters = dict(model.named_parameters())
-    states: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        name, _, entry = key.rpartition("/")
-        # Fused optimizers keep their step count on the parameter's device.
-        states.setdefault(name, {})[entry] = tensor.to(parameters[name].device)
-    for name, entries in states.items():
-        optimizer.state[parameters[name]] = entries
 
 
 def first_few(entries: Sequence[str]) -> str:

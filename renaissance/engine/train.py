@@ -19,18 +19,22 @@ from renaissance.engine.distributed import Ranks
 from renaissance.engine.image_cache import with_cache
 from renaissance.engine.init_from import initialize, may_keep_encoder
 from renaissance.engine.loop import Loop
+from renaissance.engine.manifest import verify
 from renaissance.engine.messages import say
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.observers import Observers
 from renaissance.engine.optim import make_optimizer
+from renaissance.engine.parallelism import settled_parallel, with_parallel
 from renaissance.engine.precision import autocast, set_tf32
 from renaissance.engine.rank_zero import give_state, kept_spec
 from renaissance.engine.record import record_parts
 from renaissance.engine.resume import resume
-from renaissance.engine.run_folder import RunFolder
+from renaissance.engine.run_folder import RunFolder, step_of
 from renaissance.engine.run_parts import RunParts, build
 from renaissance.engine.saving import Saving
-from renaissance.engine.starting import check_rank_memory, enable_gradient_checkpointing, read_probe
+from renaissance.engine.sharding import check_sharding, is_sharded, shard
+from renaissance.engine.starting import enable_gradient_checkpointing, read_probe
+from renaissance.engine.tensors import without_aliases
 from renaissance.engine.unused import freeze_unused_parameters
 from renaissance.errors import RenaissanceError, SpecError
 from renaissance.files import locked
@@ -77,8 +81,15 @@ def _train(spec: RunSpec, kept: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
         ranks.on_all_ranks(lambda: _initialize(network, init_from, spec) if ranks.is_main else None)
     probe = ranks.on_all_ranks(lambda: read_probe(parts))
     check_agreement(parts, probe, plugins, ranks)
+    # Before memory is estimated.
     enable_gradient_checkpointing(parts)
-    ranks.on_all_ranks(lambda: check_rank_memory(parts, probe) if ranks.is_main else None)
+    num_shards = ranks.mesh_shape()[-1]
+    parallel = ranks.from_main(lambda: settled_parallel(parts, probe, num_shards))
+    parts = with_parallel(parts, parallel)
+    if parallel == "fsdp" and ranks.world_size > 1:
+        ranks.on_all_ranks(lambda: check_sharding(parts))
+        ranks.copy_from_main(without_aliases(network.state_dict()).values())
+        shard(network, parts.spec.train, ranks)
     with autocast(parts.spec.train.precision, ranks.device):
         unused = freeze_unused_parameters(network, probe, ranks)
     optimizer = make_optimizer(network, spec.optimizer)
@@ -95,11 +106,14 @@ def _train(spec: RunSpec, kept: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     )
     changes: list[str] = []
     if last is not None:
-        checkpoint = last
+        # What another rank than 0 has of it may be a copy of a few files.
+        checkpoint = RunFolder(spec.folder).checkpoint(step_of(last))
+        reads = ranks.is_main or is_sharded(network)
+        ranks.on_all_ranks(lambda: verify(checkpoint) if ranks.is_main else None)
         state, changes = ranks.on_all_ranks(
             lambda: (
-                _resume(checkpoint, parts, optimizer, scaler, found)
-                if ranks.is_main
+                _resume(checkpoint, parts, optimizer, scaler, found, ranks.is_main)
+                if reads
                 else (state, changes)
             )
         )
@@ -131,14 +145,15 @@ def _resume(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     found: Mapping[str, str],
+    is_main: bool,
 ) -> tuple[TrainState, list[str]]:
-    """Resume on rank 0, and say what has changed."""
+    """Resume, and say on rank 0 what has changed."""
     folder = parts.spec.folder
     RunFolder(folder).check_tokenizer(tokenizer_sha256(parts.tokenizer))
     state, changes = resume(checkpoint, parts, optimizer, scaler, found)
-    if changes:
+    if changes and is_main:
         say("\n  ".join([f"changed since step {state.step} of {folder}:", *changes]))
-    if state.step >= parts.total_steps:
+    if state.step >= parts.total_steps and is_main:
         say(_how_to_go_on(folder, state.step, parts.total_steps))
     return state, changes
 

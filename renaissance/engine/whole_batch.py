@@ -19,6 +19,7 @@ from renaissance.data.collate import MicroBatch
 from renaissance.engine.bf16_copies import Bf16Copies
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
+from renaissance.engine.sharding import gathered_root
 from renaissance.spec.sections import Precision
 
 
@@ -56,10 +57,11 @@ def compare_whole_batch(
     # The first pass must leave no trace in the statistics of batch norms.
     buffers = {name: buffer.clone() for name, buffer in network.running_buffers().items()}
     compared = []
-    for micro_batch, seed in zip(micro_batches, seeds, strict=True):
-        torch.manual_seed(seed)
-        with torch.no_grad(), copies.in_use(), autocast(precision, device, training=True):
-            compared.append(_compared(network, objectives, micro_batch.to(device)))
+    with gathered_root(network):
+        for micro_batch, seed in zip(micro_batches, seeds, strict=True):
+            torch.manual_seed(seed)
+            with torch.no_grad(), copies.in_use(), autocast(precision, device, training=True):
+                compared.append(_compared(network, objectives, micro_batch.to(device)))
     for name, buffer in network.running_buffers().items():
         buffer.copy_(buffers[name])
     results = list(micro_batches)

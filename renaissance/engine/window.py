@@ -6,8 +6,8 @@ from pathlib import Path
 from safetensors.torch import load, save
 from torch import Tensor
 
-from renaissance.engine.checkpoint import WINDOW
 from renaissance.engine.distributed import Ranks
+from renaissance.engine.manifest import WINDOW
 from renaissance.engine.metrics import MetricBook
 from renaissance.engine.tensors import read_tensors
 

@@ -13,7 +13,7 @@ import attrs
 
 import renaissance
 from renaissance.data.verification import manifest_entries
-from renaissance.engine.checkpoint import model_sha256
+from renaissance.engine.manifest import model_sha256
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import build_datasets
 from renaissance.errors import RenaissanceError

@@ -104,6 +104,12 @@ def _(section: TrainSection, registry: Registry | None) -> None:
             f"the nearest that does is {near}",
             "micro_batch_size",
         )
+    if getattr(section, "parallel", "") == "fsdp" and getattr(section, "precision", "") == "fp16":
+        faults.add(
+            "'fsdp' does not scale gradients, which train.precision = 'fp16' needs; use 'bf16' or "
+            "'fp32', or parallel = 'ddp'",
+            "parallel",
+        )
     faults.raise_any()
 
 
@@ -179,6 +185,13 @@ def _(section: RunSpec, registry: Registry | None) -> None:
         _check_routes(section.data, names, learning, faults)
     if hasattr(section, "data") and hasattr(section, "model"):
         _check_cache(section.data, section.model, faults)
+    keeps_states = getattr(getattr(section, "data", None), "cache", "none") == "tokens"
+    if keeps_states and getattr(train, "parallel", "") == "fsdp":
+        faults.add(
+            "with 'fsdp', all ranks compute a layer together, but with data.cache = 'tokens' each "
+            "encodes only images that it does not know; use data.cache = 'pixels', or 'ddp'",
+            *("train", "parallel"),
+        )
     faults.raise_any()
 
 

@@ -33,6 +33,7 @@ from renaissance.spec.validators import (
 )
 
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
+Parallel: TypeAlias = Literal["ddp", "fsdp"]
 
 
 @attrs.frozen
@@ -272,6 +273,12 @@ class TrainSection:
     )
     compile: bool = option(
         False, help="Compile the layers of encoders and fusion with torch.compile."
+    )
+    parallel: Literal["auto", "ddp", "fsdp"] = option(
+        "auto",
+        help="What each rank keeps: ddp: the whole network; fsdp: its rows of each parameter, "
+        "gradient and optimizer state, so that larger networks fit; auto: fsdp if, as estimated, "
+        "only that fits into the GPUs, else ddp.",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = option(
         "auto", help="auto: CUDA if available, else the CPU. mps: Apple's GPU, for one process."

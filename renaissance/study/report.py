@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from renaissance.engine.checkpoint import MANIFEST, MODEL
+from renaissance.engine.manifest import MANIFEST, MODEL
 from renaissance.engine.run_folder import RunFolder
 from renaissance.files import read_json, write_whole
 from renaissance.study.cells import Cell

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from renaissance.contracts.optimizer import Optimizer
-from renaissance.engine.tensors import load_optimizer, save_optimizer
+from renaissance.engine.optimizer_state import load_optimizer, save_optimizer
 from renaissance.testing.contract_check import ContractCheck, require
 from renaissance.testing.randomness import global_state
 

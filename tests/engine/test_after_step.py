@@ -27,19 +27,19 @@ from renaissance.engine import after_step, saving
 from renaissance.engine.after_step import AfterStep
 from renaissance.engine.checkpoint import (
     TrainState,
-    is_checkpoint,
     load_checkpoint,
     take_snapshot,
-    write_snapshot,
 )
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.evaluate import SplitResult
 from renaissance.engine.loop import Loop
+from renaissance.engine.manifest import is_checkpoint
 from renaissance.engine.observers import Observers
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.saving import Saving
 from renaissance.engine.signals import StopRequest
 from renaissance.engine.snapshot import Snapshot
+from renaissance.engine.writing import write_snapshot
 from renaissance.errors import CheckpointError, DataError, SpecError
 from renaissance.plugins.loading import new_manager
 from renaissance.testing.made_up_run import make_run_info

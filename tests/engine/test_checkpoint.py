@@ -16,17 +16,17 @@ from support.kills import is_killed
 from torch import Tensor, nn
 
 from renaissance import CheckpointError
-from renaissance.engine import checkpoint
+from renaissance.engine import writing
 from renaissance.engine.checkpoint import (
     TrainState,
     load_checkpoint,
     load_spec_tables,
     save_checkpoint,
     take_snapshot,
-    write_snapshot,
 )
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.tensors import read_tensors, write_tensors
+from renaissance.engine.writing import write_snapshot
 from renaissance.files import remove
 
 FILES = ["model.safetensors", "optimizer.safetensors", "spec.toml", "state.json"]
@@ -163,7 +163,7 @@ def test_a_full_disk_leaves_no_half_checkpoint(
     def no_room(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "sha256_of", no_room)
+    monkeypatch.setattr(writing, "sha256_of", no_room)
     with pytest.raises(CheckpointError) as caught:
         saved(tmp_path / "checkpoints", step=4)
     assert str(caught.value) == (

@@ -19,8 +19,8 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 from renaissance import CheckpointError, PluginError, RunError, SpecError
 from renaissance.builtin.encoders.hf_text import HFTextEncoder
 from renaissance.data.collate import RowBuilder
-from renaissance.engine.checkpoint import model_sha256
 from renaissance.engine.init_from import InitReport, initialize
+from renaissance.engine.manifest import model_sha256
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import build

@@ -19,7 +19,7 @@ from support.running import environment
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def on_two_ranks(folder: Path, commands: Sequence[Sequence[str]]) -> str:
+def on_two_ranks(folder: Path, commands: Sequence[Sequence[str]], num_ranks: int = 2) -> str:
     """Run commands, the arguments of `renaissance` each time; return what was printed."""
     path = folder / "commands.json"
     path.write_text(json.dumps([list(command) for command in commands]))
