@@ -77,6 +77,24 @@ def test_a_family_that_sees_the_whole_text_encodes_as_the_library_does(family: s
     )
 
 
+@pytest.mark.parametrize(("window", "form"), [(10, "plain"), (40, "bias")])
+def test_local_attention_stays_local_in_texts_longer_than_its_window(
+    window: int, form: str
+) -> None:
+    config = {**SMALL, "layer_types": ["sliding_attention"] * 2, "local_attention": 2 * window}
+    options = HFTextEncoder.Options(architecture="modernbert", config=config)
+    encoder = HFTextEncoder(options, context(max_text_length=24)).eval()
+    input_ids = torch.arange(2, 26)[None].repeat(2, 1)
+    attention_mask = torch.arange(24)[None] < torch.tensor([[24], [20]])
+    found = encoder.encode_text(input_ids, attention_mask).hidden_states
+    expected = encoder.model(input_ids=input_ids, attention_mask=attention_mask.long())
+    torch.testing.assert_close(
+        found[attention_mask], expected.last_hidden_state[attention_mask], atol=1e-5, rtol=0
+    )
+    # A mask of pairs would replace the library's window.
+    assert encoder.mask_form == form
+
+
 @pytest.mark.parametrize("family", REFUSED)
 def test_a_refused_family_gets_the_true_reason(family: str) -> None:
     config, reason = REFUSED[family]

@@ -68,6 +68,14 @@ def integer_of(config: PreTrainedConfig, name: str) -> int | None:
     return value if isinstance(value, int) else None
 
 
+def set_vocab_size(config: PreTrainedConfig, vocab_size: int) -> None:
+    """Set the number of words, without padding if that is a word of the family's own tokenizer."""
+    config.vocab_size = vocab_size
+    padding_id = integer_of(config, "pad_token_id")
+    if padding_id is not None and padding_id >= vocab_size:
+        config.pad_token_id = None
+
+
 def override_config(
     where: str, config: PreTrainedConfig, overrides: Mapping[str, object]
 ) -> PreTrainedConfig:

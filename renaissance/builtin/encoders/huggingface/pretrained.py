@@ -12,7 +12,12 @@ from torch import Tensor
 from renaissance import CheckpointError, EncoderContext, PretrainedContrast, Summary, option
 from renaissance.builtin.encoders.huggingface.attention import MaskForm
 from renaissance.builtin.encoders.huggingface.building import build_model
-from renaissance.builtin.encoders.huggingface.configs import is_local, override_config, read_config
+from renaissance.builtin.encoders.huggingface.configs import (
+    is_local,
+    override_config,
+    read_config,
+    set_vocab_size,
+)
 from renaissance.builtin.encoders.huggingface.contrast import contrast_of
 from renaissance.builtin.encoders.huggingface.dry_run import dry_run, unused_parameters
 from renaissance.builtin.encoders.huggingface.families import (
@@ -171,7 +176,7 @@ def load_text_model(
     config = text_config(where, whole)
     model_class = text_model_class(where, config)
     if options.architecture is not None:
-        config.vocab_size = context.vocab_size
+        set_vocab_size(config, context.vocab_size)
     config = override_config(where, config, options.config)
     found = probe_text(where, config, model_class, context, may_be_causal)
     if options.has_random_weights or not context.load_weights:

@@ -17,6 +17,7 @@ from torch import Tensor
 from renaissance import EncoderContext, PluginError, SpecError
 from renaissance.builtin.encoders.huggingface.attention import MaskForm, mask_argument
 from renaissance.builtin.encoders.huggingface.building import ModelClass
+from renaissance.builtin.encoders.huggingface.configs import integer_of
 from renaissance.builtin.encoders.huggingface.families import TEXT_REMEDY
 from renaissance.builtin.encoders.huggingface.refusals import cannot_encode
 from renaissance.builtin.encoders.huggingface.sizes import count_text_positions
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 LONGEST_TEXT = 18
+# Key of how far apart tokens may be that attend to each other in local layers.
+WINDOW, SHORT_WINDOW = "sliding_window", 2
 # Relative to the largest state: far above rounding errors, far below what a padding token does.
 TOLERANCE = 1e-4
 
@@ -118,6 +121,7 @@ def _small_copy(
     """Make a small copy of a model that can encode a text."""
     faults: list[PluginError | SpecError] = []
     for copy in small_configs(config):
+        copy = _with_short_window(copy, context)
         if is_large(where, copy, model_class):
             break
         try:
@@ -135,6 +139,16 @@ def _small_copy(
         f"{where}: {config.model_type!r} cannot be tried out: it has more than {MAX_PARAMETERS:,} "
         f"parameters, and no small copy of it can be made{reason}; {TEXT_REMEDY}"
     )
+
+
+def _with_short_window(config: PreTrainedConfig, context: EncoderContext) -> PreTrainedConfig:
+    """Return a config whose local attention shows in a short text, if it does in the run's."""
+    window = integer_of(config, WINDOW)
+    if window is None or context.max_text_length <= window + 1:
+        return config
+    short = deepcopy(config)
+    setattr(short, WINDOW, SHORT_WINDOW)
+    return short
 
 
 def _checked(where: str, model: PreTrainedModel, context: EncoderContext) -> _Copy:
