@@ -20,6 +20,8 @@ from renaissance.hub import download
 
 CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+# What older folders have instead.
+PICKLED = "pytorch_model.bin"
 # What to do with a file of more than tensors.
 TRUSTED = (
     "expected tensors and plain values alone, since an object may run code. If you trust the file, "
@@ -57,11 +59,23 @@ def read_weights(source: str) -> Weights:
         if path.suffix == ".safetensors":
             return Weights(source, *_read_safetensors(path))
         return Weights(source, *_unpickled(path))
-    folder = path if path.is_dir() else download(source, HUB_FILES)
+    folder = path if path.is_dir() else _downloaded(source)
+    return Weights(source, _tensors(folder), _read_json(folder / CONFIG), folder)
+
+
+def _downloaded(name: str) -> Path:
+    folder = download(name, HUB_FILES)
+    # Most models have both forms, and one will do.
+    return folder if any(folder.glob("*.safetensors")) else download(name, (PICKLED,))
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    if (folder / PICKLED).is_file() and not any(folder.glob("*.safetensors")):
+        return _unpickled(folder / PICKLED)[0]
     tensors: dict[str, Tensor] = {}
     for file in _files(folder):
         tensors |= _read_safetensors(file)[0]
-    return Weights(source, tensors, _read_json(folder / CONFIG), folder)
+    return tensors
 
 
 def _files(folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """`renaissance convert --from lxmert`: two-tower runs with another image encoder."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,33 @@ def test_a_file_of_the_authors(tmp_path: Path) -> None:
     assert (finished.code, finished.err) == (0, "")
     given = inputs()
     _, both = fused(tmp_path / "run", given, region_states(model, given))
+    torch.testing.assert_close(both.pooled, model(**given).pooled_output, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_an_older_folder_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's client is imitated by a folder, of which it gives the files that are asked for."""
+    model = tiny(tmp_path, LxmertModel)
+    folder, cache = tmp_path / "lxmert", tmp_path / "cache"
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+    def snapshot(name: str, allow_patterns: list[str]) -> str:
+        cache.mkdir(exist_ok=True)
+        for pattern in allow_patterns:
+            for path in folder.glob(pattern):
+                shutil.copyfile(path, cache / path.name)
+        return str(cache)
+
+    monkeypatch.setattr("renaissance.hub.snapshot_download", snapshot)
+    monkeypatch.setattr("renaissance.hub.use_cache_if_unreachable", lambda names: None)
+    arguments = ("--from", "lxmert", "--output", str(tmp_path / "run"))
+    image = ("--image-encoder", str(tmp_path / "vit"))
+    finished = renaissance("convert", "org/lxmert", *arguments, *image)
+    assert (finished.code, finished.err) == (0, "")
+    given = inputs()
+    _, both = fused(tmp_path / "run", given, region_states(model, given))
+    # By its config, which tells the number of heads.
     torch.testing.assert_close(both.pooled, model(**given).pooled_output, atol=1e-5, rtol=0)
 
 
