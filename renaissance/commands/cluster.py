@@ -48,12 +48,13 @@ def cluster_lines(
     flops += recomputed_flops(parts, costs.flops)
     plan = parts.plan
     samples = plan.micro_batch_size * plan.grad_accum_steps
-    time = step_time(cluster, flops * samples, plan.grad_accum_steps, costs.memory.gradients)
+    num_bytes = costs.memory.gradients // (2 if spec.train.gradient_compression == "bf16" else 1)
+    time = step_time(cluster, flops * samples, plan.grad_accum_steps, num_bytes)
     where = f"{options.nodes} nodes of {options.gpus} GPUs" if options.nodes > 1 else ""
     return [
         f"a step on {where or f'{options.gpus} GPUs'}, estimated: {time.total:.3f} s = compute "
         f"{time.compute:.3f} s + {time.exposed:.3f} s of exchanging "
-        f"{costs.memory.gradients / 2**20:,.1f} MiB of gradients, which takes "
+        f"{num_bytes / 2**20:,.1f} MiB of gradients, which takes "
         f"{time.exchange:.3f} s and is partly hidden by backward; {time.efficiency:.0%} of the "
         "speed per GPU of a single one",
         f"for a GPU that reaches {speed / 1e12:.3g} TFLOP/s{' (this machine)' * measured}, "

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,16 @@ from torch.nn.parallel import DistributedDataParallel
 from renaissance.engine.sharding import is_sharded
 
 
-def wrap(network: nn.Module, world_size: int) -> nn.Module:
-    """Return the network, wrapped where there is more than one rank and it is not sharded."""
+def wrap(
+    network: nn.Module, world_size: int, compression: Literal["none", "bf16"] = "none"
+) -> nn.Module:
+    """Return the network, wrapped where there is more than one rank and it is not sharded.
+
+    Args:
+        network: Model and objectives.
+        world_size: Number of ranks.
+        compression: `train.gradient_compression`.
+    """
     if world_size == 1 or is_sharded(network):
         return network
     # Only batch norm has buffers that change, and they must be the same on every rank.
@@ -23,7 +31,14 @@ def wrap(network: nn.Module, world_size: int) -> nn.Module:
     known = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {name: has_statistics}
-    return DistributedDataParallel(network, gradient_as_bucket_view=True, **options)
+    module = DistributedDataParallel(network, gradient_as_bucket_view=True, **options)
+    if compression == "bf16":
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
+        # By its name, DDP would refuse the hook for other devices than CUDA's.
+        hook = lambda group, bucket: bf16_compress_hook(group, bucket)  # noqa: E731
+        module.register_comm_hook(module.process_group, hook)
+    return module
 
 
 def exchange(module: nn.Module, is_last: bool) -> AbstractContextManager[None]:

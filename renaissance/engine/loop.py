@@ -61,7 +61,7 @@ class Loop:
         self.parts, self.spec, self.ranks = parts, parts.spec, ranks
         self.optimizer, self.scaler = optimizer, scaler
         self.state, self.after_step = state, after_step
-        self.module = wrap(parts.network, ranks.world_size)
+        self.module = wrap(parts.network, ranks.world_size, self.spec.train.gradient_compression)
         self.copy = copier(ranks.device)
         self.copies = bf16_copies(parts.network, parts.spec.train)
         self.parameters = trainable_parameters(parts.network)

@@ -271,6 +271,11 @@ class TrainSection:
         help="Layers of encoders and fusion whose activations are recomputed in backward, for less "
         "memory and more time: none, every second one (half), or all.",
     )
+    gradient_compression: Literal["none", "bf16"] = option(
+        "none",
+        help="How ranks exchange gradients. bf16: in half of the bytes, for a slow network; each "
+        "rank's gradient, and the sum, are rounded to 8 bits.",
+    )
     compile: bool = option(
         False, help="Compile the layers of encoders and fusion with torch.compile."
     )
