@@ -1,10 +1,11 @@
 """Damage checkpoints, Arrow files and pretrained weights: all damage is named, or does no harm.
 
-    python benchmarks/faults/damage.py [checkpoints|arrow|weights] [--count N] [--seed 0]
+    python benchmarks/faults/damage.py [checkpoints|shards|arrow|weights] [--count N] [--seed 0]
 
-Of a checkpoint, the run must name the damage and go on from the one before. Of an Arrow file,
-reading must never end the process or raise anything but a DataError, and `data.verify = "sha256"`
-must name every change. Weights have a manifest beside them, as a checkpoint has.
+Of a checkpoint, also of one in shards, the run must name the damage and go on from the one before.
+Of an Arrow file, reading must never end the process or raise anything but a DataError, and
+`data.verify = "sha256"` must name every change. Weights have a manifest beside them, as a
+checkpoint has.
 """
 
 import argparse
@@ -37,12 +38,15 @@ from renaissance.data.images import square_pixels
 from renaissance.data.open_image import ImageLimits
 from renaissance.data.verification import verify_files
 from renaissance.engine.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from renaissance.engine.manifest import shard_name, write_manifest
 from renaissance.engine.run_folder import RunFolder
+from renaissance.engine.shards import Position, row_range
+from renaissance.engine.tensors import read_tensors, write_tensors
 from renaissance.errors import RenaissanceError
 from renaissance.files import sha256_of
 
 NAMED, HARMLESS = "named", "harmless"
-COUNTS = {"checkpoints": 1000, "arrow": 600, "weights": 300}
+COUNTS = {"checkpoints": 1000, "shards": 1000, "arrow": 600, "weights": 300}
 
 # Damages a folder, and returns what is wrong with what is then read from it, or how it behaves.
 Trial: TypeAlias = Callable[[random.Random], str]
@@ -102,7 +106,35 @@ def contents(path: Path) -> dict[str, bytes]:
     return {**read, "state": repr(state).encode(), "spec": spec}
 
 
-def checkpoints(folder: Path) -> Trial:
+def in_shards(path: Path, num_shards: int) -> None:
+    """Make the shards of a checkpoint that some number of ranks would have written."""
+    digests, index = {}, {"optimizer_type": "AdamW", "model": {}, "optimizer": {}}
+    for kind in ("model", "optimizer"):
+        tensors = read_tensors(path / f"{kind}.safetensors")
+        for number in range(num_shards):
+            place, part = Position(number, num_shards, True), {}
+            name = shard_name(kind, number, num_shards)
+            for key, tensor in tensors.items():
+                num_rows = tensor.shape[0] if tensor.ndim else 1
+                start, stop = row_range(num_rows, place)
+                about = {"shape": list(tensor.shape), "dtype": "F32", "rows": []}
+                if start < stop:
+                    part[key] = (tensor[start:stop] if tensor.ndim else tensor).contiguous()
+                    index[kind].setdefault(key, about)["rows"].append([name, start, stop])
+            digests[name] = write_tensors(path / name, part, {})
+        (path / f"{kind}.safetensors").unlink()
+    (path / "index.json").write_text(json.dumps(index))
+    for name in ("index.json", "spec.toml", "state.json"):
+        digests[name] = sha256_of(path / name)
+    write_manifest(path, digests)
+
+
+def shards(folder: Path) -> Trial:
+    """Return a trial that damages the last of two checkpoints in shards."""
+    return checkpoints(folder, num_shards=2)
+
+
+def checkpoints(folder: Path, num_shards: int = 0) -> Trial:
     """Return a trial that damages the last of two checkpoints."""
     network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     optimizer = torch.optim.AdamW(network.parameters())
@@ -114,6 +146,9 @@ def checkpoints(folder: Path) -> Trial:
         path = RunFolder(whole).checkpoint(step)
         save_checkpoint(path, network, optimizer, TrainState(step=step, best=0.5), "[run]\n")
         saved[step] = contents(path)
+        if num_shards:
+            in_shards(path, num_shards)
+            assert contents(path) == saved[step]
 
     def trial(random_: random.Random) -> str:
         shutil.rmtree(folder / "run", ignore_errors=True)
@@ -237,6 +272,14 @@ def in_a_process(function: Callable[[], str]) -> str:
     return result or f"the process ended with status {status}"
 
 
+TRIALS: dict[str, Callable[[Path], Trial]] = {
+    "checkpoints": checkpoints,
+    "shards": shards,
+    "arrow": arrow,
+    "weights": weights,
+}
+
+
 def main() -> None:
     """Damage, read, and print how much of it is named or harmless."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -248,9 +291,7 @@ def main() -> None:
     for what in options.what or COUNTS:
         counts: collections.Counter[str] = collections.Counter()
         with tempfile.TemporaryDirectory() as folder:
-            trial: Trial = {"checkpoints": checkpoints, "arrow": arrow, "weights": weights}[what](
-                Path(folder)
-            )
+            trial = TRIALS[what](Path(folder))
             total = options.count or COUNTS[what]
             for index in range(total):
                 random_ = random.Random(f"{options.seed}/{what}/{index}")

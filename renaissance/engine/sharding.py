@@ -93,6 +93,24 @@ def shard(network: MultiObjective, section: TrainSection, ranks: Ranks) -> None:
         network.keep_average(decay)
 
 
+@contextmanager
+def layers_are_called() -> Iterator[None]:
+    """Say what is wrong with a component whose layers are used in another way than by calling them.
+
+    Raises:
+        SpecError: If parameters were not gathered when they were needed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "mixed torch.Tensor and DTensor" not in str(error):
+            raise
+        raise SpecError(
+            "train.parallel: 'fsdp' gathers a layer when it is called, but a component "
+            f"reads the parameters of one without calling it ({error}); use 'ddp'"
+        ) from error
+
+
 def units_of(network: MultiObjective, part: nn.Module) -> list[nn.Module]:
     """Return the layers of a part of the model that are gathered by themselves.
 

@@ -88,7 +88,8 @@ def estimated_memory(parts: RunParts, probe: MicroBatch) -> Memory | None:
     """
     num_parameters = sum(parameter.numel() for parameter in parts.network.parameters())
     num_bytes = parts.plan.micro_batch_size * 3 * parts.spec.data.image_size**2
-    if num_bytes <= MAX_UNASKED and num_parameters <= MAX_UNASKED:
+    may_be_sharded = parts.plan.world_size > 1 and num_parameters > MAX_UNASKED
+    if num_bytes <= MAX_UNASKED and not may_be_sharded:
         return None
     shapes = attrs.evolve(parts, network=_on_meta(parts.network))
     try:

@@ -32,7 +32,7 @@ from renaissance.engine.resume import resume
 from renaissance.engine.run_folder import RunFolder, step_of
 from renaissance.engine.run_parts import RunParts, build
 from renaissance.engine.saving import Saving
-from renaissance.engine.sharding import check_sharding, is_sharded, shard
+from renaissance.engine.sharding import check_sharding, is_sharded, layers_are_called, shard
 from renaissance.engine.starting import enable_gradient_checkpointing, read_probe
 from renaissance.engine.tensors import without_aliases
 from renaissance.engine.unused import freeze_unused_parameters
@@ -90,7 +90,7 @@ def _train(spec: RunSpec, kept: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
         ranks.on_all_ranks(lambda: check_sharding(parts))
         ranks.copy_from_main(without_aliases(network.state_dict()).values())
         shard(network, parts.spec.train, ranks)
-    with autocast(parts.spec.train.precision, ranks.device):
+    with autocast(parts.spec.train.precision, ranks.device), layers_are_called():
         unused = freeze_unused_parameters(network, probe, ranks)
     optimizer = make_optimizer(network, spec.optimizer)
     average = network.average

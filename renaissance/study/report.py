@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from renaissance.engine.manifest import MANIFEST, MODEL
+from renaissance.engine.manifest import model_sha256
 from renaissance.engine.run_folder import RunFolder
+from renaissance.errors import CheckpointError
 from renaissance.files import read_json, write_whole
 from renaissance.study.cells import Cell
 from renaissance.study.comparison import Row, unmeasured
@@ -117,8 +118,10 @@ def _checkpoint(cell: Cell) -> Path | None:
 
 
 def _digest(checkpoint: Path) -> str:
-    entry = read_json(checkpoint / MANIFEST).get(MODEL)
-    return str(entry.get("sha256")) if isinstance(entry, dict) else "unknown"
+    try:
+        return model_sha256(checkpoint)
+    except CheckpointError:
+        return "unknown"
 
 
 def _environment(study: Study) -> Iterator[str]:

@@ -61,6 +61,15 @@ def test_a_node_with_a_later_checkpoint_is_not_ignored(folder: Path) -> None:
     assert "has none and does not share that folder. Start with " in texts[0]
 
 
+def test_a_sharded_run_needs_a_folder_that_all_share(folder: Path) -> None:
+    texts = [(folder / f"sharded-{rank}").read_text() for rank in range(2)]
+    assert texts[0] == texts[1]
+    assert texts[0].startswith("train.parallel: 'fsdp', but sharded/tiny on rank 0 is not shared")
+    assert "choose a run.output_dir on a disk that all nodes share, or use 'ddp'" in texts[0]
+    # What "auto" stands for is recorded.
+    assert 'parallel = "ddp"' in (folder / "node0/straight/tiny/spec.toml").read_text()
+
+
 def test_other_data_under_the_same_path_is_named(folder: Path) -> None:
     texts = [(folder / f"rows-{rank}").read_text() for rank in range(2)]
     assert texts[0] == texts[1]
@@ -91,6 +100,8 @@ def run_ranks(ranks: Ranks, folder: Path) -> None:
     if ranks.rank == 1:
         shutil.copytree("../node0/parted", "later")
     refused(folder / f"later-{ranks.rank}", lambda: run_here(spec, Path("later"), *SETTINGS))
+    sharded = ("train.parallel=fsdp", *SETTINGS)
+    refused(folder / f"sharded-{ranks.rank}", lambda: run_here(spec, Path("sharded"), *sharded))
     spec = spec_with_files(here)
     samples = [{**row, "caption": ["a photo"]} for row in rows(9)]
     samples[-1]["caption"] = [["a photo"], ["it"]][ranks.rank]

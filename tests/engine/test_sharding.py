@@ -2,14 +2,25 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from support.asserting import assert_refused, assert_same_figures
 from support.command_line import renaissance
-from support.running import TINY, one_tower_spec, run_here, write_spec
-from support.two_ranks import on_two_ranks
+from support.killing import kill_tree
+from support.running import (
+    TINY,
+    environment,
+    one_tower_spec,
+    run_here,
+    torchrun_command,
+    write_spec,
+)
+from support.two_ranks import on_ranks, on_two_ranks
 
 from renaissance.engine.checkpoint import load_model_tensors
 from renaissance.engine.manifest import model_sha256, verify
@@ -77,10 +88,7 @@ def train(folder: Path, name: str, text: str, *settings: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return what two ranks have trained: the same run with DDP and sharded, and the latter again.
-
-    The run that is resumed stops at a checkpoint, as if it had been killed there.
-    """
+    """Return what two ranks have trained: the same run with DDP and sharded."""
     folder = tmp_path_factory.mktemp("sharded")
     settings = (*SGD, *EVERY_4, "train.micro_batch_size=2", "train.max_steps=8")
     settings += ("evaluate.every_steps=8",)
@@ -166,3 +174,137 @@ def test_what_cannot_be_sharded_is_refused(
 ) -> None:
     spec = str(write_spec(tmp_path))
     assert_refused(renaissance("check", spec, "train.parallel=fsdp", *settings), *texts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_every_sharded_run_is_as_one_with_ddp(tmp_path: Path, num_ranks: int) -> None:
+    settings = ("train.max_steps=20", "evaluate.every_steps=10")
+    commands = [
+        train(tmp_path / name, parallel, text, *settings, *more, f"train.parallel={parallel}")
+        for name, (text, more) in CASES.items()
+        for parallel in ("ddp", "fsdp")
+    ]
+    on_ranks(num_ranks, tmp_path, commands, timeout=1800)
+    for name in CASES:
+        assert_equal_runs(tmp_path / name / "ddp", tmp_path / name / "fsdp", 1e-6)
+
+
+@pytest.mark.slow
+def test_a_sharded_run_resumes_on_any_number_of_ranks(tmp_path: Path) -> None:
+    settings = (*SGD, *EVERY_4, "train.max_steps=8", "evaluate.every_steps=8")
+    runs = {
+        name: train(tmp_path, name, WITH_ITC, *settings, f"train.parallel={name}")
+        for name in ("ddp", "fsdp")
+    }
+    on_ranks(4, tmp_path, list(runs.values()))
+
+    def resumed(name: str, source: str, parallel: str) -> list[str]:
+        stopped_at_4(tmp_path, name, source)
+        return [*runs[source][:2], f"run.output_dir={tmp_path / name}", *settings, parallel]
+
+    sharded, whole = "train.parallel=fsdp", "train.parallel=ddp"
+    on_ranks(
+        2,
+        tmp_path,
+        [
+            resumed("sharded on 2", "fsdp", sharded),
+            resumed("whole on 2", "fsdp", whole),
+            resumed("sharded after ddp", "ddp", sharded),
+        ],
+    )
+    on_ranks(4, tmp_path, [resumed("sharded on 4", "fsdp", sharded)])
+    expected = load_model_tensors(last(tmp_path / "fsdp"))
+    for name in ("sharded on 2", "whole on 2", "sharded after ddp"):
+        assert_close(expected, load_model_tensors(last(tmp_path / name)), 1e-6)
+    assert_close(expected, load_model_tensors(last(tmp_path / "sharded on 4")), 0)
+    assert (last(tmp_path / "sharded on 2") / "model-00002-of-00002.safetensors").exists()
+    figures = [(tmp_path / n / "tiny/metrics.jsonl").read_text() for n in ("fsdp", "sharded on 4")]
+    assert figures[0] == figures[1]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_while_it_saves_goes_on(tmp_path: Path) -> None:
+    settings = ["checkpoint.every_steps=1", "checkpoint.keep_last=100", "evaluate.every_steps=500"]
+    arguments = train(tmp_path, "killed", DEEP, *settings, "train.parallel=fsdp")
+    command = torchrun_command(2, [*arguments, "train.max_steps=500", "schedule.decay=constant"])
+    process = subprocess.Popen(
+        command, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    checkpoints = tmp_path / "killed/tiny/checkpoints"
+    deadline = time.monotonic() + 120
+    while not (
+        (checkpoints / "step-00000003/manifest.json").exists()
+        and list(checkpoints.glob(".step-*.partial/model-*"))
+    ):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    kill_tree(process)
+    before = last(tmp_path / "killed")
+    verify(before)
+    assert set(checkpoints.iterdir()) > set(RunFolder(tmp_path / "killed/tiny").checkpoints())
+    stop = f"train.max_steps={int(before.name[-8:]) + 1}"
+    printed = on_two_ranks(tmp_path, [[*arguments, "schedule.decay=constant", stop]])
+    assert "resuming" in printed
+    assert last(tmp_path / "killed").name > before.name
+    # Nothing is left of the one that was not finished.
+    assert not list(checkpoints.glob(".step-*"))
+
+
+@pytest.mark.slow
+def test_nodes_have_all_and_their_ranks_have_shards(tmp_path: Path) -> None:
+    settings = (*SGD, "train.max_steps=4", "evaluate.every_steps=4")
+    for port, name in ((29617, "ddp"), (29618, "fsdp")):
+        arguments = train(tmp_path, name, WITH_ITC, *settings, f"train.parallel={name}")
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
+        launcher += ["--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+        launcher += ["--master-port", str(port)]
+        nodes = [
+            subprocess.Popen(
+                [*launcher, "--node-rank", str(node), "-m", "renaissance", *arguments],
+                env=environment(),
+                stdout=subprocess.DEVNULL,
+            )
+            for node in range(2)
+        ]
+        assert [node.wait(300) for node in nodes] == [0, 0]
+    assert_equal_runs(tmp_path / "ddp", tmp_path / "fsdp", 1e-6)
+    # One file for each rank of a node.
+    assert len(list(last(tmp_path / "fsdp").glob("model-*"))) == 2
+
+
+@pytest.mark.slow
+def test_bf16_and_muon_are_close_to_ddp(tmp_path: Path) -> None:
+    more = {"bf16": (*SGD, "train.precision=bf16"), "muon": ("optimizer.type=muon",)}
+    settings = ("train.max_steps=4", "evaluate.every_steps=4")
+    on_two_ranks(
+        tmp_path,
+        [
+            train(tmp_path / name, parallel, DEEP, *settings, *own, f"train.parallel={parallel}")
+            for name, own in more.items()
+            for parallel in ("ddp", "fsdp")
+        ],
+    )
+    for name in more:
+        assert_same_figures(tmp_path / name / "ddp/tiny", tmp_path / name / "fsdp/tiny", 3e-2)
+
+
+@pytest.mark.slow
+def test_a_step_that_is_not_finite_is_kept_in_shards(tmp_path: Path) -> None:
+    command = train(tmp_path, "run", DEEP, "train.parallel=fsdp", "optimizer.learning_rate=1e30")
+    finished = subprocess.run(
+        torchrun_command(2, command),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert finished.returncode == 1
+    assert "is not finite; samples" in finished.stderr
+    [kept] = (tmp_path / "run/tiny").glob("nonfinite-step-*")
+    assert load_model_tensors(kept)
+    assert {f"rank{rank}-micro-batch0.safetensors" for rank in (0, 1)} < {
+        path.name for path in kept.iterdir()
+    }

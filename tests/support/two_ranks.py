@@ -1,4 +1,4 @@
-"""Run commands in tests, one after the other, on two ranks that are started once.
+"""Run commands in tests, one after the other, on ranks that are started once, two of them or more.
 
 Run under torchrun, this file is one rank.
 """
@@ -19,16 +19,23 @@ from support.running import environment
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def on_two_ranks(folder: Path, commands: Sequence[Sequence[str]], num_ranks: int = 2) -> str:
+def on_two_ranks(folder: Path, commands: Sequence[Sequence[str]]) -> str:
     """Run commands, the arguments of `renaissance` each time; return what was printed."""
+    return on_ranks(2, folder, commands)
+
+
+def on_ranks(
+    num_ranks: int, folder: Path, commands: Sequence[Sequence[str]], timeout: float = 300
+) -> str:
+    """Run commands on some number of ranks."""
     path = folder / "commands.json"
     path.write_text(json.dumps([list(command) for command in commands]))
     finished = subprocess.run(
-        [sys.executable, *LAUNCHER, __file__, str(path)],
+        [sys.executable, *LAUNCHER[:-1], str(num_ranks), __file__, str(path)],
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-9000:]
