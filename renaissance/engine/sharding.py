@@ -76,17 +76,19 @@ def shard(network: MultiObjective, section: TrainSection, ranks: Ranks) -> None:
             scalar.register_hook(average)  # type: ignore[no-untyped-call]
     is_bf16 = section.precision == "bf16" and section.residual == "bf16"
     following = following_modules(network) if is_bf16 else []
+    reduced = torch.bfloat16 if section.gradient_compression == "bf16" else torch.float32
+    own_dtype = MixedPrecisionPolicy(reduce_dtype=reduced)
     for part in network.model.parts().values():
-        policy = MixedPrecisionPolicy()
+        policy = own_dtype
         if any(part is follower for follower in following):
-            policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+            policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=reduced)
         for unit in units_of(network, part):
             if policy.param_dtype is not None:
                 _leave_autocast(unit, ranks.device)
             fully_shard(unit, mesh=mesh, mp_policy=policy, ignored_params=scalars)
     # Backward of the root begins at tensors that it finds in lists, not in objects of ours.
     network.register_forward_hook(_with_losses)
-    fully_shard(network, mesh=mesh, ignored_params=scalars)
+    fully_shard(network, mesh=mesh, mp_policy=own_dtype, ignored_params=scalars)
     network.register_forward_hook(_without_losses)
     if network.average is not None:
         decay, network.average = network.average.decay, None

@@ -48,7 +48,7 @@ CASES = {
     ),
     "cross-attention": (
         DEEP.replace("co-attention", "cross-attention"),
-        (*SGD, "model.text_encoder.frozen=all but 1", "train.gradient_checkpointing=true"),
+        (*SGD, "model.text_encoder.frozen=all but 1", "train.gradient_checkpointing=all"),
     ),
     "one tower": (one_tower_spec(), SGD),
     # No layer has a gradient of its own.
@@ -275,8 +275,12 @@ def test_nodes_have_all_and_their_ranks_have_shards(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_bf16_and_muon_are_close_to_ddp(tmp_path: Path) -> None:
-    more = {"bf16": (*SGD, "train.precision=bf16"), "muon": ("optimizer.type=muon",)}
+def test_what_rounds_or_reads_whole_matrices_is_close_to_ddp(tmp_path: Path) -> None:
+    more = {
+        "bf16": (*SGD, "train.precision=bf16"),
+        "compressed": (*SGD, "train.gradient_compression=bf16"),
+        "muon": ("optimizer.type=muon",),
+    }
     settings = ("train.max_steps=4", "evaluate.every_steps=4")
     on_two_ranks(
         tmp_path,
