@@ -41,7 +41,7 @@ from torch.utils.flop_counter import flop_registry
 from transformers import PreTrainedTokenizerFast
 
 from renaissance import ObjectiveBatch, Pairs
-from renaissance.data.collate import MicroBatch, without_padding
+from renaissance.data.micro_batch import MicroBatch, without_padding
 from renaissance.data.shared_pairs import share_pairs
 from renaissance.engine.bf16_copies import Bf16Copies, following_modules
 from renaissance.engine.multi_objective import MultiObjective

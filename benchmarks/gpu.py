@@ -36,8 +36,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedTokenizerFast
 
-from renaissance.data.collate import MicroBatch
 from renaissance.data.loader import MicroBatchLoader
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.data.order import TrainingOrder
 from renaissance.data.workers import count_workers
 from renaissance.engine.checkpoint import TrainState, take_snapshot

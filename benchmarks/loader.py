@@ -34,9 +34,9 @@ from renaissance.builtin.datasets.image_text import ImageText
 from renaissance.builtin.transforms.imagenet import ImageNet
 from renaissance.data.cache.batch_images import BatchImages
 from renaissance.data.cache.rows import RowCache
-from renaissance.data.collate import SampleReader
 from renaissance.data.concatenation import Concatenation
 from renaissance.data.open_image import ImageLimits
+from renaissance.data.sample_reader import SampleReader
 
 WIDTH, HEIGHT, QUALITY = 640, 480, 90
 IMAGE_SIZE = 224

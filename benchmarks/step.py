@@ -64,7 +64,7 @@ from renaissance.builtin.heads.mlm import MLMHead
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.mlm import MLM
 from renaissance.builtin.poolers.double import Double
-from renaissance.data.collate import MicroBatch, without_padding
+from renaissance.data.micro_batch import MicroBatch, without_padding
 from renaissance.data.shared_pairs import share_pairs
 from renaissance.engine.bf16_copies import Bf16Copies, following_modules
 from renaissance.engine.multi_objective import MultiObjective

@@ -10,7 +10,7 @@ from renaissance.commands.cluster import ClusterOptions, cluster_lines
 from renaissance.commands.lost_area import lost_area_lines
 from renaissance.commands.output import print_figures, print_line
 from renaissance.contracts.encoder import Encoder
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.data.preprocessor import normalization_of
 from renaissance.data.tokenizer import tokenizer_sha256
 from renaissance.engine.agreement import surroundings

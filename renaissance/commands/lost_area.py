@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from renaissance.data.collate import SampleReader
+from renaissance.data.sample_reader import SampleReader
 from renaissance.errors import DataError
 
 NUM_SAMPLES = 64

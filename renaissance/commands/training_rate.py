@@ -5,7 +5,7 @@ import time
 import torch
 from torch import nn
 
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.distributed import choose_device
 from renaissance.engine.metrics import weighted_loss
 from renaissance.engine.multi_objective import MultiObjective

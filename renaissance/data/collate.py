@@ -1,230 +1,27 @@
 """From samples to a micro-batch in which each distinct text and image has one row."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Hashable, Mapping, Sequence
 
-import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Encoding
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
-from renaissance.contracts.batches import ObjectiveBatch, Pairs
+from renaissance.contracts.batches import ObjectiveBatch
 from renaissance.contracts.objective import Objective
-from renaissance.contracts.packing import Packing
 from renaissance.contracts.samples import KeyedSample
-from renaissance.contracts.transform import Transform
-from renaissance.data.cache.batch_images import BatchImages, KnownStates
-from renaissance.data.cache.rows import RowCache
-from renaissance.data.concatenation import Concatenation
-from renaissance.data.encoding import Ids, encode, input_ids, word_ids
-from renaissance.data.images import square_pixels
-from renaissance.data.open_image import ImageLimits
-from renaissance.data.packing import find_real_tokens, pack_texts
-from renaissance.data.shared_pairs import SharedPairs, share_pairs
-from renaissance.errors import DataError, SpecError
+from renaissance.data.cache.batch_images import BatchImages
+from renaissance.data.encoding import Ids, input_ids, word_ids
+from renaissance.data.micro_batch import MicroBatch, without_padding
+from renaissance.data.sample_reader import BadSampleError, SampleReader
+from renaissance.data.shared_pairs import share_pairs
+from renaissance.errors import DataError
 
 # Texts are padded to a multiple of this length, which suits tensor cores and vector units.
 PAD_MULTIPLE = 8
 # Draws of another sample before the dataset is taken to have only one image.
 MAX_DRAWS = 100
-
-T = TypeVar("T")
-Leaf = TypeVar("Leaf")
-
-
-@attrs.frozen
-class MicroBatch:
-    """What one rank sends through the model at once.
-
-    Attributes:
-        indices: Index of each sample in the concatenated datasets, (samples,), int64.
-        input_ids: Distinct text views, (texts, tokens), int64; None if there are no texts.
-        attention_mask: True where real, (texts, tokens), bool; None if there are no texts.
-        pixel_values: Distinct images, (images, 3, size, size), uint8, normalized later, on the
-            device; None if there are no images. Those in `known_states` are left out.
-        objectives: What each objective collated, by name, without those that got no samples.
-        bad_samples: Messages about unreadable records, which are left out, by index.
-        shared_pairs: What to fuse, if several objectives read the same pairs.
-        packing: How to encode the texts without their padding, in training, if there is much; the
-            pairs then say which text tokens are real.
-        known_states: The images whose token states a cache holds; None without such a cache.
-    """
-
-    indices: Tensor
-    input_ids: Tensor | None
-    attention_mask: Tensor | None
-    pixel_values: Tensor | None
-    objectives: Mapping[str, ObjectiveBatch]
-    bad_samples: Mapping[int, str] = attrs.field(factory=dict)
-    shared_pairs: SharedPairs | None = None
-    packing: Packing | None = None
-    known_states: KnownStates | None = None
-
-    @property
-    def has_images(self) -> bool:
-        """Whether there are any images."""
-        return self.pixel_values is not None or self.known_states is not None
-
-    def num_targets(self, objective: str) -> int:
-        """Return the number of targets of an objective, 0 if it got no samples."""
-        batch = self.objectives.get(objective)
-        return 0 if batch is None else batch.num_targets
-
-    def to(self, device: torch.device) -> "MicroBatch":
-        """Copy to a device; asynchronous if memory is pinned."""
-        return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), self)
-
-    def pin_memory(self) -> "MicroBatch":
-        """Copy to pinned memory; called by the loader."""
-        return map_tensors(lambda tensor: tensor.pin_memory(), self)
-
-
-def map_tensors(function: Callable[[Tensor], Tensor], value: T) -> T:
-    """Apply a function to every tensor in nested attrs objects and mappings."""
-    return map_leaves(Tensor, function, value)
-
-
-def map_leaves(kind: type[Leaf], function: Callable[[Leaf], object], value: T) -> T:
-    """Replace every value of a type in nested attrs objects and mappings."""
-    if isinstance(value, kind):
-        return function(value)  # type: ignore[return-value]
-    if isinstance(value, Mapping):
-        return {k: map_leaves(kind, function, v) for k, v in value.items()}  # type: ignore[return-value]
-    # mypy does not learn from the type of a value what the value is.
-    nested: Any = value
-    if attrs.has(type(nested)):
-        fields = attrs.fields_dict(type(nested))
-        changes = {name: map_leaves(kind, function, getattr(value, name)) for name in fields}
-        changed: T = attrs.evolve(nested, **changes)
-        return changed
-    return value
-
-
-def without_padding(batch: MicroBatch, lengths: Sequence[int]) -> MicroBatch:
-    """Return a micro-batch that says how to do without padding, if there is much.
-
-    Args:
-        batch: A micro-batch with texts.
-        lengths: Length of each text in tokens.
-    """
-    width = 0 if batch.input_ids is None else batch.input_ids.shape[1]
-    packing = pack_texts(lengths, width)
-    if packing is None:
-        return batch
-    batch = map_leaves(Pairs, lambda pairs: find_real_tokens(pairs, lengths, width), batch)
-    return attrs.evolve(batch, packing=packing)
-
-
-class BadSampleError(DataError):
-    """A record that could not be read, with its index."""
-
-    def __init__(self, index: int, cause: DataError) -> None:
-        self.index = index
-        super().__init__(str(cause))
-
-
-@attrs.frozen
-class SampleReader:
-    """Reads samples, and turns their texts into token ids and their images into pixels.
-
-    All results are functions of (seed, epoch, index).
-
-    Attributes:
-        datasets: The split's datasets, concatenated.
-        tokenizer: The run's tokenizer.
-        max_text_length: Length of the longest text, tokens.
-        transform: Image transform.
-        limits: Larger images are refused before they are decoded.
-        max_text_characters: Longer texts are refused before they are split into tokens.
-        seed: The run's seed.
-        training: False in evaluation.
-        pixel_cache: Where the pixels of images are kept, if they are.
-        state_cache: Where the token states of images are kept, if they are.
-    """
-
-    datasets: Concatenation
-    tokenizer: PreTrainedTokenizerFast
-    max_text_length: int
-    transform: Transform
-    limits: ImageLimits
-    max_text_characters: int
-    seed: int
-    training: bool
-    pixel_cache: RowCache | None = None
-    state_cache: RowCache | None = None
-
-    def sample(self, epoch: int, index: int) -> KeyedSample:
-        """Read a sample.
-
-        Raises:
-            BadSampleError: If its record cannot be read.
-        """
-        try:
-            sample = self.datasets.sample(self.seed, epoch, index)
-        except DataError as error:
-            raise BadSampleError(index, error) from error
-        return KeyedSample(sample, self.seed, epoch, index)
-
-    def encoding(self, sample: KeyedSample) -> Encoding:
-        """Tokenize a sample's text, with its second text if it has one.
-
-        Raises:
-            BadSampleError: If it has no text, or one that is too long.
-            SpecError: If the special tokens alone exceed the longest text.
-        """
-        text, pair = sample.sample.text, sample.sample.text_pair
-        if text is None:
-            cause = DataError(f"{sample.source}: the sample has no text")
-            raise BadSampleError(sample.index, cause)
-        # Splitting takes time and memory for all of a text, of which the run uses the start.
-        longest = max(len(text), len(pair or ""))
-        if longest > self.max_text_characters:
-            cause = DataError(
-                f"{sample.source}: a text of {longest:,} characters; expected at most "
-                f"{self.max_text_characters:,} (data.max_text_characters). Shorten it and prepare "
-                "the data again, or raise the limit"
-            )
-            raise BadSampleError(sample.index, cause)
-        # The tokenizer does not truncate a text to less than these.
-        num_special = self.tokenizer.num_special_tokens_to_add(pair=pair is not None)
-        if self.max_text_length <= num_special:
-            raise SpecError(
-                f"data.max_text_length: got {self.max_text_length}, but {num_special} of the "
-                f"tokens are special ones that the tokenizer adds; use at least {num_special + 1}"
-            )
-        return encode(self.tokenizer, text, pair)
-
-    def image_key(self, sample: KeyedSample, which: int) -> Hashable:
-        """Return a key for one of a sample's images; equal keys mean equal pixels."""
-        key = (self.datasets.dataset_of(sample.index), sample.image_ids[which])
-        if self.transform.is_deterministic:
-            return key
-        # Under augmentation the same image looks different in each sample.
-        return (*key, sample.epoch, sample.index)
-
-    def is_within_limits(self, sample: KeyedSample, which: int) -> bool:
-        """Return whether one of a sample's images is small enough to be decoded."""
-        return self.limits.fault(sample.images[which]) is None
-
-    def pixels(self, sample: KeyedSample, which: int) -> NDArray[np.uint8]:
-        """Return one of a sample's images, (3, image_size, image_size).
-
-        Raises:
-            BadSampleError: If it cannot be decoded, or is too large.
-        """
-        try:
-            return square_pixels(
-                sample.images[which],
-                self.transform,
-                sample.generator(f"transform/{which}"),
-                self.limits,
-                sample.source,
-            )
-        except DataError as error:
-            raise BadSampleError(sample.index, error) from error
 
 
 class Collator:

@@ -26,7 +26,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from renaissance.data.collate import Collator, MicroBatch, map_leaves
+from renaissance.data.collate import Collator
+from renaissance.data.micro_batch import MicroBatch, map_leaves
 from renaissance.data.order import SampleKeys
 from renaissance.errors import DataError, RunError, describe
 from renaissance.launch import STOP_SIGNALS

@@ -13,7 +13,8 @@ import torch
 import transformers
 
 import renaissance
-from renaissance.data.collate import Collator, MicroBatch
+from renaissance.data.collate import Collator
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.run_parts import RunParts
 from renaissance.engine.sample_digest import digest_of_samples

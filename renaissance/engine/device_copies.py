@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from renaissance.data.collate import MicroBatch, map_tensors
+from renaissance.data.micro_batch import MicroBatch, map_tensors
 
 
 class SideStreamCopies:

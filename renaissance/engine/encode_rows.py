@@ -7,7 +7,8 @@ import torch
 from renaissance.contracts.samples import KeyedSample
 from renaissance.contracts.splits import EncodedRows
 from renaissance.contracts.tokens import Modality, Tokens
-from renaissance.data.collate import RowBuilder, SampleReader
+from renaissance.data.collate import RowBuilder
+from renaissance.data.sample_reader import SampleReader
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
 from renaissance.spec.sections import Precision

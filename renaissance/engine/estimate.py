@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.fusion import Fusion
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_parts import RunParts
 

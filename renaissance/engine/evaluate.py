@@ -10,8 +10,9 @@ from PIL import Image
 
 from renaissance.contracts.monitor import PanelImage
 from renaissance.contracts.objective import ObjectiveOutput
-from renaissance.data.collate import Collator, MicroBatch
+from renaissance.data.collate import Collator
 from renaissance.data.loader import MicroBatchLoader, StoppedWaitingError
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.data.order import evaluation_order
 from renaissance.data.workers import count_workers
 from renaissance.engine.distributed import Ranks

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import attrs
 import torch
 
-from renaissance.data.collate import BadSampleError, Collator, MicroBatch, RowBuilder
+from renaissance.data.collate import Collator, RowBuilder
 from renaissance.data.loader import MicroBatchLoader
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.data.order import evaluation_order
+from renaissance.data.sample_reader import BadSampleError
 from renaissance.data.workers import count_workers
 from renaissance.engine.checkpoint import load_checkpoint
 from renaissance.engine.distributed import Ranks

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from renaissance.contracts.objective import ObjectiveOutput
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.tensors import to_host
 

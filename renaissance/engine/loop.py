@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from renaissance.contracts.objective import ObjectiveOutput
-from renaissance.data.collate import MicroBatch
 from renaissance.data.loader import MicroBatchLoader, StoppedWaitingError
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.data.order import TrainingOrder
 from renaissance.data.workers import count_workers
 from renaissance.engine.after_step import AfterStep

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric, SumMetric
 
 from renaissance.contracts.objective import Objective, ObjectiveOutput
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 
 
 def weighted_loss(

@@ -16,7 +16,7 @@ from renaissance.contracts.features import Features, Fused, join_fused
 from renaissance.contracts.objective import Objective, ObjectiveOutput, overrides
 from renaissance.contracts.tokens import Modality, Tokens
 from renaissance.data.cache.rows import RowCache
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.average import PREFIX, Average
 from renaissance.engine.known_states import completed
 from renaissance.errors import PluginError, SpecError

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from renaissance.contracts.objective import ObjectiveOutput
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.checkpoint import TrainState, save_checkpoint, save_together
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.messages import say

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from renaissance.contracts.monitor import Guess, PanelImage
 from renaissance.contracts.objective import ObjectiveOutput, PanelEntry
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.data.tokenizer import readable
 from renaissance.engine.multi_objective import MultiObjective
 

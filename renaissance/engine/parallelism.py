@@ -3,7 +3,7 @@
 import attrs
 import torch
 
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.distributed import choose_device
 from renaissance.engine.estimate import HALF_PARAMETERS, Memory
 from renaissance.engine.multi_objective import MultiObjective

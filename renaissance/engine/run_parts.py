@@ -13,11 +13,12 @@ from renaissance.contracts.encoder import EncoderContext
 from renaissance.contracts.objective import Objective, overrides
 from renaissance.contracts.training_data import NoTrainingData
 from renaissance.contracts.transform import TransformContext
-from renaissance.data.collate import Collator, SampleReader
+from renaissance.data.collate import Collator
 from renaissance.data.concatenation import Concatenation
 from renaissance.data.open_image import ImageLimits
 from renaissance.data.order import SampleStream
 from renaissance.data.preprocessor import normalization_of
+from renaissance.data.sample_reader import SampleReader
 from renaissance.data.tokenizer import (
     DATASET,
     count_ids,

@@ -8,7 +8,7 @@ from torch import nn
 
 from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.fusion import Fusion
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.agreement import probe_keys
 from renaissance.engine.distributed import choose_device
 from renaissance.engine.estimate import Memory, estimate

@@ -9,7 +9,7 @@ step.
 
 import torch
 
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.multi_objective import MultiObjective
 

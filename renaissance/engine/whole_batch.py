@@ -15,7 +15,7 @@ from torch import Tensor
 from renaissance.contracts.batches import WholeBatch
 from renaissance.contracts.features import Features
 from renaissance.contracts.objective import Objective
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.bf16_copies import Bf16Copies
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast

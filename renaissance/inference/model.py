@@ -17,8 +17,10 @@ from renaissance.contracts.dataset import Dataset
 from renaissance.contracts.objective import Objective, overrides
 from renaissance.contracts.splits import EncodedRows
 from renaissance.contracts.tokens import Modality
-from renaissance.data.collate import Collator, MicroBatch, SampleReader
+from renaissance.data.collate import Collator
 from renaissance.data.concatenation import Concatenation
+from renaissance.data.micro_batch import MicroBatch
+from renaissance.data.sample_reader import SampleReader
 from renaissance.engine.encode_rows import encode_rows
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast

@@ -10,7 +10,9 @@ from typing import Any
 
 import attrs
 
-from renaissance.data.collate import BadSampleError, Collator, MicroBatch
+from renaissance.data.collate import Collator
+from renaissance.data.micro_batch import MicroBatch
+from renaissance.data.sample_reader import BadSampleError
 from renaissance.errors import DataError, SpecError
 from renaissance.files import write_whole
 from renaissance.inference.model import Model

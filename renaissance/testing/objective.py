@@ -12,7 +12,7 @@ from renaissance.contracts.batches import ObjectiveBatch, Pairs
 from renaissance.contracts.monitor import Guess
 from renaissance.contracts.objective import Objective, ObjectiveOutput, PanelEntry, overrides
 from renaissance.contracts.samples import Sample
-from renaissance.data.collate import MicroBatch, map_tensors
+from renaissance.data.micro_batch import MicroBatch, map_tensors
 from renaissance.testing.contract_check import ContractCheck, ViolationError, require
 from renaissance.testing.inputs import shape_of
 from renaissance.testing.module import Subject, check_module

@@ -10,7 +10,7 @@ import attrs
 import torch
 
 from renaissance.contracts.objective import Objective, ObjectiveOutput
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.errors import quoted
 from renaissance.testing.contract_check import require
 from renaissance.testing.samples import SampleList

@@ -11,9 +11,11 @@ from renaissance.contracts.dataset import Dataset
 from renaissance.contracts.objective import Objective
 from renaissance.contracts.samples import Sample
 from renaissance.contracts.transform import TransformContext
-from renaissance.data.collate import Collator, MicroBatch, SampleReader
+from renaissance.data.collate import Collator
 from renaissance.data.concatenation import Concatenation
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.data.open_image import ImageLimits
+from renaissance.data.sample_reader import SampleReader
 from renaissance.data.tokenizer import DATASET, load_tokenizer
 from renaissance.testing.contract_check import ViolationError
 

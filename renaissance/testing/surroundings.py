@@ -13,8 +13,8 @@ from renaissance.contracts.objective import (
     ObjectiveOutput,
     PanelEntry,
 )
-from renaissance.data.collate import MicroBatch
 from renaissance.data.concatenation import Concatenation
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.data.tokenizer import readable
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.training_data import TrainingAnswers

@@ -38,7 +38,7 @@ from renaissance.arrow import TableSplit
 from renaissance.builtin.datasets.table import Table
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.mlm import MLM
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
 from renaissance.testing import check_dataset

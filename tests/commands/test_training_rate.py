@@ -7,7 +7,7 @@ from support.running import write_spec
 
 from renaissance.commands import training_rate as module
 from renaissance.commands.training_rate import MAX_CPU_FLOPS, training_rate
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
 

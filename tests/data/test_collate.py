@@ -29,7 +29,8 @@ from transformers import PreTrainedTokenizerFast
 from renaissance import DataError, Pairs, Sample, SpecError
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.mlm import MLM
-from renaissance.data.collate import MicroBatch, RowBuilder, map_leaves
+from renaissance.data.collate import RowBuilder
+from renaissance.data.micro_batch import MicroBatch, map_leaves
 from renaissance.data.tokenizer import separator_id
 from renaissance.engine.run_parts import build
 from renaissance.plugins.loading import load_plugins

@@ -17,8 +17,8 @@ from support.running import environment
 
 from renaissance import ObjectiveBatch, Pairs
 from renaissance.data import loader as loading
-from renaissance.data.collate import MicroBatch
 from renaissance.data.loader import MicroBatchLoader, StoppedWaitingError
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.data.order import SampleKeys
 from renaissance.errors import DataError, RunError
 

@@ -9,7 +9,7 @@ from support.running import TINY, one_tower_spec, write_spec
 from torch._dynamo.utils import counters
 
 from renaissance import Pairs
-from renaissance.data.collate import map_leaves, without_padding
+from renaissance.data.micro_batch import map_leaves, without_padding
 from renaissance.engine.compiling import compile_layers
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_parts import RunParts, build

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from renaissance import ObjectiveBatch, Pairs
-from renaissance.data.collate import MicroBatch, map_tensors
+from renaissance.data.micro_batch import MicroBatch, map_tensors
 from renaissance.engine.device_copies import SideStreamCopies, copier
 
 META = torch.device("meta")

@@ -14,7 +14,7 @@ from renaissance import ObjectiveBatch, Pairs, PluginError, overrides
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.snli_ve import SNLIVE
 from renaissance.builtin.objectives.vqa import VQA
-from renaissance.data.collate import MicroBatch, map_leaves
+from renaissance.data.micro_batch import MicroBatch, map_leaves
 from renaissance.engine.bf16_copies import Bf16Copies, following_modules
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_parts import build

@@ -10,7 +10,7 @@ from support.full_disk import full_disk
 from torch import nn
 
 from renaissance import ObjectiveOutput, RunError
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.nonfinite import stop_not_finite

@@ -10,7 +10,7 @@ from torch import nn
 
 from renaissance import Encoder, ObjectiveContext, Tokens
 from renaissance.builtin.objectives.itc import ITC
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.bf16_copies import Bf16Copies
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.whole_batch import compare_whole_batch

@@ -11,7 +11,7 @@ from support.running import run_here, write_spec
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from renaissance import ObjectiveBatch, ObjectiveOutput, accuracy
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.loop import Loop
 from renaissance.engine.metrics import MetricBook

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.running import write_spec
 
-from renaissance.data.collate import MicroBatch
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.loop import Loop
 from renaissance.engine.train import train
 from renaissance.plugins.loading import load_plugins

@@ -25,8 +25,8 @@ from renaissance import (
     ObjectiveOutput,
     Sample,
 )
-from renaissance.data.collate import MicroBatch
 from renaissance.data.concatenation import Concatenation
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.data.tokenizer import readable
 from renaissance.engine.training_data import TrainingAnswers
 from renaissance.testing.samples import SampleList

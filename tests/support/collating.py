@@ -22,9 +22,10 @@ from renaissance import (
 from renaissance.builtin.objectives.itm import ITM
 from renaissance.builtin.objectives.mlm import MLM
 from renaissance.builtin.transforms.imagenet import ImageNet
-from renaissance.data.collate import Collator, SampleReader
+from renaissance.data.collate import Collator
 from renaissance.data.concatenation import Concatenation
 from renaissance.data.open_image import ImageLimits
+from renaissance.data.sample_reader import SampleReader
 
 WORDS = ["a", "photo", "of", "two", "elephants", "swimming", "nearby", "and", "umbrella", "one"]
 PIECES = ["ele", "##phant", "##s", "swim", "##ming", "near", "##by", "um", "##bre", "##lla"]

@@ -11,7 +11,7 @@ from renaissance.contracts.samples import KeyedSample
 from renaissance.data.cache.image_key import image_key
 
 if TYPE_CHECKING:
-    from renaissance.data.collate import SampleReader
+    from renaissance.data.sample_reader import SampleReader
 
 
 @attrs.frozen
