@@ -35,7 +35,7 @@ class Probe:
     def of(cls, model: Model, num_rows: int = NUM_ROWS) -> "Probe":
         """Return inputs for a model: `TEXTS` in turn, and as many random images."""
         texts = [TEXTS[row % len(TEXTS)] for row in range(num_rows)]
-        rows = [model.tokenizer(text)["input_ids"] for text in texts]
+        rows = [model.tokenizer.backend_tokenizer.encode(text).ids for text in texts]
         longest = max(map(len, rows))
         pad = int(model.tokenizer.pad_token_id)
         size = model.spec.data.image_size

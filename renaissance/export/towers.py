@@ -77,7 +77,8 @@ def _export_text(model: Model, name: str, plain: PreTrainedModel, folder: Path) 
     loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     encoded = loaded(list(TEXTS), padding=True, truncation=True, return_tensors="pt")
     mask = encoded["attention_mask"].bool()
-    expected = [list(model.tokenizer(text)["input_ids"]) for text in TEXTS]
+    # Calling the tokenizer itself would turn its truncation off, from then on.
+    expected = [model.tokenizer.backend_tokenizer.encode(text).ids for text in TEXTS]
     actual = [ids[real].tolist() for ids, real in zip(encoded["input_ids"], mask, strict=True)]
     if actual != expected:
         raise RunError(
