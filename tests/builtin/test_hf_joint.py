@@ -98,11 +98,11 @@ def test_images_alone_come_out_as_of_the_image_model(family, tmp_path):
     assert tokens.attention_mask.all()
 
 
-@pytest.mark.parametrize("family", ["vit", "beit", "clip"])
+@pytest.mark.parametrize("family", ["vit", "beit", "clip", "dinov3"])
 def test_images_of_another_size_come_out_as_of_the_image_model(family, tmp_path):
     save_model(tmp_path, family)
     reference = AutoModel.from_pretrained(tmp_path).eval()
-    switch = {} if family == "beit" else {"interpolate_pos_encoding": True}
+    switch = {} if family in ("beit", "dinov3") else {"interpolate_pos_encoding": True}
     expected = reference(images(48), **switch).last_hidden_state
     encoder = load(tmp_path, image_size=48)
     found = encoder.encode_joint(encoder.encode_image(images(48))).hidden_states
