@@ -278,8 +278,17 @@ def _attention(
     )[0]
 
 
-def build_network(model: str, fusion: str | None = None) -> MultiObjective:
-    """Build one of `MODELS` with its objectives, without values; perhaps with another fusion."""
+def build_network(
+    model: str, fusion: str | None = None, device: str = "meta", settings: Sequence[str] = ()
+) -> MultiObjective:
+    """Build one of `MODELS` with its objectives: on the meta device, without values.
+
+    Args:
+        model: Its name.
+        fusion: The fusion's type, instead of the model's own.
+        device: Where.
+        settings: Keys of the run spec to set.
+    """
     parts = dict(MODELS[model])
     if fusion is not None:
         parts["fusion"] = f"type = '{fusion}'\n" + parts["fusion"].split("\n", 1)[1]
@@ -294,8 +303,9 @@ def build_network(model: str, fusion: str | None = None) -> MultiObjective:
         ).save_pretrained(folder)
         spec = Path(folder, "spec.toml")
         spec.write_text(SPEC.format(tokenizer=folder, **parts))
-        with torch.device("meta"):
-            return build(load_spec([str(spec)], plugins), 1, load_weights=False).network.train()
+        with torch.device(device):
+            run = load_spec([str(spec), *settings], plugins)
+            return build(run, 1, load_weights=False).network.train()
 
 
 def text_lengths(num_texts: int) -> np.ndarray[Any, Any]:
