@@ -19,11 +19,10 @@ from renaissance.engine.distributed import choose_device
 from renaissance.engine.estimate import Estimate, estimate, part_sizes
 from renaissance.engine.init_from import initialize
 from renaissance.engine.optim import parameter_groups, warmup_steps
-from renaissance.engine.parallelism import Choice, choose_parallel
+from renaissance.engine.parallelism import Choice, check_sharding, choose_parallel
 from renaissance.engine.resume import resume
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.run_parts import RunParts, build
-from renaissance.engine.sharding import check_sharding
 from renaissance.engine.starting import check_memory, enable_gradient_checkpointing, read_probe
 from renaissance.errors import RenaissanceError, SpecError
 from renaissance.spec.resolve import encoder_for

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.fusion import Fusion
@@ -107,8 +106,8 @@ def bf16_copies(network: MultiObjective, section: TrainSection) -> Bf16Copies:
 
     A sharded network needs none: it is gathered in bf16.
     """
-    is_sharded = isinstance(network, FSDPModule)
-    has_copies = section.precision == "bf16" and section.residual == "bf16" and not is_sharded
+    has_copies = section.precision == "bf16" and section.residual == "bf16"
+    has_copies &= not network.is_sharded
     return Bf16Copies(following_modules(network) if has_copies else [])
 
 

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from renaissance.engine.sharding import is_sharded
+from renaissance.engine.multi_objective import MultiObjective
+from renaissance.engine.tensors import is_in_rows
 
 
 def wrap(
-    network: nn.Module, world_size: int, compression: Literal["none", "bf16"] = "none"
+    network: MultiObjective, world_size: int, compression: Literal["none", "bf16"] = "none"
 ) -> nn.Module:
     """Return the network, wrapped where there is more than one rank and it is not sharded.
 
@@ -23,7 +23,7 @@ def wrap(
         world_size: Number of ranks.
         compression: `train.gradient_compression`.
     """
-    if world_size == 1 or is_sharded(network):
+    if world_size == 1 or network.is_sharded:
         return network
     # Only batch norm has buffers that change, and they must be the same on every rank.
     has_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
@@ -58,7 +58,7 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     norms = []
     for group in _by_kind(parameters):
         norm = nn.utils.get_total_norm([p.grad for p in group if p.grad is not None])
-        norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        norms.append(norm.full_tensor() if is_in_rows(norm) else norm)
     return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
 
 
@@ -72,5 +72,5 @@ def _by_kind(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Return the parameters that are sharded, and the others, which torch does not mix."""
     groups: list[list[nn.Parameter]] = [[], []]
     for parameter in parameters:
-        groups[isinstance(parameter, DTensor)].append(parameter)
+        groups[is_in_rows(parameter)].append(parameter)
     return [group for group in groups if group]

@@ -16,13 +16,13 @@ from renaissance.data.micro_batch import MicroBatch
 from renaissance.data.order import evaluation_order
 from renaissance.data.workers import count_workers
 from renaissance.engine.distributed import Ranks
+from renaissance.engine.gathering import gathered
 from renaissance.engine.metrics import MetricBook
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.panel_images import PanelImages
 from renaissance.engine.precision import autocast
 from renaissance.engine.predictions import Prediction, predictions_of
 from renaissance.engine.progress import progress
-from renaissance.engine.sharding import gathered
 from renaissance.engine.watch import Pulse
 from renaissance.engine.whole_split import STOPPED, WholeSplit
 from renaissance.errors import DataError

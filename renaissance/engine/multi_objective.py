@@ -37,6 +37,7 @@ class MultiObjective(nn.Module):
         state_caches: Where the token states of images are kept, if they are: by whether it is
             training, which may have another transform.
         average: The moving average of the parameters, with `train.ema`.
+        is_sharded: Whether each rank has only some rows of the parameters.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class MultiObjective(nn.Module):
         self.objectives = objectives
         self.state_caches: dict[bool, RowCache] = {}
         self.average: Average | None = None
+        self.is_sharded = False
         scale = 255.0
         self.register_buffer(
             "pixel_mean", torch.tensor(mean).view(3, 1, 1) * scale, persistent=False

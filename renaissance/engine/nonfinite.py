@@ -18,7 +18,7 @@ from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.checkpoint import TrainState, save_checkpoint, save_together
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.messages import say
-from renaissance.engine.sharding import is_sharded
+from renaissance.engine.shards import position_of
 from renaissance.engine.tensors import first_few, local_of
 from renaissance.errors import RenaissanceError, RunError
 from renaissance.files import write_whole
@@ -73,7 +73,7 @@ def stop_not_finite(
     """
     check_finite(network, state.step)
     saved = folder / f"nonfinite-step-{state.step:08d}"
-    if is_sharded(network):
+    if position_of(network) is not None:
         is_kept = _kept(lambda: save_together(saved, network, state, spec_text, ranks))
     else:
         is_kept = not ranks.is_main or _kept(

@@ -10,7 +10,6 @@ from torch import nn
 from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.tokens import Role
 from renaissance.engine.multi_objective import MultiObjective
-from renaissance.engine.sharding import fit_optimizer, is_sharded
 from renaissance.errors import SpecError
 from renaissance.model.depth import NORM, UnknownDepthError, depths_of
 from renaissance.spec.choice import OptimizerChoice
@@ -41,8 +40,11 @@ def make_optimizer(network: MultiObjective, choice: OptimizerChoice) -> torch.op
     Each group carries "name" and "multiplier"; the learning rate is set before every step.
     """
     optimizer = choice.build(parameter_groups(network, choice))
-    if is_sharded(network):
-        fit_optimizer(optimizer)
+    # torch's fused SGD cannot update rows, but its other form can.
+    if network.is_sharded and isinstance(optimizer, torch.optim.SGD):
+        for group in optimizer.param_groups:
+            group.update(fused=False, foreach=True)
+        vars(optimizer)["_step_supports_amp_scaling"] = False
     return optimizer
 
 

@@ -2,13 +2,14 @@
 
 import attrs
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.distributed import choose_device
 from renaissance.engine.estimate import HALF_PARAMETERS, Memory
+from renaissance.engine.gathering import units_of
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_parts import RunParts
-from renaissance.engine.sharding import check_sharding, units_of
 from renaissance.engine.starting import check_memory, estimated_memory
 from renaissance.errors import SpecError
 from renaissance.spec.sections import Parallel, RunSpec
@@ -83,6 +84,35 @@ def with_parallel(parts: RunParts, parallel: str) -> RunParts:
     chosen: Parallel = "fsdp" if parallel == "fsdp" else "ddp"
     train = attrs.evolve(parts.spec.train, parallel=chosen)
     return attrs.evolve(parts, spec=attrs.evolve(parts.spec, train=train))
+
+
+def check_sharding(parts: RunParts) -> None:
+    """Check that the network of a run can be sharded.
+
+    Raises:
+        SpecError: If this torch is too old, batch norms are trained, or the spec needs what goes
+            only with whole networks.
+    """
+    spec, network = parts.spec, parts.network
+    if spec.train.precision == "fp16" or spec.data.cache == "tokens":
+        raise SpecError(
+            "train.parallel: 'fsdp' needs another train.precision than 'fp16', and another "
+            "data.cache than 'tokens'"
+        )
+    # The first version that can forget the order of an evaluation.
+    if torch.__version__ < "2.13":
+        raise SpecError(
+            f"train.parallel: 'fsdp' needs torch 2.13 or later, and this is {torch.__version__}; "
+            "install it, or use 'ddp'"
+        )
+    for name, part in network.model.parts().items():
+        has_norms = any(isinstance(module, _BatchNorm) for module in part.modules())
+        if has_norms and not network.model.is_frozen(part):
+            raise SpecError(
+                "train.parallel: 'fsdp' does not keep the statistics of batch norms equal on all "
+                f"ranks, and model.{name} has some; freeze it, choose an encoder without, or use "
+                "'ddp'"
+            )
 
 
 def sharded_memory(parts: RunParts, whole: Memory, num_shards: int) -> Memory:

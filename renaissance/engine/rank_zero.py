@@ -14,15 +14,14 @@ from collections.abc import Iterator
 
 import attrs
 import torch
-from torch import nn
 
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.manifest import MANIFEST, SPEC
 from renaissance.engine.messages import say
+from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.optimizer_state import optimizer_tensors, set_optimizer_tensors
 from renaissance.engine.run_folder import RunFolder, step_of
-from renaissance.engine.sharding import is_sharded
 from renaissance.engine.tensors import without_aliases
 from renaissance.errors import SpecError
 from renaissance.files import remove
@@ -60,7 +59,7 @@ def kept_spec(spec: RunSpec, ranks: Ranks, stack: contextlib.ExitStack) -> RunSp
 
 
 def give_state(
-    network: nn.Module,
+    network: MultiObjective,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     state: TrainState,
@@ -81,7 +80,7 @@ def give_state(
     state = TrainState(**json.loads(ranks.from_main(lambda: json.dumps(attrs.asdict(state)))))
     if scaler.is_enabled() and state.scaler:
         scaler.load_state_dict(state.scaler)
-    if is_sharded(network):
+    if network.is_sharded:
         return state
     ranks.copy_from_main(without_aliases(network.state_dict()).values())
     tensors = optimizer_tensors(network, optimizer)

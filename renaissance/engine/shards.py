@@ -8,17 +8,19 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from renaissance.engine.manifest import SHARD, shard_name
-from renaissance.engine.tensors import DTYPES
+from renaissance.engine.tensors import DTYPES, is_in_rows
 from renaissance.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor, Replicate, Shard
 
 BY_NAME = {name: dtype for dtype, name in DTYPES.items()}
 
@@ -40,7 +42,7 @@ class Position:
 
 def position_in(tensor: Tensor) -> Position | None:
     """Return which shard of a tensor this rank has; None if it is not sharded."""
-    if not isinstance(tensor, DTensor):
+    if not is_in_rows(tensor):
         return None
     mesh = tensor.device_mesh
     *nodes, index = mesh.get_coordinate() or [0]
@@ -55,7 +57,7 @@ def position_of(network: nn.Module) -> Position | None:
 
 def by_rows(tensor: Tensor) -> Tensor:
     """Return a tensor that is either sharded by its rows or whole; every rank must call it."""
-    if not isinstance(tensor, DTensor):
+    if not is_in_rows(tensor):
         return tensor
     if not tensor.ndim:
         return tensor.full_tensor()
@@ -71,7 +73,7 @@ def row_range(num_rows: int, position: Position) -> tuple[int, int]:
     return start, min(num_rows, start + size)
 
 
-def sharded_like(parameter: Tensor, rows: Tensor, shape: tuple[int, ...]) -> DTensor:
+def sharded_like(parameter: Tensor, rows: Tensor, shape: tuple[int, ...]) -> "DTensor":
     """Return a tensor of which each rank has some rows, on the ranks of a parameter.
 
     Args:
@@ -79,8 +81,10 @@ def sharded_like(parameter: Tensor, rows: Tensor, shape: tuple[int, ...]) -> DTe
         rows: The rows of this rank.
         shape: Shape of the whole tensor.
     """
-    if not isinstance(parameter, DTensor):
+    if not is_in_rows(parameter):
         raise TypeError("the parameter is not sharded")
+    from torch.distributed.tensor import DTensor
+
     stride = torch.empty(shape, device="meta").stride()
     return DTensor.from_local(
         rows,
@@ -106,7 +110,7 @@ def index_of(tensors: Mapping[str, Tensor], kind: str, count: int) -> dict[str, 
         positions = [Position(i, count, True) for i in range(count)]
         ranges = (
             [(position.index, *row_range(num_rows, position)) for position in positions]
-            if isinstance(tensor, DTensor)
+            if is_in_rows(tensor)
             else [(0, 0, num_rows)]
         )
         index[name] = {
@@ -125,7 +129,7 @@ def own_part(tensors: Mapping[str, Tensor], position: Position) -> dict[str, Ten
     """Return what a rank writes of some tensors."""
     part = {}
     for name, tensor in tensors.items():
-        if isinstance(tensor, DTensor):
+        if is_in_rows(tensor):
             rows = tensor.to_local()
             if rows.shape[0]:
                 part[name] = rows
@@ -247,7 +251,9 @@ class StoredTensors:
         return part
 
 
-def _placements(tensor: DTensor) -> list[Replicate | Shard]:
+def _placements(tensor: "DTensor") -> "list[Replicate | Shard]":
+    from torch.distributed.tensor import Replicate, Shard
+
     return [*[Replicate()] * (tensor.device_mesh.ndim - 1), Shard(0)]
 
 

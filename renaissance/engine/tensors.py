@@ -2,16 +2,20 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from renaissance.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 MAX_NAMED = 5
 # Bytes that are hashed and written at once.
@@ -50,9 +54,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def is_in_rows(tensor: Tensor) -> "TypeGuard[DTensor]":
+    """Return whether a tensor is sharded, so that each rank has some rows of it."""
+    # To import the class takes a second; where nobody has, there is none.
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
 def local_of(tensor: Tensor) -> Tensor:
     """Return what this rank has of a tensor: its rows, if it is sharded."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_in_rows(tensor) else tensor
 
 
 def aliases(tensors: Mapping[str, Tensor]) -> dict[str, str]:

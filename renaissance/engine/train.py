@@ -16,6 +16,7 @@ from renaissance.engine.cache_needs import cache_needs
 from renaissance.engine.checkpoint import TrainState
 from renaissance.engine.compiling import compile_layers
 from renaissance.engine.distributed import Ranks
+from renaissance.engine.gathering import layers_are_called
 from renaissance.engine.image_cache import with_cache
 from renaissance.engine.init_from import initialize, may_keep_encoder
 from renaissance.engine.loop import Loop
@@ -24,7 +25,7 @@ from renaissance.engine.messages import say
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.observers import Observers
 from renaissance.engine.optim import make_optimizer
-from renaissance.engine.parallelism import settled_parallel, with_parallel
+from renaissance.engine.parallelism import check_sharding, settled_parallel, with_parallel
 from renaissance.engine.precision import autocast, set_tf32
 from renaissance.engine.rank_zero import give_state, kept_spec
 from renaissance.engine.record import record_parts
@@ -32,7 +33,6 @@ from renaissance.engine.resume import resume
 from renaissance.engine.run_folder import RunFolder, step_of
 from renaissance.engine.run_parts import RunParts, build
 from renaissance.engine.saving import Saving
-from renaissance.engine.sharding import check_sharding, is_sharded, layers_are_called, shard
 from renaissance.engine.starting import enable_gradient_checkpointing, read_probe
 from renaissance.engine.tensors import without_aliases
 from renaissance.engine.unused import freeze_unused_parameters
@@ -89,6 +89,9 @@ def _train(spec: RunSpec, kept: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     if parallel == "fsdp" and ranks.world_size > 1:
         ranks.on_all_ranks(lambda: check_sharding(parts))
         ranks.copy_from_main(without_aliases(network.state_dict()).values())
+        # It takes a second to import, which other runs need not wait for.
+        from renaissance.engine.sharding import shard
+
         shard(network, parts.spec.train, ranks)
     with autocast(parts.spec.train.precision, ranks.device), layers_are_called():
         unused = freeze_unused_parameters(network, probe, ranks)
@@ -108,7 +111,7 @@ def _train(spec: RunSpec, kept: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
     if last is not None:
         # What another rank than 0 has of it may be a copy of a few files.
         checkpoint = RunFolder(spec.folder).checkpoint(step_of(last))
-        reads = ranks.is_main or is_sharded(network)
+        reads = ranks.is_main or network.is_sharded
         ranks.on_all_ranks(lambda: verify(checkpoint) if ranks.is_main else None)
         state, changes = ranks.on_all_ranks(
             lambda: (

@@ -17,9 +17,9 @@ from renaissance.contracts.features import Features
 from renaissance.contracts.objective import Objective
 from renaissance.data.micro_batch import MicroBatch
 from renaissance.engine.bf16_copies import Bf16Copies
+from renaissance.engine.gathering import gathered_root
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
-from renaissance.engine.sharding import gathered_root
 from renaissance.spec.sections import Precision
 
 

@@ -26,6 +26,7 @@ found = {}
 for compression in ("own", "none", "bf16"):
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1))
+    network.is_sharded = False
     module = network if compression == "own" else wrap(network, ranks.world_size, compression)
     torch.manual_seed(1 + ranks.rank)
     dist.all_reduce = noted
