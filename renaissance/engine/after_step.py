@@ -21,7 +21,7 @@ from renaissance.engine.saving import Saving, tried
 from renaissance.engine.signals import StopRequest
 from renaissance.engine.watch import Pulse, StepWatch
 from renaissance.engine.window import gather_window, restore_window
-from renaissance.errors import DataError, SpecError
+from renaissance.errors import DataError, RenaissanceError, SpecError
 
 # Bytes per second at which a checkpoint is written at least.
 SLOWEST_STORAGE = 10_000_000
@@ -91,7 +91,7 @@ class AfterStep:
         self.saving.begin(state)
         is_last = state.step == self.parts.total_steps
         if evaluate_now:
-            self._evaluate(state, request.is_made)
+            self._evaluate_saved(state, request.is_made)
         if evaluate_now or is_last:
             self._settle()
         if is_last and not self.saving.is_saved(state.step):
@@ -211,6 +211,15 @@ class AfterStep:
 
     def _save_is_due(self, step: int) -> bool:
         return step == self.parts.total_steps or step % self.spec.checkpoint.every_steps == 0
+
+    def _evaluate_saved(self, state: TrainState, is_stopping: Callable[[], bool]) -> None:
+        """Evaluate a step whose checkpoint is being written."""
+        try:
+            self._evaluate(state, is_stopping)
+        # On all ranks alike; what they write together, none can finish alone.
+        except RenaissanceError:
+            self.saving.end()
+            raise
 
     def _evaluate(
         self,

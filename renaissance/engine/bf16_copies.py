@@ -106,8 +106,8 @@ def bf16_copies(network: MultiObjective, section: TrainSection) -> Bf16Copies:
 
     A sharded network needs none: it is gathered in bf16.
     """
-    has_copies = section.precision == "bf16" and section.residual == "bf16"
-    has_copies &= not network.is_sharded
+    is_bf16 = section.precision == "bf16" and section.residual == "bf16"
+    has_copies = is_bf16 and not network.is_sharded
     return Bf16Copies(following_modules(network) if has_copies else [])
 
 

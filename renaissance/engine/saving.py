@@ -101,7 +101,11 @@ class Saving:
             if self._ranks.is_main and not self._folder.spec.exists():
                 self._record_again()
             if self._ranks.is_main and self._position is not None:
-                begin_writing(folder)
+                try:
+                    begin_writing(folder)
+                # All ranks find out when they write.
+                except CheckpointError as error:
+                    say(f"warning: {error}")
 
         def begin() -> None:
             snapshot = take_snapshot(network, self._optimizer, state, spec_text, window)
@@ -206,7 +210,8 @@ class Saving:
         folder = self._folder.checkpoint(self._saving)
         if self._position is not None:
             # Without the other ranks, nothing can be made of what this one has written.
-            abandon(folder)
+            if self._ranks.is_main:
+                abandon(folder)
             return
         try:
             self._writing.result()

@@ -1,6 +1,6 @@
 """Sharded runs: as with DDP, and their checkpoints with any number of ranks.
 
-Run under torchrun, this file is one rank that trains with tied parameters.
+Run under torchrun, this file is one rank, which trains with tied parameters or compiled layers.
 """
 
 import json
@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 import torch
+import torch.distributed as dist
 from support.asserting import assert_refused, assert_same_figures
 from support.command_line import renaissance
 from support.killing import kill_tree
@@ -27,13 +29,17 @@ from support.running import (
 )
 from support.two_ranks import LAUNCHER, on_ranks, on_two_ranks
 
-from renaissance.engine import run_parts
+from renaissance.engine import compiling, run_parts, saving
+from renaissance.engine import train as engine_train
+from renaissance.engine.after_step import AfterStep
 from renaissance.engine.checkpoint import load_model_tensors
 from renaissance.engine.distributed import Ranks
 from renaissance.engine.manifest import model_sha256, verify
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_folder import RunFolder
-from renaissance.errors import CheckpointError
+from renaissance.engine.snapshot import Snapshot
+from renaissance.engine.writing import write_part
+from renaissance.errors import CheckpointError, DataError
 from renaissance.inference.loading import load
 
 # Two layers in each tower and three in the fusion, so that some are gathered by themselves.
@@ -332,17 +338,38 @@ EMBEDDINGS = "text_encoder.model.embeddings.word_embeddings.weight"
 DECODER = "objectives.mlm.head.decoder.weight"
 
 
-@pytest.mark.slow
-def test_tied_parameters_stay_tied(tmp_path: Path) -> None:
+def run_this_file(what: str, folder: Path) -> None:
     finished = subprocess.run(
-        [sys.executable, *LAUNCHER, __file__, str(tmp_path)],
+        [sys.executable, *LAUNCHER, __file__, what, str(folder)],
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.slow
+def test_compiled_layers_compute_the_same(tmp_path: Path) -> None:
+    run_this_file("compiled", tmp_path)
+    assert_equal_runs(tmp_path / "ddp", tmp_path / "fsdp", 1e-6)
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_while_all_ranks_save(tmp_path: Path) -> None:
+    run_this_file("trouble", tmp_path)
+    # The evaluation after step 4 failed, which did not cost its checkpoint.
+    assert last(tmp_path / "ddp").name == last(tmp_path / "fsdp").name == "step-00000004"
+    # Rank 1 had no room for its part of step 4.
+    checkpoints = tmp_path / "full/tiny/checkpoints"
+    assert [path.name for path in sorted(checkpoints.glob("*step*"))] == ["step-00000008"]
+    verify(last(tmp_path / "full"))
+
+
+@pytest.mark.slow
+def test_tied_parameters_stay_tied(tmp_path: Path) -> None:
+    run_this_file("tied", tmp_path)
     whole, sharded = (load_model_tensors(last(tmp_path / name)) for name in ("ddp", "fsdp"))
     assert f"model.{EMBEDDINGS}" in sharded
     assert DECODER not in sharded
@@ -356,20 +383,46 @@ def with_tied_decoder(*arguments: Any, **more: Any) -> MultiObjective:
     return network
 
 
+def train_tied(spec: Path, folder: Path, parallel: str) -> None:
+    settings = (*SGD, *EVERY_4, "evaluate.every_steps=8", "schedule.decay=constant")
+    with mock.patch.object(run_parts, "build_network", with_tied_decoder):
+        for stop in ("train.max_steps=4", "train.max_steps=8"):
+            run_here(spec, folder, *settings, f"train.parallel={parallel}", stop)
+
+
+def train_in_trouble(spec: Path, folder: Path, parallel: str) -> None:
+    settings = (*SGD, *EVERY_4, f"train.parallel={parallel}", "train.max_steps=8")
+    failing = mock.Mock(side_effect=DataError("broken"))
+    with mock.patch.object(AfterStep, "_is_best", failing), pytest.raises(DataError):
+        run_here(spec, folder, *settings, "evaluate.every_steps=4")
+    if parallel == "fsdp":
+        with mock.patch.object(saving, "write_part", write_at_8_only):
+            run_here(spec, folder.with_name("full"), *settings, "evaluate.every_steps=8")
+
+
+def write_at_8_only(folder: Path, snapshot: Snapshot) -> dict[str, str]:
+    if folder.name == "step-00000004" and dist.get_rank() == 1:
+        raise CheckpointError("no room")
+    return write_part(folder, snapshot)
+
+
+def train_compiled(spec: Path, folder: Path, parallel: str) -> None:
+    settings = (*SGD, "train.max_steps=2", "evaluate.every_steps=2", "train.compile=true")
+    # Inductor would take minutes to make kernels.
+    compile_layers = partial(compiling.compile_layers, backend="aot_eager")
+    with mock.patch.object(engine_train, "compile_layers", lambda parts, _: compile_layers(parts)):
+        run_here(spec, folder, *settings, f"train.parallel={parallel}")
+
+
 if __name__ == "__main__":
     BUILD = run_parts.build_network
     ranks = Ranks("cpu")
-    here = Path(sys.argv[1])
+    here = Path(sys.argv[2])
     path = write_spec(here / str(ranks.rank), DEEP)
-    settings = (*SGD, *EVERY_4, "evaluate.every_steps=8")
-    with (
-        # A process group can be made only once with the same launcher.
-        mock.patch.object(Ranks, "close"),
-        mock.patch.object(run_parts, "build_network", with_tied_decoder),
-    ):
-        for parallel in ("ddp", "fsdp"):
-            for stop in ("train.max_steps=4", "train.max_steps=8"):
-                more = (f"train.parallel={parallel}", "schedule.decay=constant", stop)
-                run_here(path, here / parallel, *settings, *more)
+    # A process group can be made only once with the same launcher.
+    with mock.patch.object(Ranks, "close"):
+        for name in ("ddp", "fsdp"):
+            modes = {"tied": train_tied, "compiled": train_compiled, "trouble": train_in_trouble}
+            modes[sys.argv[1]](path, here / name, name)
     ranks.barrier()
     ranks.close()
