@@ -237,6 +237,16 @@ def test_the_study_of_the_paper_passes_check(there: Path) -> None:
     assert checked.out.endswith("\nok: these 84 runs can start\n")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "num_runs"), [("retrieval", 9), ("adaptation", 12)])
+def test_the_studies_of_the_page_about_tasks_pass_check(
+    there: Path, name: str, num_runs: int
+) -> None:
+    checked = renaissance("study", "check", f"recipe:studies/{name}")
+    assert checked.code == 0, checked.err
+    assert checked.out.endswith(f"\nok: these {num_runs} runs can start\n")
+
+
 @pytest.mark.parametrize("name", ["shapes", "flickr8k"])
 def test_a_study_varies_nothing_but_what_it_names(there: Path, name: str) -> None:
     checked = renaissance("study", "check", f"recipe:studies/{name}")
