@@ -51,16 +51,18 @@ class PretrainedContrast:
         scale: What their cosines are multiplied by; None if it is not known.
         bias: What is then added; None if the model adds nothing.
         checkpoint: Hub id or folder that its weights come from; None if they are random.
+        has_projection_bias: Whether the linear layer that projects a summary has a bias.
         norm_eps: Constant of the layer norm of a summary before it is projected; None if there is
             no such norm.
-        weights: `projection.weight`, and `norm.weight` and `norm.bias` if there is a norm; empty if
-            they are not read, or if the model projects in another way.
+        weights: `projection.weight`, and `projection.bias`, `norm.weight` and `norm.bias` if there
+            are such; empty if they are not read, or if the model projects in another way.
     """
 
     projection_size: int
     scale: float | None = None
     bias: float | None = None
     checkpoint: str | None = None
+    has_projection_bias: bool = attrs.field(default=False, eq=False)
     norm_eps: float | None = attrs.field(default=None, eq=False)
     weights: Mapping[str, Tensor] = attrs.field(factory=dict, eq=False)
 

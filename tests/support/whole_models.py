@@ -52,7 +52,8 @@ WHOLE_MODELS = {
             "expand_ratios": [1, 2],
             "depthwise_padding": [],
         },
-        other={"projection_dim": 16},
+        # As wide as its images, which it does not project.
+        other={"projection_dim": 8},
     ),
     "altclip": WholeModel("AltCLIP", text={"project_dim": 16}),
     "blip": WholeModel("BLIP"),

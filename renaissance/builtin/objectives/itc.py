@@ -96,8 +96,7 @@ class ITC(Objective):
         self.apply(initialize_linear)
         self.text_norm: nn.Module = nn.Identity()
         self.image_norm: nn.Module = nn.Identity()
-        for modality, contrast in _comparison(context, size).items():
-            self._take(modality, contrast)
+        self._take(_comparison(context, size))
         self.recall_in_training = options.recall_in_training
         self.compares_with = "global batch" if options.candidates == "global" else "all ranks"
         self.loss = options.loss
@@ -233,16 +232,26 @@ class ITC(Objective):
         summaries = summarize(image, self.image_summary)
         return _project(self.image_norm, self.image_projection, summaries)
 
-    def _take(self, modality: Modality, contrast: PretrainedContrast) -> None:
-        """Project as the pretrained model does, with its weights if they were read."""
-        projection = self.embedding_layer(modality)
-        norm: nn.Module = nn.Identity()
-        if contrast.norm_eps is not None:
-            norm = nn.LayerNorm(projection.in_features, eps=contrast.norm_eps)
-            self.add_module(f"{modality}_norm", norm)
-        weights = contrast.weights
-        if weights and weights["projection.weight"].shape == projection.weight.shape:
-            nn.ModuleDict({"projection": projection, "norm": norm}).load_state_dict(weights)
+    def _take(self, comparison: Mapping[Modality, PretrainedContrast]) -> None:
+        """Project as the pretrained model does, with its weights if those of both were read."""
+        for modality, contrast in comparison.items():
+            layer = self.embedding_layer(modality)
+            if contrast.has_projection_bias:
+                layer = nn.Linear(layer.in_features, layer.out_features)
+                initialize_linear(layer)
+                self.add_module(f"{modality}_projection", layer)
+            if contrast.norm_eps is not None:
+                norm = nn.LayerNorm(layer.in_features, eps=contrast.norm_eps)
+                self.add_module(f"{modality}_norm", norm)
+        weights = {
+            f"{modality}_{name}": tensor
+            for modality, contrast in comparison.items()
+            for name, tensor in contrast.weights.items()
+        }
+        state = self.state_dict()
+        # Nothing else has parameters yet.
+        if all(n in weights and weights[n].shape == tensor.shape for n, tensor in state.items()):
+            self.load_state_dict(weights)
 
 
 def _pretrained_size(context: ObjectiveContext) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import attrs
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -18,19 +20,49 @@ if TYPE_CHECKING:
     # Importing it takes two seconds, and only building a model needs it.
     from transformers import PreTrainedConfig
 
-# Families that compare the summaries of text and image after one linear layer each, and a norm of
-# images, as tests/builtin/test_itc.py shows.
-LINEAR_FAMILIES = frozenset(
-    {"altclip", "chinese_clip", "clip", "clipseg", "metaclip_2", "owlv2", "owlvit"}
-)
-# By modality, the ends of the names of their weights, and our names.
-WEIGHTS: Mapping[Modality, Mapping[str, str]] = {
-    "text": {"text_projection.weight": "projection.weight"},
-    "image": {
-        "visual_projection.weight": "projection.weight",
-        "post_layernorm.weight": "norm.weight",
-        "post_layernorm.bias": "norm.bias",
+
+@attrs.frozen
+class Projection:
+    """How a summary becomes the vector that is compared.
+
+    Attributes:
+        name: What the names of the weights of a linear layer end with; None if there is none.
+        has_bias: Whether that layer has a bias.
+        norm: What the names of the weights of a layer norm before it end with; None without one.
+    """
+
+    name: str | None
+    has_bias: bool = False
+    norm: str | None = None
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Ends of the names of its weights, and ours."""
+        kinds = ("weight", "bias") if self.has_bias else ("weight",)
+        found = {f"{self.name}.{kind}": f"projection.{kind}" for kind in kinds if self.name}
+        norm = {f"{self.norm}.{kind}": f"norm.{kind}" for kind in ("weight", "bias") if self.norm}
+        return {**found, **norm}
+
+
+_CLIP: Mapping[Modality, Projection] = {
+    "text": Projection("text_projection"),
+    "image": Projection("visual_projection", norm="post_layernorm"),
+}
+# Families that do no more than this between summaries and vectors, as tests/builtin/test_itc.py
+# shows.
+PROJECTIONS: Mapping[str, Mapping[Modality, Projection]] = {
+    "align": {"text": Projection("text_projection", has_bias=True), "image": Projection(None)},
+    "altclip": _CLIP,
+    "chinese_clip": _CLIP,
+    "clip": _CLIP,
+    "clipseg": _CLIP,
+    "flava": {
+        "text": Projection("text_projection", has_bias=True),
+        "image": Projection("image_projection", has_bias=True),
     },
+    "metaclip_2": _CLIP,
+    "owlv2": _CLIP,
+    "owlvit": _CLIP,
 }
 # The logarithm of the scale, as in CLIP; ALIGN divides by a temperature.
 NUMBERS = LOG_SCALE, TEMPERATURE, BIAS = "logit_scale", "temperature", "logit_bias"
@@ -54,46 +86,43 @@ def contrast_of(
         size = integer_of(text, "projection_size")
     if size is None or text is None:
         return None
-    found = {} if checkpoint is None or not load_weights else _tensors(checkpoint, modality)
+    projections = PROJECTIONS.get(whole.model_type)
+    projection = None if projections is None else projections[modality]
+    names = {} if projection is None else projection.names
+    found = {} if checkpoint is None or not load_weights else _tensors(checkpoint, names)
     numbers = {n: float(t.float().mean()) for n, t in found.items() if n in NUMBERS}
     scale = None
     if LOG_SCALE in numbers:
         scale = math.exp(numbers[LOG_SCALE])
     elif numbers.get(TEMPERATURE):
         scale = 1 / numbers[TEMPERATURE]
+    weights = {}
+    if projection is not None and found and found.keys() >= names.keys():
+        weights = {ours: found[theirs].float() for theirs, ours in names.items()}
+        if projection.name is None:
+            weights["projection.weight"] = torch.eye(size)
     return PretrainedContrast(
         size,
         scale,
         numbers.get(BIAS),
         checkpoint,
-        _norm_eps(whole, modality),
-        _weights(whole, modality, found),
+        has_projection_bias=projection is not None and projection.has_bias,
+        norm_eps=None if projection is None else _norm_eps(whole, projection),
+        weights=weights,
     )
 
 
-def _norm_eps(whole: PreTrainedConfig, modality: Modality) -> float | None:
-    if whole.model_type not in LINEAR_FAMILIES or modality == "text":
-        return None
-    return float(image_config(whole).layer_norm_eps)
+def _norm_eps(whole: PreTrainedConfig, projection: Projection) -> float | None:
+    return None if projection.norm is None else float(image_config(whole).layer_norm_eps)
 
 
-def _weights(
-    whole: PreTrainedConfig, modality: Modality, found: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Return the projection and what belongs to it, if all of it is there."""
-    names = WEIGHTS[modality]
-    if whole.model_type not in LINEAR_FAMILIES or not found.keys() >= names.keys():
-        return {}
-    return {ours: found[theirs].float() for theirs, ours in names.items()}
-
-
-def _tensors(checkpoint: str, modality: Modality) -> dict[str, Tensor]:
+def _tensors(checkpoint: str, names: Iterable[str]) -> dict[str, Tensor]:
     """Return the numbers and weights of a comparison, by the ends of their names."""
     found = {}
     for path in weight_files(checkpoint):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118
-                for end in (*NUMBERS, *WEIGHTS[modality]):
+                for end in (*NUMBERS, *names):
                     if name == end or name.endswith(f".{end}"):
                         found[end] = file.get_tensor(name)
     return found
