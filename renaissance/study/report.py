@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from renaissance.engine.manifest import model_sha256
+from renaissance.engine.manifest import MANIFEST, MODEL, model_sha256
 from renaissance.engine.run_folder import RunFolder
 from renaissance.errors import CheckpointError
 from renaissance.files import read_json, write_whole
@@ -118,6 +118,9 @@ def _checkpoint(cell: Cell) -> Path | None:
 
 
 def _digest(checkpoint: Path) -> str:
+    entry = read_json(checkpoint / MANIFEST).get(MODEL)
+    if isinstance(entry, dict):
+        return str(entry.get("sha256"))
     try:
         return model_sha256(checkpoint)
     except CheckpointError:

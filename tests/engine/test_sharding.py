@@ -141,6 +141,14 @@ def test_one_process_resumes_a_sharded_run(folder: Path) -> None:
     assert (last(folder / "resumed here") / "model.safetensors").exists()
 
 
+def test_check_resumes_from_a_sharded_checkpoint(folder: Path) -> None:
+    spec, output_dir = str(folder / "fsdp/run.toml"), f"run.output_dir={folder / 'fsdp'}"
+    printed = renaissance("check", spec, output_dir, *SGD, "train.max_steps=9").out
+    assert f"weights: resumes from {last(folder / 'fsdp')}, step 8" in printed
+    # How ranks share the network changes nothing that is worth saying.
+    assert "train.parallel" not in printed
+
+
 def test_a_sharded_checkpoint_is_loaded_whole(folder: Path) -> None:
     whole, sharded = (load(folder / name / "tiny") for name in ("ddp", "fsdp"))
     ours, theirs = (model.network.state_dict() for model in (whole, sharded))

@@ -250,7 +250,7 @@ def test_a_batch_beyond_all_bounds_is_reported_at_once(plugins: Plugins) -> None
             "train.max_step=5",
             "train.max_step: unknown key; known: max_steps, max_epochs, global_batch_size, "
             "micro_batch_size, patience, precision, tf32, residual, ema, gradient_clip, "
-            "gradient_checkpointing, gradient_compression, compile, device, log_every, "
+            "gradient_checkpointing, gradient_compression, compile, parallel, device, log_every, "
             "step_timeout; did you mean 'max_steps'?",
         ),
         (
