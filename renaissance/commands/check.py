@@ -55,7 +55,7 @@ def check_run(spec: RunSpec, num_ranks: int, cluster: ClusterOptions | None = No
     # First, since a checkpoint that does not fit is an error.
     weights = _weights_lines(parts, read_probe(parts))
     costs = estimate_run(parts)
-    if parts.spec.train.parallel == "fsdp":
+    if parts.spec.train.parallel == "fsdp" and num_ranks > 1:
         check_sharding(parts)
     num_shards = cluster.gpus if cluster else num_ranks
     choice = None if costs is None else choose_parallel(parts, costs.memory, num_shards)
@@ -67,6 +67,8 @@ def check_run(spec: RunSpec, num_ranks: int, cluster: ClusterOptions | None = No
     data += [] if needs is None else cache_lines(parts, needs, costs)
     data += lost_area_lines(parts.train.reader, parts.spec.data.transform.type)
     times = cluster_lines(spec, parts, costs, cluster) if cluster and costs else []
+    if cluster and choice is not None and choice.parallel == "fsdp":
+        times = ["no estimate of a step with fsdp, which exchanges parameters as well"]
     for line in [*data, *_step_lines(parts), *_memory_lines(choice, num_ranks), *times, *weights]:
         print_line(line)
     too_large = () if needs is None else needs.warnings

@@ -89,6 +89,10 @@ def test_check_prints_the_choice(tmp_path: Path) -> None:
     assert "parallel: fsdp: the run spec says so" in sharded
     assert "; in an evaluation, " in sharded
     assert "parallel: " not in renaissance("check", spec).out
+    nodes = ["--nodes", "2", "--gpus", "2", "--tflops", "1"]
+    assert "a step on 2 nodes" in renaissance("check", spec, *nodes).out
+    printed = renaissance("check", spec, *nodes, "train.parallel=fsdp").out
+    assert "no estimate of a step with fsdp, which exchanges parameters as well" in printed
 
 
 def test_trained_batch_norms_are_not_sharded(tmp_path: Path) -> None:
@@ -105,7 +109,7 @@ layer_type = "basic"
     start, end = TINY.index("[model.image_encoder]"), TINY.index("[model.fusion]")
     spec = str(write_spec(tmp_path, TINY[:start] + resnet + TINY[end:]))
     assert_refused(
-        renaissance("check", spec, "train.parallel=fsdp"),
+        renaissance("check", spec, "--ranks", "2", "train.parallel=fsdp"),
         "train.parallel: 'fsdp' does not keep the statistics of batch norms equal on all ranks, "
         "and model.image_encoder has some; freeze it, choose an encoder without, or use 'ddp'",
     )

@@ -31,7 +31,7 @@ def run_command(*arguments: str) -> str:
     [
         (
             ["damage.py", "--count", "40"],
-            ["checkpoints: 40 of 40\n", "arrow: 40 of 40\n", "weights: 40 of 40\n"],
+            [f"{what}: 40 of 40\n" for what in ("checkpoints", "shards", "arrow", "weights")],
         ),
         (["specs.py", "--count", "500"], ["500 of 500\n"]),
         (["kills.py", "--count", "8"], ["kills: 8 of 8, "]),
