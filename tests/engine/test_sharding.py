@@ -28,7 +28,9 @@ from support.running import (
     write_spec,
 )
 from support.two_ranks import LAUNCHER, on_ranks, on_two_ranks
+from torch import nn
 
+from renaissance.builtin.fusions.stack import StackedFusion
 from renaissance.engine import compiling, run_parts, saving
 from renaissance.engine import train as engine_train
 from renaissance.engine.after_step import AfterStep
@@ -39,7 +41,7 @@ from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.run_folder import RunFolder
 from renaissance.engine.snapshot import Snapshot
 from renaissance.engine.writing import write_part
-from renaissance.errors import CheckpointError, DataError
+from renaissance.errors import CheckpointError, DataError, SpecError
 from renaissance.inference.loading import load
 
 # Two layers in each tower and three in the fusion, so that some are gathered by themselves.
@@ -406,6 +408,13 @@ def train_in_trouble(spec: Path, folder: Path, parallel: str) -> None:
     if parallel == "fsdp":
         with mock.patch.object(saving, "write_part", write_at_8_only):
             run_here(spec, folder.with_name("full"), *settings, "evaluate.every_steps=8")
+        reads = mock.patch.object(StackedFusion, "_run", read_without_calling)
+        with reads, pytest.raises(SpecError, match="reads the parameters of one without calling"):
+            run_here(spec, folder.with_name("read"), *settings)
+
+
+def read_without_calling(fusion: Any, layer: nn.Module, text: Any, *others: Any) -> Any:
+    return text.states @ next(p for p in layer.parameters() if p.ndim == 2), None
 
 
 def write_at_8_only(folder: Path, snapshot: Snapshot) -> dict[str, str]:
