@@ -56,7 +56,7 @@ FROZEN = "model.image_encoder.frozen=true"
 CASES = {
     "accumulation": (DEEP, (*SGD, "train.micro_batch_size=1", "train.gradient_clip=0.5")),
     "adamw": (WITH_ITC, ()),
-    "global candidates": (WITH_ITC, (*SGD, "train.micro_batch_size=1")),
+    "global candidates": (WITH_ITC, (*SGD, "train.micro_batch_size=1", "train.ema=0.9")),
     "lxmert": (DEEP.replace("co-attention", "lxmert"), (*SGD, FROZEN)),
     "merged-attention": (
         DEEP.replace("co-attention", "merged-attention"),
