@@ -9,6 +9,7 @@ import attrs
 import torch
 
 from renaissance.contracts.monitor import RunInfo
+from renaissance.data.micro_batch import MicroBatch
 from renaissance.data.tokenizer import tokenizer_sha256
 from renaissance.engine.after_step import AfterStep
 from renaissance.engine.agreement import check_agreement, surroundings
@@ -81,18 +82,7 @@ def _train(spec: RunSpec, kept: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
         ranks.on_all_ranks(lambda: _initialize(network, init_from, spec) if ranks.is_main else None)
     probe = ranks.on_all_ranks(lambda: read_probe(parts))
     check_agreement(parts, probe, plugins, ranks)
-    # Before memory is estimated.
-    enable_gradient_checkpointing(parts)
-    num_shards = ranks.mesh_shape()[-1]
-    parallel = ranks.from_main(lambda: settled_parallel(parts, probe, num_shards))
-    parts = with_parallel(parts, parallel)
-    if parallel == "fsdp" and ranks.world_size > 1:
-        ranks.on_all_ranks(lambda: check_sharding(parts))
-        ranks.copy_from_main(without_aliases(network.state_dict()).values())
-        # It takes a second to import, which other runs need not wait for.
-        from renaissance.engine.sharding import shard
-
-        shard(network, parts.spec.train, ranks)
+    parts = _shared(parts, probe, ranks)
     with autocast(parts.spec.train.precision, ranks.device), layers_are_called():
         unused = freeze_unused_parameters(network, probe, ranks)
     optimizer = make_optimizer(network, spec.optimizer)
@@ -136,6 +126,23 @@ def _train(spec: RunSpec, kept: RunSpec, plugins: Plugins, ranks: Ranks) -> int:
         lambda: record_parts(parts, info.spec_text, replaced) if ranks.is_main else None
     )
     return _loop(parts, ranks, info, observers, optimizer, scaler, state)
+
+
+def _shared(parts: RunParts, probe: MicroBatch, ranks: Ranks) -> RunParts:
+    """Settle how ranks share the network, and shard it if they do."""
+    # Before memory is estimated.
+    enable_gradient_checkpointing(parts)
+    num_shards = ranks.mesh_shape()[-1]
+    parallel = ranks.from_main(lambda: settled_parallel(parts, probe, num_shards))
+    parts = with_parallel(parts, parallel)
+    if parallel == "fsdp" and ranks.world_size > 1:
+        ranks.on_all_ranks(lambda: check_sharding(parts))
+        ranks.copy_from_main(without_aliases(parts.network.state_dict()).values())
+        # It takes a second to import, which other runs need not wait for.
+        from renaissance.engine.sharding import shard
+
+        shard(parts.network, parts.spec.train, ranks)
+    return parts
 
 
 def _initialize(network: MultiObjective, source: str, spec: RunSpec) -> None:
