@@ -13,6 +13,7 @@ from support.command_line import renaissance
 from support.running import metrics, write_spec
 from transformers import BertTokenizer
 
+from renaissance.engine.parallelism import with_parallel
 from renaissance.engine.run_parts import build, resolve_spec
 from renaissance.plugins.loading import load_plugins
 from renaissance.spec.read import load_spec
@@ -65,7 +66,9 @@ def test_the_spec_in_the_run_folder_is_the_resolved_one(tmp_path: Path) -> None:
     arguments = [str(write_spec(tmp_path)), *settings]
     assert renaissance(*arguments).code == 0
     plugins = load_plugins()
-    ran = build(load_spec(arguments, plugins), world_size=1, load_weights=False).spec
+    parts = build(load_spec(arguments, plugins), world_size=1, load_weights=False)
+    # Settled by the memory of a step, once the run has begun.
+    ran = with_parallel(parts, "ddp").spec
     written = load_spec([str(tmp_path / "tiny/spec.toml")], plugins)
     assert resolve_spec(written, num_samples=50, world_size=1) == ran
     # Nothing is left to resolve.
