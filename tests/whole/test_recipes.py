@@ -238,7 +238,7 @@ def test_the_study_of_the_paper_passes_check(there: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "num_runs"), [("retrieval", 9), ("adaptation", 12)])
+@pytest.mark.parametrize(("name", "num_runs"), [("retrieval", 6), ("adaptation", 12)])
 def test_the_studies_of_the_page_about_tasks_pass_check(
     there: Path, name: str, num_runs: int
 ) -> None:
