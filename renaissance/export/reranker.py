@@ -48,7 +48,7 @@ def export_reranker(model: Model, folder: Path) -> list[str]:
         "activation_fn": "torch.nn.modules.activation.Sigmoid",
     }
     (folder / "config_sentence_transformers.json").write_text(json.dumps(config, indent=1))
-    # Programs of one version of PyTorch are read by it and later ones.
+    # An older PyTorch may not read the programs.
     needed = [f"{name}>={version(name).partition('+')[0]}\n" for name in PACKAGES]
     (folder / "requirements.txt").write_text("".join(needed))
     difference = _difference(model, folder)
