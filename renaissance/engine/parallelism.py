@@ -22,7 +22,7 @@ class Choice:
     Attributes:
         parallel: What `train.parallel` is or stands for.
         memory: Memory of one rank with that.
-        reason: Why, in words; empty if the spec says so.
+        reason: Why, in words.
     """
 
     parallel: Parallel

@@ -12,7 +12,11 @@ import transformers
 from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
-from renaissance.builtin.encoders.huggingface.image_input import image_form, image_states
+from renaissance.builtin.encoders.huggingface.image_input import (
+    image_form,
+    image_states,
+    token_states,
+)
 from renaissance.contracts.encoder import Encoder
 from renaissance.contracts.transform import TransformContext
 from renaissance.data.preprocessor import FILE as PREPROCESSOR
@@ -99,11 +103,8 @@ def _export_image(model: Model, name: str, plain: PreTrainedModel, folder: Path)
     pixels = Probe.of(model).pixel_values
     with torch.no_grad():
         loaded = _load(tower, folder)
-        states = image_states(loaded, pixels, image_form(loaded))
+        states = token_states(image_states(loaded, pixels, image_form(loaded)))
         ours = model.network.model.encode_image(pixels).hidden_states
-    if states.dim() == 4:
-        # (images, hidden, height, width) -> (images, tokens, hidden)
-        states = states.flatten(2).transpose(1, 2)
     check_close(name, states, ours)
     return attrs.evolve(tower, note=write_processor(model, folder))
 

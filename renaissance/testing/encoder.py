@@ -202,7 +202,11 @@ def _check_transformers_model(encoder: Encoder, tiny: _TinyInputs) -> None:
     if model is None:
         return
     # Imported here because it takes seconds.
-    from renaissance.builtin.encoders.huggingface.image_input import image_form, image_states
+    from renaissance.builtin.encoders.huggingface.image_input import (
+        image_form,
+        image_states,
+        token_states,
+    )
 
     require(
         len(encoder.modalities) == 1,
@@ -215,10 +219,7 @@ def _check_transformers_model(encoder: Encoder, tiny: _TinyInputs) -> None:
         states = model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state[mask]
     else:
         states = image_states(model, tiny.pixels, image_form(model))
-        if states.dim() == 4:
-            # (images, hidden, height, width) -> (images, tokens, hidden)
-            states = states.flatten(2).transpose(1, 2)
-        states = states.flatten(0, 1)
+        states = token_states(states).flatten(0, 1)
     (expected,) = tiny.run(encoder)
     require(
         states.shape == expected.shape and close(states, expected),

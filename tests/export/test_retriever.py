@@ -30,11 +30,19 @@ def _pictures() -> list[Image.Image]:
     return [Image.fromarray(generator.integers(0, 256, (40, 60, 3), np.uint8)) for _ in range(4)]
 
 
-def test_plain_sentence_transformers_retrieves_and_re_ranks(tmp_path: Path) -> None:
-    run, output = _trained(tmp_path, TINY), tmp_path / "out"
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return a run and its export."""
+    folder = tmp_path_factory.mktemp("exported")
+    run, output = _trained(folder, TINY), folder / "out"
     arguments = ("export", str(run), "--to", "sentence-transformers", "--output", str(output))
     finished = renaissance(*arguments)
     assert (finished.code, finished.err) == (0, "")
+    return run, output
+
+
+def test_plain_sentence_transformers_retrieves_and_re_ranks(exported: tuple[Path, Path]) -> None:
+    run, output = exported
     # No module of ours is needed to retrieve.
     types = json.loads((output / "router_config.json").read_text())["types"].values()
     assert all(name.startswith("sentence_transformers.") for name in types)
@@ -77,10 +85,8 @@ print(*reranker.predict([[picture, text] for picture in pictures for text in tex
 """
 
 
-def test_the_re_ranker_needs_nothing_of_renaissance(tmp_path: Path) -> None:
-    run, output = _trained(tmp_path, TINY), tmp_path / "out"
-    form = ("--to", "sentence-transformers", "--output", str(output))
-    assert renaissance("export", str(run), *form).code == 0
+def test_the_re_ranker_needs_nothing_of_renaissance(exported: tuple[Path, Path]) -> None:
+    run, output = exported
     model = load(run)
     size = model.spec.data.image_size
     # Both cut a text that is too long for the model.

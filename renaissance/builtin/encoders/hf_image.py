@@ -9,7 +9,7 @@ import attrs
 from torch import Tensor
 
 from renaissance import Encoder, EncoderContext, Tokens, own_precision
-from renaissance.builtin.encoders.huggingface.image_input import image_states
+from renaissance.builtin.encoders.huggingface.image_input import image_states, token_states
 from renaissance.builtin.encoders.huggingface.positions import (
     antialias_of,
     resized_image_table,
@@ -77,10 +77,7 @@ class HFImageEncoder(Encoder):
         weight = first_weight(self.model)
         with own_precision(weight):
             states = image_states(self.model, pixel_values.to(weight.dtype), self.image_form)
-        if states.dim() == 4:
-            # (images, hidden, height, width) -> (images, tokens, hidden)
-            states = states.flatten(2).transpose(1, 2)
-        return Tokens(states)
+        return Tokens(token_states(states))
 
     def fit_tensor(self, name: str, tensor: Tensor) -> Tensor | None:
         """Interpolate a position table; None for any other tensor."""

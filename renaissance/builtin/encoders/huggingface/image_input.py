@@ -55,6 +55,12 @@ def image_states(
     return states
 
 
+def token_states(states: Tensor) -> Tensor:
+    """Return what `image_states` returned as (images, tokens, hidden), if it is a feature map."""
+    # (images, hidden, height, width) -> (images, tokens, hidden)
+    return states.flatten(2).transpose(1, 2) if states.dim() == 4 else states
+
+
 def _patches(pixel_values: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Return patches, (images, patches, size * size * 3), and one row with the grid's shape."""
     height, width = (side // size for side in pixel_values.shape[2:])
