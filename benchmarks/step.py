@@ -12,15 +12,19 @@ layers of Hugging Face, torch's default AdamW. Ours: the training network of thi
 `--model one-tower`: one stack of DeiT-tiny's shapes over text and image tokens, in place of towers
 and fusion, on both sides.
 
-The two alternate in one process; a ratio is the median over successive pairs of steps.
+Each side has a process of its own, as in use: `renaissance` sets how its process treats memory, and
+a plain script does not. `plain_kept_memory` is the plain step with our settings. The sides take
+turns; a ratio is the median over successive pairs of steps.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +71,7 @@ from renaissance.builtin.poolers.double import Double
 from renaissance.data.micro_batch import MicroBatch, without_padding
 from renaissance.data.shared_pairs import share_pairs
 from renaissance.engine.bf16_copies import Bf16Copies, following_modules
+from renaissance.engine.memory import keep_freed_memory
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.precision import autocast
 from renaissance.model.base import VisionLanguageModel
@@ -78,6 +83,7 @@ FUSIONS: dict[str, Any] = {
     "co-attention": CoAttention,
     "merged-attention": MergedAttention,
 }
+VARIANTS = ("plain", "plain_kept_memory", "ours", "ours_bf16")
 VOCAB_SIZE, MASK_ID, FIRST_WORD_ID = 30522, 103, 1000
 MAX_TEXT_LENGTH, IMAGE_SIZE, PAD_MULTIPLE = 40, 224, 8
 CONTEXT = EncoderContext(IMAGE_SIZE, MAX_TEXT_LENGTH, VOCAB_SIZE)
@@ -403,6 +409,70 @@ def count_flops(step: Callable[[], None]) -> int:
     return counter.get_total_flops()
 
 
+def make_step(variant: str, arguments: argparse.Namespace) -> Callable[[], None]:
+    """Build one side's model and return its step."""
+    torch.manual_seed(0)
+    device = torch.device(arguments.device)
+    data, _ = make_data(arguments.batch)
+    dropout, fusion = arguments.attention_dropout, FUSIONS[arguments.fusion]
+    is_two_tower = arguments.model == "two-tower"
+    if variant in ("plain", "plain_kept_memory"):
+        plain = PlainTwoTower(dropout) if is_two_tower else PlainOneTower(dropout)
+        return plain_step(plain, data, device)
+    if is_two_tower:
+        network = make_task(fusion(fusion.Options(attention_dropout=dropout)))
+    else:
+        network = make_one_tower(dropout)
+    batch = collate(data).to(device)
+    return our_step(network.to(device).train(), batch, device, bf16=variant == "ours_bf16")
+
+
+def answer(connection: Connection, variant: str, arguments: argparse.Namespace) -> None:
+    """Do a step each time that the other end asks for one, or count one's multiplications."""
+    device = torch.device(arguments.device)
+    if variant != "plain":
+        keep_freed_memory(device)
+    torch.set_num_threads(arguments.threads)
+    step = make_step(variant, arguments)
+    while (asked := connection.recv()) != "end":
+        if asked == "count":
+            connection.send(count_flops(step))
+            continue
+        start = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        connection.send(time.perf_counter() - start)
+
+
+class Side:
+    """A process that does the steps of one side.
+
+    Args:
+        variant: Which of VARIANTS.
+        arguments: The command's.
+    """
+
+    def __init__(self, variant: str, arguments: argparse.Namespace) -> None:
+        self._connection, other_end = multiprocessing.Pipe()
+        # The command line sets it, and PyTorch reads it at its first allocation.
+        os.environ["THP_MEM_ALLOC_ENABLE"] = str(int(variant != "plain"))
+        context = multiprocessing.get_context("spawn")
+        self._process = context.Process(target=answer, args=(other_end, variant, arguments))
+        self._process.start()
+        other_end.close()
+
+    def ask(self, request: str) -> Any:
+        """Send "step" or "count" and return the answer."""
+        self._connection.send(request)
+        return self._connection.recv()
+
+    def end(self) -> None:
+        """Let the process end."""
+        self._connection.send("end")
+        self._process.join()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -413,37 +483,29 @@ def main() -> None:
     parser.add_argument("--attention-dropout", type=float, default=0.0, help="in the fusion")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     arguments = parser.parse_args()
+    print(make_data(arguments.batch)[1])
     torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    device = torch.device(arguments.device)
-    data, source = make_data(arguments.batch)
-    batch = collate(data)
-    dropout, fusion = arguments.attention_dropout, FUSIONS[arguments.fusion]
-    if arguments.model == "two-tower":
-        plain: Plain = PlainTwoTower(dropout)
-        network = make_task(fusion(fusion.Options(attention_dropout=dropout)))
-    else:
-        plain, network = PlainOneTower(dropout), make_one_tower(dropout)
-    steps = {"plain": plain_step(plain, data, device)}
-    steps["ours"] = our_step(network.to(device).train(), batch.to(device), device, bf16=False)
-    steps["ours_bf16"] = our_step(network, batch.to(device), device, bf16=True)
-    print(source)
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        print(f"matmul_{name}_gflops={matmul_gflops(device, dtype):.0f}")
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+        print(f"matmul_{name}_gflops={matmul_gflops(torch.device(arguments.device), dtype):.0f}")
+    sides = {variant: Side(variant, arguments) for variant in VARIANTS}
+    print(f"flops_ratio={sides['plain'].ask('count') / sides['ours'].ask('count'):.2f}")
+    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     for repeat in range(arguments.repeats + 1):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+        for variant, side in sides.items():
+            taken = side.ask("step")
             if repeat > 0:  # the first warms up
-                seconds[name].append(time.perf_counter() - start)
-    print(f"flops_ratio={count_flops(steps['plain']) / count_flops(steps['ours']):.2f}")
+                seconds[variant].append(taken)
+    for side in sides.values():
+        side.end()
     for name, times in seconds.items():
         print(f"{name}_samples_per_second={arguments.batch / statistics.median(times):.2f}")
-    for key, name in (("ratio", "ours"), ("ratio_bf16", "ours_bf16")):
-        ratios = [p / o for p, o in zip(seconds["plain"], seconds[name], strict=True)]
+    for key, plain, ours in (
+        ("ratio", "plain", "ours"),
+        ("ratio_bf16", "plain", "ours_bf16"),
+        ("kept_memory_ratio", "plain_kept_memory", "ours"),
+        ("kept_memory_ratio_bf16", "plain_kept_memory", "ours_bf16"),
+    ):
+        ratios = [p / o for p, o in zip(seconds[plain], seconds[ours], strict=True)]
         print(f"{key}={statistics.median(ratios):.2f}")
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from renaissance.contracts.classification import accuracy as accuracy
     from renaissance.contracts.dataset import Dataset as Dataset
     from renaissance.contracts.dataset import DatasetContext as DatasetContext
+    from renaissance.contracts.dropout import Dropout as Dropout
     from renaissance.contracts.encoder import Encoder as Encoder
     from renaissance.contracts.encoder import EncoderContext as EncoderContext
     from renaissance.contracts.encoder import PretrainedContrast as PretrainedContrast
@@ -101,6 +102,7 @@ _LAZY = {
     "renaissance.contracts.batches": ("BatchBuilder", "ObjectiveBatch", "Pairs", "WholeBatch"),
     "renaissance.contracts.classification": ("Classification", "accuracy"),
     "renaissance.contracts.dataset": ("Dataset", "DatasetContext"),
+    "renaissance.contracts.dropout": ("Dropout",),
     "renaissance.contracts.encoder": ("Encoder", "EncoderContext", "PretrainedContrast"),
     "renaissance.contracts.features": ("Features", "Fused", "ModelSizes"),
     "renaissance.contracts.fusion": ("FusedUse", "Fusion"),

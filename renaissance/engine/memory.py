@@ -1,8 +1,24 @@
-"""The memory that this process has used."""
+"""The memory of this process."""
 
+import ctypes
 import sys
 
 import torch
+
+# Of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+def keep_freed_memory(device: torch.device) -> None:
+    """Let this process keep the memory that it frees, if it trains on a CPU and the C library can.
+
+    By default, glibc hands large blocks back to the system when they are freed. Each step then asks
+    for its activations anew, and the system clears them page by page: about 5% of a step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if device.type == "cpu" and mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def peak_memory(device: torch.device) -> float:

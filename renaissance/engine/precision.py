@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from renaissance.engine.cpu_attention import cpu_attention
 from renaissance.spec.sections import Precision
 
 # NVIDIA's first generation with bf16 units (Ampere). Earlier ones emulate it, slower than fp32.
@@ -50,23 +50,4 @@ def training_kernels(precision: str, device: torch.device) -> AbstractContextMan
         precision: "fp32", "bf16" or "fp16".
         device: Where the run computes.
     """
-    if precision == "fp32" or device.type != "cpu":
-        return nullcontext()
-    return _attention_as_matrix_products()
-
-
-@contextmanager
-def _attention_as_matrix_products() -> Iterator[None]:
-    """Compute attention as matrix products and a softmax.
-
-    On a CPU, the backward of PyTorch's fused attention takes longer in 16 bits than in 32, while
-    matrix products use the CPU's instructions for 16-bit numbers.
-    """
-    allowed = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()  # type: ignore[no-untyped-call]
-    # Otherwise they would be computed in fp32. Despite its name, the setting is for CPUs too.
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(allowed)
+    return cpu_attention() if device.type == "cpu" else nullcontext()

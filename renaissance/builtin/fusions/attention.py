@@ -6,8 +6,7 @@ Both are post-norm: the layer norm of the sum of input and output (Devlin et al.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from renaissance import take_rows
-from renaissance.builtin.fusions.dropout import Dropout
+from renaissance import Dropout, take_rows
 from renaissance.builtin.fusions.options import StackOptions
 from renaissance.builtin.fusions.streams import Stream
 

@@ -43,8 +43,8 @@ class StackOptions:
     dropout: float = option(0.1, help="Dropout of hidden states.", validator=fraction)
     attention_dropout: float = option(
         0.0,
-        help="Dropout of attention probabilities. Above 0, attention on a CPU cannot use its "
-        "fused kernel and takes several times as long.",
+        help="Dropout of attention probabilities. Above 0, attention takes up to twice as long on "
+        "a CPU.",
         validator=fraction,
     )
 

@@ -6,6 +6,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from renaissance import Dropout
+
 # Of BERT's norms; torch's default is 1e-5.
 BERT_EPS = 1e-12
 
@@ -52,7 +54,7 @@ class ImageEmbeddings(nn.Module):
         self.class_token = nn.Parameter(torch.empty(1, 1, new.hidden_size))
         self.position_embeddings = nn.Parameter(torch.empty(1, self.num_tokens, new.hidden_size))
         self.norm = nn.LayerNorm(new.hidden_size) if has_norm else nn.Identity()
-        self.dropout = nn.Dropout(new.dropout)
+        self.dropout = Dropout(new.dropout)
         for weight in (self.projection.weight, self.class_token, self.position_embeddings):
             nn.init.trunc_normal_(weight, std=new.std)
 
@@ -79,7 +81,7 @@ class TextEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(vocab_size, new.hidden_size)
         self.position_embeddings = nn.Embedding(max_text_length, new.hidden_size)
         self.norm = nn.LayerNorm(new.hidden_size, eps=BERT_EPS)
-        self.dropout = nn.Dropout(new.dropout)
+        self.dropout = Dropout(new.dropout)
         for table in (self.word_embeddings, self.position_embeddings):
             nn.init.trunc_normal_(table.weight, std=new.std)
 

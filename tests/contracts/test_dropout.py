@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from renaissance.builtin.fusions.dropout import Dropout
+from renaissance.contracts.dropout import Dropout
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.97])
