@@ -1,7 +1,7 @@
 """Attention in training on a CPU, where PyTorch's own is slow.
 
 Its fused kernel takes no dropout, and in 16 bits its backward takes longer than in 32. What it then
-falls back on goes over the attention weights six times more than is needed.
+falls back on goes over the attention weights several times more than is needed.
 """
 
 from collections.abc import Iterator
