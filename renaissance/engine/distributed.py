@@ -18,6 +18,7 @@ if dist.is_available():
     from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch import Tensor
 
+from renaissance.engine.memory import keep_freed_memory
 from renaissance.engine.messages import saying_if_it_takes
 from renaissance.errors import EchoedError, PeerError, SpecError, describe, exit_code_of
 from renaissance.launch import end_with_launcher, launch_of_process, name_of_process
@@ -79,6 +80,7 @@ class Ranks:
         self.rank, self.world_size, local_rank = launch_of_process()
         end_with_launcher()
         self.device = choose_device(device_type, self.rank, local_rank, self.world_size)
+        keep_freed_memory(self.device)
         use_cuda = self.device.type == "cuda"
         if use_cuda:
             torch.cuda.set_device(self.device)

@@ -10,10 +10,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory(device: torch.device) -> None:
-    """Let this process keep the memory that it frees, if it trains on a CPU and the C library can.
+    """Let this process keep the memory that it frees, if it computes on a CPU, with glibc.
 
-    By default, glibc hands large blocks back to the system when they are freed. Each step then asks
-    for its activations anew, and the system clears them page by page: about 5% of a step.
+    By default, it hands large blocks back to the system when they are freed. Each step then asks
+    for its activations anew, and the system clears them page by page: 5% of a step, or more.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if device.type == "cpu" and mallopt is not None:

@@ -22,7 +22,6 @@ from renaissance.engine.image_cache import with_cache
 from renaissance.engine.init_from import initialize, may_keep_encoder
 from renaissance.engine.loop import Loop
 from renaissance.engine.manifest import verify
-from renaissance.engine.memory import keep_freed_memory
 from renaissance.engine.messages import say
 from renaissance.engine.multi_objective import MultiObjective
 from renaissance.engine.observers import Observers
@@ -66,7 +65,6 @@ def train(spec: RunSpec, plugins: Plugins) -> int:
         stack.callback(ranks.close)
         ranks.on_all_ranks(lambda: _enter_folder(spec, ranks, stack))
         set_tf32(spec.train.tf32, ranks.device)
-        keep_freed_memory(ranks.device)
         return _train(spec, kept_spec(spec, ranks, stack), plugins, ranks)
 
 
