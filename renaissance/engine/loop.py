@@ -108,7 +108,7 @@ class Loop:
         probe = self.ranks.on_all_ranks(lambda: train[probe_keys(train)]).to(device)
         precision = self.spec.train.precision
         buffers = {n: b.clone() for n, b in self.parts.network.running_buffers().items()}
-        with self.copies.in_use(), training_kernels(precision, device):
+        with self.copies.in_use(), training_kernels(device):
             with autocast(precision, device):
                 output = self.module(probe)
             targets = dict.fromkeys(self.objectives, 1.0)
@@ -165,7 +165,7 @@ class Loop:
             with (
                 self.copies.in_use(),
                 exchange(self.module, is_last),
-                training_kernels(spec.train.precision, device),
+                training_kernels(device),
             ):
                 with autocast(spec.train.precision, device):
                     output = self.module(batch)

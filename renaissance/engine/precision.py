@@ -28,7 +28,7 @@ def set_tf32(is_allowed: bool, device: torch.device) -> None:
 
 @contextmanager
 def autocast(precision: Precision, device: torch.device, training: bool = False) -> Iterator[None]:
-    """Compute in the run's precision; for fp32 this changes nothing.
+    """Compute in the run's precision; fp32 changes no dtype.
 
     Args:
         precision: "fp32", "bf16" or "fp16".
@@ -36,18 +36,17 @@ def autocast(precision: Precision, device: torch.device, training: bool = False)
         training: Whether a backward pass will follow.
     """
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    kernels = training_kernels(precision, device) if training else nullcontext()
+    kernels = training_kernels(device) if training else nullcontext()
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None), kernels:
         yield
 
 
-def training_kernels(precision: str, device: torch.device) -> AbstractContextManager[None]:
+def training_kernels(device: torch.device) -> AbstractContextManager[None]:
     """Return a context with the kernels that are the fastest in training.
 
     Backward must be inside too if activations are recomputed there.
 
     Args:
-        precision: "fp32", "bf16" or "fp16".
         device: Where the run computes.
     """
     return cpu_attention() if device.type == "cpu" else nullcontext()

@@ -45,7 +45,7 @@ def run(
     batch = without_padding(padded, batch.attention_mask.sum(1).tolist())
     torch.manual_seed(0)
     network.zero_grad()
-    with training_kernels("fp32", torch.device("cpu")):
+    with training_kernels(torch.device("cpu")):
         outputs = network(batch)
         loss = torch.stack([output.loss_sum for output in outputs.values()]).sum()
         loss.backward()
