@@ -44,8 +44,8 @@ def _attention(
 ) -> Tensor:
     dtype = compute_dtype(query)
     is_fast = dropout_p == 0.0 and dtype.itemsize > 2
-    has_heads = query.ndim == key.ndim == 4 and query.shape[0] == key.shape[0]
-    if is_fast or not has_heads:
+    is_batch = query.ndim == 4 and (enable_gqa or query.shape[:2] == key.shape[:2])
+    if is_fast or not is_batch:
         return pytorchs_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )
@@ -77,9 +77,9 @@ def _as_matrix_products(
     sees_nothing = None
     if mask is not None:
         bias, sees_nothing = _bias(mask, scores.dtype)
-        scores = scores.view(*query.shape[:3], -1).add_(bias).flatten(0, 1)
+        scores = scores.view(*query.shape[:3], key.shape[2]).add_(bias).flatten(0, 1)
     weights = dropout(scores.softmax(-1), dropout_p)
-    attended = torch.bmm(weights, values).view(*query.shape[:3], -1)
+    attended = torch.bmm(weights, values).view(*query.shape[:3], value.shape[-1])
     return attended if sees_nothing is None else attended.masked_fill(sees_nothing, 0.0)
 
 

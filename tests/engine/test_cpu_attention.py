@@ -104,6 +104,14 @@ def test_dropout_takes_weights_with_its_probability_and_scales_the_rest(dtype):
     torch.testing.assert_close(weights[kept].float(), expected, rtol=0.01, atol=0)
 
 
+@pytest.mark.parametrize("mask", [None, torch.ones(1, 1, 3, 6, dtype=torch.bool)])
+def test_a_batch_may_be_empty(mask):
+    query, key = torch.randn(0, 2, 3, 4).bfloat16(), torch.randn(0, 2, 6, 4).bfloat16()
+    with cpu_attention():
+        output = F.scaled_dot_product_attention(query, key, key, attn_mask=mask)
+    assert output.shape == (0, 2, 3, 4)
+
+
 def test_a_query_alone_in_the_batch_is_left_to_pytorch():
     # What it broadcasts, two matrix products of one batch would not.
     query, key = torch.randn(1, 2, 3, 4).bfloat16(), torch.randn(5, 2, 6, 4).bfloat16()
