@@ -71,7 +71,8 @@ TROUBLES: dict[str, tuple[Callable[[Cable, Launched, Path], None], bool, list[st
             "It waits here:\n",
         ],
     ),
-    "kill": (kill, True, ["Signal 9 (SIGKILL)", "another rank is gone, and has not said why"]),
+    # "is gone" or "or the network": a closed connection is noticed first, or the timeout.
+    "kill": (kill, True, ["Signal 9 (SIGKILL)", "another rank "]),
     "stop": (stop, True, ["error: rank 2 (node-b): step ", " has not ended in 10 s; another "]),
     "fill": (fill, False, ["cannot write the checkpoint: ", "No space left on device"]),
 }
