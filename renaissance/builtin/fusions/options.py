@@ -43,8 +43,7 @@ class StackOptions:
     dropout: float = option(0.1, help="Dropout of hidden states.", validator=fraction)
     attention_dropout: float = option(
         0.0,
-        help="Dropout of attention probabilities. Above 0, attention takes up to twice as long on "
-        "a CPU.",
+        help="Dropout of attention probabilities. Above 0, attention takes longer on a CPU.",
         validator=fraction,
     )
 
